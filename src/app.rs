@@ -1,0 +1,301 @@
+//! Assembles the service: state, routes, background tasks; the order of start and of shutdown.
+
+use std::fmt;
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_cors::Cors;
+use actix_web::dev::{Server, ServerHandle};
+use actix_web::http::Method;
+use actix_web::{HttpServer, web};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::auth;
+use crate::auth::password::{self, Passwords};
+use crate::auth::token::Keys;
+use crate::config::{Config, CorsOrigins, Database};
+use crate::events::dapr::DaprClient;
+use crate::events::relay::Relay;
+use crate::events::sidecar;
+use crate::events::subscription::{self, Subscription};
+use crate::health;
+use crate::http::{MAX_BODY, unknown_path};
+use crate::store::{Options, Store};
+use crate::todos;
+
+/// At stop, how long requests may take to end, in seconds.
+const FINISH_REQUESTS: u64 = 10;
+/// A background task that panicked starts again after this.
+const RESTART: Duration = Duration::from_secs(1);
+
+/// Request headers that pages on other origins may send.
+const CORS_REQUEST_HEADERS: [&str; 9] = [
+    "Authorization",
+    "Content-Type",
+    "Accept",
+    "If-Match",
+    "If-None-Match",
+    "Idempotency-Key",
+    "Last-Event-ID",
+    "X-Request-Id",
+    "traceparent",
+];
+
+/// Response headers that pages on other origins may read.
+const CORS_EXPOSED_HEADERS: [&str; 8] =
+    ["ETag", "Location", "Link", "X-Total-Count", "Retry-After", "Idempotency-Replayed", "Sync-Token", "X-Request-Id"];
+
+/// Why the service could not start: one line that says what to do.
+#[derive(Debug)]
+pub struct StartError(String);
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// The assembled service: it listens, and serves once [`App::run`] is awaited.
+pub struct App {
+    address: SocketAddr,
+    server: Server,
+    store: Arc<Store>,
+    dapr: DaprClient,
+    config: Config,
+    stop: watch::Sender<bool>,
+}
+
+/// Stops a running [`App`], as SIGTERM does.
+#[derive(Clone)]
+pub struct Stopper(watch::Sender<bool>);
+
+impl Stopper {
+    /// Begins the shutdown; [`App::run`] ends when it is complete.
+    pub fn stop(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl App {
+    /// Opens the store and sets up the server on `listener`, which is bound already: Dapr waits for our port, so
+    /// waiting for Dapr before listening would be a deadlock.
+    pub fn build(config: Config, listener: TcpListener) -> Result<Self, StartError> {
+        let failed = |problem: &dyn fmt::Display| StartError(problem.to_string());
+        let address = listener.local_addr().map_err(|e| failed(&e))?;
+        let store = Arc::new(open_store(&config)?);
+        let passwords = web::Data::new(Passwords::new().map_err(|e| failed(&e))?);
+        let keys = web::Data::new(Keys::new(&config));
+        let subscription = web::Data::new(Subscription::new(&config));
+        let clock = web::Data::new(config.clock.clone());
+        let dapr = DaprClient::new(&config).map_err(|e| failed(&e))?;
+        let (data, settings) = (web::Data::from(Arc::clone(&store)), config.clone());
+        let server = HttpServer::new(move || {
+            actix_web::App::new()
+                .app_data(data.clone())
+                .app_data(passwords.clone())
+                .app_data(keys.clone())
+                .app_data(subscription.clone())
+                .app_data(clock.clone())
+                .app_data(web::PayloadConfig::new(MAX_BODY))
+                .wrap(cors(&settings))
+                .configure(health::configure)
+                .configure(subscription::configure)
+                .service(web::scope("/v1").configure(api).default_service(web::to(unknown_path)))
+                .configure(api)
+                .default_service(web::to(unknown_path))
+        })
+        .listen(listener)
+        .map_err(|e| failed(&e))?
+        // actix takes SIGINT for "at once"; `run` treats it as SIGTERM.
+        .disable_signals()
+        .shutdown_timeout(FINISH_REQUESTS)
+        .run();
+        Ok(Self { address, server, store, dapr, config, stop: watch::Sender::new(false) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A handle that stops the service.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.stop.clone())
+    }
+
+    /// The store, for tests that look behind the API.
+    pub fn store(&self) -> Arc<Store> {
+        Arc::clone(&self.store)
+    }
+
+    /// Serves until SIGTERM, SIGINT or [`Stopper::stop`], then finishes what was begun and closes the store.
+    pub async fn run(self) -> Result<(), StartError> {
+        let Self { address, server, store, dapr, config, stop } = self;
+        announce(&config, address, &store);
+        let handle = server.handle();
+        let mut server = actix_web::rt::spawn(server);
+        let background = watch::Sender::new(false);
+        let tasks = background_tasks(&store, &dapr, &config, &background);
+        let mut stopped = stop.subscribe();
+        let ended = tokio::select! {
+            ended = &mut server => Some(ended),
+            () = signal() => None,
+            _ = stopped.wait_for(|stop| *stop) => None,
+        };
+        if ended.is_none() {
+            log::info!("stopping: requests in flight are finished, events not yet published stay in the log");
+            finish_requests(&handle, server).await;
+        }
+        background.send_replace(true);
+        for task in tasks {
+            if let Err(problem) = task.await {
+                log::error!("a background task ended badly: {problem}");
+            }
+        }
+        let left = store.outbox().pending();
+        if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
+            log::error!("closing the store panicked");
+        }
+        log::info!("stopped; at most {left} events will be published after the next start");
+        match ended {
+            Some(Err(problem)) => Err(StartError(format!("the server ended: {problem}"))),
+            Some(Ok(Err(problem))) => Err(StartError(format!("the server ended: {problem}"))),
+            Some(Ok(Ok(()))) | None => Ok(()),
+        }
+    }
+}
+
+/// The routes that are served at the root and, the same, under `/v1`.
+fn api(config: &mut web::ServiceConfig) {
+    config.configure(auth::routes::configure).configure(todos::routes::configure);
+}
+
+fn open_store(config: &Config) -> Result<Store, StartError> {
+    let hash = |password: &str| {
+        password::hash(password).unwrap_or_else(|problem| {
+            log::error!("a demo user's password can't be hashed: {problem}");
+            String::new()
+        })
+    };
+    let options = Options {
+        database: &config.database,
+        clock: config.clock.clone(),
+        demo_password_hash: config.debug.then_some(&hash),
+    };
+    Store::open(options).map_err(|problem| StartError(problem.to_string()))
+}
+
+fn cors(config: &Config) -> Cors {
+    let cors = Cors::default()
+        .allowed_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allowed_headers(CORS_REQUEST_HEADERS)
+        .expose_headers(CORS_EXPOSED_HEADERS)
+        .max_age(600);
+    let listed = match &config.cors {
+        CorsOrigins::Any => return cors.allow_any_origin(),
+        CorsOrigins::Listed(origins) => origins,
+    };
+    let cors = listed.iter().fold(cors, |cors, origin| cors.allowed_origin(origin));
+    if config.debug { cors.allowed_origin_fn(|origin, _| origin.to_str().is_ok_and(is_localhost)) } else { cors }
+}
+
+/// Whether an origin is a page served by this machine: what a frontend developer uses.
+fn is_localhost(origin: &str) -> bool {
+    let host = reqwest::Url::parse(origin).ok().and_then(|url| url.host_str().map(str::to_owned));
+    host.is_some_and(|host| {
+        matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]") || host.ends_with(".localhost")
+    })
+}
+
+fn announce(config: &Config, address: SocketAddr, store: &Store) {
+    let data = match config.database {
+        Database::File(_) => store.path().display().to_string(),
+        Database::Temporary => "a temporary database that goes away with the process".to_owned(),
+    };
+    log::info!("the API is at http://{address}");
+    log::info!("data: {data} ({} todos, {} events to publish)", store.todo_count(), store.outbox().pending());
+    log::info!(
+        "events go to the Dapr sidecar at {}, component {}, topic {}; its Kafka is expected at {}",
+        config.sidecar_url,
+        config.pubsub,
+        config.topic,
+        config.kafka_broker
+    );
+    if config.debug {
+        log::info!("demo users (DEBUG=True): admin/admin123, user/user123, demo/demo123");
+        if !address.ip().is_loopback() {
+            log::warn!(
+                "DEMO USERS WITH PUBLISHED PASSWORDS ARE REACHABLE FROM OUTSIDE: this service listens on {address}. \
+                 Set DEBUG=False, or HOST=127.0.0.1"
+            );
+        }
+    }
+}
+
+fn background_tasks(
+    store: &Arc<Store>,
+    dapr: &DaprClient,
+    config: &Config,
+    stop: &watch::Sender<bool>,
+) -> Vec<JoinHandle<()>> {
+    let ready = watch::Sender::new(false);
+    let relay = {
+        let (store, dapr, config, stop, ready) =
+            (Arc::clone(store), dapr.clone(), config.clone(), stop.clone(), ready.clone());
+        move || Relay::new(Arc::clone(&store), dapr.clone(), &config).run(stop.subscribe(), ready.subscribe())
+    };
+    let watcher = {
+        let (dapr, config, stop) = (dapr.clone(), config.clone(), stop.clone());
+        move || sidecar::watch(dapr.clone(), config.clone(), ready.clone(), stop.subscribe())
+    };
+    vec![tokio::spawn(supervise("relay", relay)), tokio::spawn(supervise("sidecar watcher", watcher))]
+}
+
+/// Runs a task until it ends by itself; one that panics starts again.
+async fn supervise<F, Fut>(name: &'static str, start: F)
+where
+    F: Fn() -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    while let Err(problem) = tokio::spawn(start()).await {
+        log::error!("the {name} failed and starts again: {problem}");
+        tokio::time::sleep(RESTART).await;
+    }
+}
+
+async fn finish_requests(handle: &ServerHandle, server: JoinHandle<std::io::Result<()>>) {
+    handle.stop(true).await;
+    if let Ok(Err(problem)) = server.await {
+        log::error!("the server ended badly: {problem}");
+    }
+}
+
+/// Ends on SIGTERM or SIGINT.
+async fn signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(mut terminate), Ok(mut interrupt)) => {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+            }
+            (Err(problem), _) | (_, Err(problem)) => {
+                log::error!("signals can't be received, only SIGKILL stops this process: {problem}");
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+    #[cfg(not(unix))]
+    if let Err(problem) = tokio::signal::ctrl_c().await {
+        log::error!("ctrl-c can't be received: {problem}");
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,89 @@
+//! Who can have todos: accounts, roles, and the three demo users of development.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::todos::model::UserId;
+
+/// What an account may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Its own todos.
+    User,
+    /// Its own todos, and the routes under `/admin`.
+    Admin,
+}
+
+impl Role {
+    /// The role's name in tokens and in the database.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// The role with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::User, Self::Admin].into_iter().find(|role| role.name() == name)
+    }
+}
+
+/// An account.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// Immutable; what todos and tokens refer to.
+    pub id: UserId,
+    /// Unique among the accounts of one moment.
+    pub username: Arc<str>,
+    /// A PHC string (argon2id).
+    pub password_hash: Box<str>,
+    /// What the account may do.
+    pub role: Role,
+}
+
+/// The accounts in memory, by id and by name.
+#[derive(Debug, Default)]
+pub struct Users {
+    by_id: HashMap<UserId, Arc<User>>,
+    by_name: HashMap<Arc<str>, Arc<User>>,
+}
+
+impl Users {
+    /// The account with this id.
+    pub fn by_id(&self, id: UserId) -> Option<&Arc<User>> {
+        self.by_id.get(&id)
+    }
+
+    /// The account with this name.
+    pub fn by_name(&self, username: &str) -> Option<&Arc<User>> {
+        self.by_name.get(username)
+    }
+
+    /// Adds an account.
+    pub fn insert(&mut self, user: User) {
+        let user = Arc::new(user);
+        self.by_id.insert(user.id, Arc::clone(&user));
+        self.by_name.insert(Arc::clone(&user.username), user);
+    }
+}
+
+/// An account that development has from the start.
+pub struct DemoUser {
+    /// The name to log in with.
+    pub username: &'static str,
+    /// The password, known to everybody.
+    pub password: &'static str,
+    /// What the account may do.
+    pub role: Role,
+}
+
+/// The seed's demo users. They exist only with DEBUG=True: without it, they are neither made nor loaded.
+pub const DEMO_USERS: [DemoUser; 3] = [
+    DemoUser { username: "admin", password: "admin123", role: Role::Admin },
+    DemoUser { username: "user", password: "user123", role: Role::User },
+    DemoUser { username: "demo", password: "demo123", role: Role::User },
+];

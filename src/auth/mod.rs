@@ -1,0 +1,7 @@
+//! Accounts, passwords and access tokens.
+
+pub mod accounts;
+pub mod password;
+pub mod routes;
+pub mod token;
+pub mod user;

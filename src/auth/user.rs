@@ -1,0 +1,53 @@
+//! The permission in a handler's signature: `AuthUser` is a request with a valid token of an account that exists.
+
+use std::future::{Ready, ready};
+use std::sync::Arc;
+
+use actix_web::dev::Payload;
+use actix_web::http::header;
+use actix_web::{FromRequest, HttpRequest, web};
+
+use super::accounts::User;
+use super::token::Keys;
+use crate::clock::Clock;
+use crate::error::ApiError;
+use crate::store::Store;
+
+/// Who makes the request.
+pub struct AuthUser(pub Arc<User>);
+
+impl FromRequest for AuthUser {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(authenticate(request).map(Self))
+    }
+}
+
+fn authenticate(request: &HttpRequest) -> Result<Arc<User>, ApiError> {
+    let token = bearer(request).ok_or(ApiError::NotAuthenticated)?;
+    let (Some(keys), Some(store), Some(clock)) = (
+        request.app_data::<web::Data<Keys>>(),
+        request.app_data::<web::Data<Store>>(),
+        request.app_data::<web::Data<Clock>>(),
+    ) else {
+        log::error!("AuthUser is used on a route without Keys, Store and Clock");
+        return Err(ApiError::Internal);
+    };
+    let claims = keys.verify(token, clock.now().seconds()).map_err(|_| ApiError::InvalidToken)?;
+    let user = store.user_by_id(claims.uid).filter(|user| *user.username == claims.sub);
+    user.ok_or(ApiError::InvalidToken)
+}
+
+/// The token of `Authorization: Bearer TOKEN`; the scheme's case doesn't matter (RFC 9110, section 11.1).
+fn bearer(request: &HttpRequest) -> Option<&str> {
+    let mut values = request.headers().get_all(header::AUTHORIZATION);
+    let value = values.next()?.to_str().ok()?;
+    if values.next().is_some() {
+        return None;
+    }
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim_matches(' ');
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}

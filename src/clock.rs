@@ -1,0 +1,90 @@
+//! The wall clock, and the one format in which the service writes times.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+/// A point in time: milliseconds since 1970-01-01T00:00:00Z.
+///
+/// Shown and serialized as RFC 3339 in UTC with milliseconds: `2025-01-15T10:30:00.123Z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// The latest time RFC 3339 can say: 9999-12-31T23:59:59.999Z.
+    const MAX: i64 = 253_402_300_799_999;
+
+    /// Whole seconds since the epoch, as JWT's NumericDate has them (RFC 7519, section 2).
+    pub fn seconds(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// The time as calendar fields in UTC; a clock that is out of RFC 3339's range is shown as the nearest end of it.
+    pub fn to_utc(self) -> OffsetDateTime {
+        let nanoseconds = i128::from(self.0.clamp(0, Self::MAX)) * 1_000_000;
+        OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+        f.write_str(&self.to_utc().format(format).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Where the service reads the wall clock; tests put a hostile one in its place.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl Clock {
+    /// The machine's own clock.
+    pub fn system() -> Self {
+        Self::new(|| {
+            let nanoseconds = OffsetDateTime::now_utc().unix_timestamp_nanos();
+            Timestamp(i64::try_from(nanoseconds / 1_000_000).unwrap_or(Timestamp::MAX))
+        })
+    }
+
+    /// A clock that shows what `now` returns.
+    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    /// The time it is.
+    pub fn now(&self) -> Timestamp {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Clock({})", self.now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_milliseconds_and_a_z() {
+        assert_eq!(Timestamp(1_736_937_000_123).to_string(), "2025-01-15T10:30:00.123Z");
+        assert_eq!(Timestamp(0).to_string(), "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn a_clock_out_of_range_is_clamped() {
+        assert_eq!(Timestamp(-5).to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(Timestamp(i64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
+    }
+}

@@ -1,0 +1,452 @@
+//! Typed settings from the environment. The defaults below are the documentation of what development needs;
+//! with `DEBUG=False` the settings refuse whatever would be unsafe in production.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jsonwebtoken::Algorithm;
+use serde::Deserialize;
+
+use crate::clock::Clock;
+
+/// The seed's published SECRET_KEY: fine for development, refused with DEBUG=False.
+const SEED_SECRET_KEY: &str = "your-super-secret-key-change-this-in-production-environment";
+
+/// Shortest SECRET_KEY with DEBUG=False, in bytes: HS256 wants a key of at least the hash's size (RFC 7518, 3.2).
+const MIN_SECRET_BYTES: usize = 32;
+
+/// Every variable that is read, as text. `envy` maps field names to upper-case variables.
+#[derive(Debug, Default, Deserialize)]
+struct Raw {
+    debug: Option<String>,
+    host: Option<String>,
+    port: Option<String>,
+    database_url: Option<String>,
+    kafka_broker: Option<String>,
+    kafka_topic: Option<String>,
+    dapr_host: Option<String>,
+    dapr_port: Option<String>,
+    dapr_http_port: Option<String>,
+    dapr_http_endpoint: Option<String>,
+    dapr_pubsub_name: Option<String>,
+    dapr_api_token: Option<String>,
+    app_api_token: Option<String>,
+    secret_key: Option<String>,
+    algorithm: Option<String>,
+    access_token_expire_minutes: Option<String>,
+    cors_allowed_origins: Option<String>,
+    rust_log: Option<String>,
+    log_format: Option<String>,
+}
+
+/// The settings of one running service.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Development: demo users, CORS for localhost, the seed's SECRET_KEY accepted. Default: true, as the seed's.
+    pub debug: bool,
+    /// Address to listen on. Default: 127.0.0.1.
+    pub host: String,
+    /// Port to listen on. Default: 8000.
+    pub port: u16,
+    /// Where todos are stored. Default: `sqlite:data/todos.db`.
+    pub database: Database,
+    /// The broker that the sidecar's component uses; only shown, the service never talks to it.
+    pub kafka_broker: String,
+    /// The topic events go to. Default: `todos`.
+    pub topic: String,
+    /// The Dapr pub/sub component. Default: `kafka-pubsub`.
+    pub pubsub: String,
+    /// The sidecar's HTTP API, without a slash at the end. Default: `http://localhost:3500`.
+    pub sidecar_url: String,
+    /// Sent to the sidecar as `dapr-api-token`.
+    pub dapr_api_token: Option<Secret>,
+    /// Expected from the sidecar as `dapr-api-token`.
+    pub app_api_token: Option<Secret>,
+    /// Signs and verifies access tokens.
+    pub secret_key: Secret,
+    /// HS256, HS384 or HS512.
+    pub algorithm: Algorithm,
+    /// How long an access token is valid. Default: 30 minutes.
+    pub access_token_ttl: Duration,
+    /// Which pages on other origins may use the API.
+    pub cors: CorsOrigins,
+    /// env_logger's filter. Default: `info`, without actix's own start-up lines.
+    pub log_filter: String,
+    /// Lines for people or for machines.
+    pub log_format: LogFormat,
+    /// Not a setting: where the wall clock is read. Tests replace it.
+    pub clock: Clock,
+}
+
+/// Where todos are stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Database {
+    /// An SQLite file, made on first start.
+    File(PathBuf),
+    /// A private temporary file that goes away with the process.
+    Temporary,
+}
+
+/// Which origins CORS allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CorsOrigins {
+    /// `*`; only with DEBUG=True.
+    Any,
+    /// These, and with DEBUG=True any localhost origin.
+    Listed(Vec<String>),
+}
+
+/// What a log line looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `2025-01-15 10:30:00,123 - auth.routes - INFO - …`, the seed's format.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A value that must not be seen in logs or error messages.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret value.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The secret itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// A setting that can't be used: which variable, what is wrong, what is allowed. One line; never a secret's value.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The environment variable.
+    pub variable: &'static str,
+    /// What is wrong and what is allowed.
+    pub problem: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.variable, self.problem)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+fn error<T>(variable: &'static str, problem: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError { variable, problem: problem.into() })
+}
+
+impl Config {
+    /// Reads the process's environment.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            // A value that is no UTF-8 text is passed on mangled: wherever it matters, it is refused there.
+            Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+        });
+        Self::from_variables(variables)
+    }
+
+    /// Reads settings from name and value pairs. A variable set to the empty string counts as not set.
+    pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let set = variables.into_iter().map(|(name, value)| (name, value.trim().to_owned()));
+        let raw: Raw = envy::from_iter(set.filter(|(_, value)| !value.is_empty()))
+            .or_else(|problem| error("environment", problem.to_string()))?;
+        let debug = boolean("DEBUG", raw.debug, true)?;
+        let config = Self {
+            debug,
+            host: raw.host.unwrap_or_else(|| "127.0.0.1".into()),
+            port: number("PORT", raw.port, 8000, 0, u16::MAX)?,
+            database: database(raw.database_url)?,
+            kafka_broker: raw.kafka_broker.unwrap_or_else(|| "localhost:9092".into()),
+            topic: name("KAFKA_TOPIC", raw.kafka_topic, "todos")?,
+            pubsub: name("DAPR_PUBSUB_NAME", raw.dapr_pubsub_name, "kafka-pubsub")?,
+            sidecar_url: sidecar_url(raw.dapr_http_endpoint, raw.dapr_host, raw.dapr_http_port, raw.dapr_port)?,
+            dapr_api_token: token("DAPR_API_TOKEN", raw.dapr_api_token)?,
+            app_api_token: token("APP_API_TOKEN", raw.app_api_token)?,
+            secret_key: secret_key(raw.secret_key, debug)?,
+            algorithm: algorithm(raw.algorithm)?,
+            access_token_ttl: Duration::from_secs(
+                60 * number("ACCESS_TOKEN_EXPIRE_MINUTES", raw.access_token_expire_minutes, 30, 1, 525_600)?,
+            ),
+            cors: cors(raw.cors_allowed_origins, debug)?,
+            log_filter: log_filter(raw.rust_log)?,
+            log_format: log_format(raw.log_format)?,
+            clock: Clock::system(),
+        };
+        if !debug && config.app_api_token.is_none() {
+            return error(
+                "APP_API_TOKEN",
+                "is not set, so anybody could post events to /events/todos; with DEBUG=False, set the token that \
+                 the sidecar sends (the sidecar reads the same variable)",
+            );
+        }
+        Ok(config)
+    }
+}
+
+fn boolean(variable: &'static str, value: Option<String>, default: bool) -> Result<bool, ConfigError> {
+    let Some(value) = value else { return Ok(default) };
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => error(variable, format!("is {value:?}; allowed are True and False")),
+    }
+}
+
+fn number<T>(variable: &'static str, value: Option<String>, default: T, min: T, max: T) -> Result<T, ConfigError>
+where
+    T: std::str::FromStr + PartialOrd + fmt::Display + Copy,
+{
+    let Some(value) = value else { return Ok(default) };
+    match value.parse() {
+        Ok(number) if number >= min && number <= max => Ok(number),
+        _ => error(variable, format!("is {value:?}; allowed is a whole number from {min} to {max}")),
+    }
+}
+
+/// A Kafka topic or Dapr component: names that can stand in a URL's path as they are.
+fn name(variable: &'static str, value: Option<String>, default: &str) -> Result<String, ConfigError> {
+    let value = value.unwrap_or_else(|| default.to_owned());
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if value.len() <= 249 && value.chars().all(allowed) && value.chars().any(|c| c != '.') {
+        Ok(value)
+    } else {
+        error(variable, format!("is {value:?}; allowed are 1 to 249 letters, digits, '.', '_' and '-'"))
+    }
+}
+
+fn token(variable: &'static str, value: Option<String>) -> Result<Option<Secret>, ConfigError> {
+    match value {
+        Some(value) if !value.chars().all(|c| c.is_ascii_graphic()) => {
+            error(variable, "has characters that can't be sent in a header; allowed is printable ASCII without spaces")
+        }
+        value => Ok(value.map(Secret)),
+    }
+}
+
+fn secret_key(value: Option<String>, debug: bool) -> Result<Secret, ConfigError> {
+    const HOW: &str = "make one with: openssl rand -hex 32";
+    let value = value.unwrap_or_else(|| SEED_SECRET_KEY.to_owned());
+    if !debug && value == SEED_SECRET_KEY {
+        return error("SECRET_KEY", format!("is not set, or is the published one; DEBUG=False needs your own: {HOW}"));
+    }
+    if !debug && value.len() < MIN_SECRET_BYTES {
+        return error("SECRET_KEY", format!("is shorter than {MIN_SECRET_BYTES} bytes; {HOW}"));
+    }
+    Ok(Secret(value))
+}
+
+fn algorithm(value: Option<String>) -> Result<Algorithm, ConfigError> {
+    match value.as_deref() {
+        None | Some("HS256") => Ok(Algorithm::HS256),
+        Some("HS384") => Ok(Algorithm::HS384),
+        Some("HS512") => Ok(Algorithm::HS512),
+        Some(other) => error("ALGORITHM", format!("is {other:?}; allowed are HS256, HS384 and HS512")),
+    }
+}
+
+fn database(value: Option<String>) -> Result<Database, ConfigError> {
+    const ALLOWED: &str = "allowed are sqlite:PATH (such as sqlite:data/todos.db) and sqlite::memory:";
+    let Some(value) = value else { return Ok(Database::File("data/todos.db".into())) };
+    match value.strip_prefix("sqlite:") {
+        Some(":memory:") => Ok(Database::Temporary),
+        // `sqlite:///path` is the same file as `sqlite:/path`, `sqlite://path` is relative, as elsewhere.
+        Some(path) => match path.strip_prefix("//").unwrap_or(path) {
+            "" => error("DATABASE_URL", format!("names no file; {ALLOWED}")),
+            path if path.contains('?') => error("DATABASE_URL", format!("has options; {ALLOWED}")),
+            path => Ok(Database::File(path.into())),
+        },
+        // The value may hold a password: it is not repeated.
+        None => error("DATABASE_URL", format!("is for a database that is not supported; {ALLOWED}")),
+    }
+}
+
+fn sidecar_url(
+    endpoint: Option<String>,
+    host: Option<String>,
+    http_port: Option<String>,
+    port: Option<String>,
+) -> Result<String, ConfigError> {
+    let port = number("DAPR_PORT", port, 3500, 1, u16::MAX)?;
+    let port = number("DAPR_HTTP_PORT", http_port, port, 1, u16::MAX)?;
+    let (variable, url) = match endpoint {
+        Some(endpoint) => ("DAPR_HTTP_ENDPOINT", endpoint.trim_end_matches('/').to_owned()),
+        None => ("DAPR_HOST", format!("http://{}:{port}", host.as_deref().unwrap_or("localhost"))),
+    };
+    match reqwest::Url::parse(&url) {
+        Ok(parsed)
+            if matches!(parsed.scheme(), "http" | "https") && parsed.path() == "/" && parsed.query().is_none() =>
+        {
+            Ok(url)
+        }
+        _ if variable == "DAPR_HOST" => {
+            error(variable, format!("gives the address {url:?}; allowed is a host name or an IP address"))
+        }
+        _ => error(variable, format!("is {url:?}; allowed is http://HOST:PORT or https://HOST:PORT")),
+    }
+}
+
+fn cors(value: Option<String>, debug: bool) -> Result<CorsOrigins, ConfigError> {
+    let value = value.unwrap_or_default();
+    let origins: Vec<&str> = value.split(',').map(str::trim).filter(|origin| !origin.is_empty()).collect();
+    if origins.contains(&"*") {
+        if debug {
+            return Ok(CorsOrigins::Any);
+        }
+        return error("CORS_ALLOWED_ORIGINS", "is a wildcard; with DEBUG=False, list the origins, separated by commas");
+    }
+    for origin in &origins {
+        // An origin as browsers send it (RFC 6454, 6.2): scheme, host, a port that is not the scheme's own.
+        let exact = reqwest::Url::parse(origin).is_ok_and(|url| url.origin().ascii_serialization() == *origin);
+        if !exact {
+            return error(
+                "CORS_ALLOWED_ORIGINS",
+                format!("has {origin:?}; allowed are origins such as https://app.example.org, separated by commas"),
+            );
+        }
+    }
+    Ok(CorsOrigins::Listed(origins.into_iter().map(str::to_owned).collect()))
+}
+
+fn log_filter(value: Option<String>) -> Result<String, ConfigError> {
+    let value = value.unwrap_or_else(|| "info,actix_server=warn".to_owned());
+    match env_filter::Builder::new().try_parse(&value) {
+        Ok(_) => Ok(value),
+        Err(_) => error(
+            "RUST_LOG",
+            format!(
+                "is {value:?}; allowed is a level (error, warn, info, debug, trace, off) or MODULE=LEVEL, separated by commas"
+            ),
+        ),
+    }
+}
+
+fn log_format(value: Option<String>) -> Result<LogFormat, ConfigError> {
+    match value.as_deref() {
+        None | Some("text") => Ok(LogFormat::Text),
+        Some("json") => Ok(LogFormat::Json),
+        Some(other) => error("LOG_FORMAT", format!("is {other:?}; allowed are text and json")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::from_variables(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())))
+    }
+
+    const PRODUCTION: [(&str, &str); 3] =
+        [("DEBUG", "False"), ("SECRET_KEY", "0123456789abcdef0123456789abcdef"), ("APP_API_TOKEN", "app-token")];
+
+    fn production_with(variable: &str, value: &str) -> Result<Config, ConfigError> {
+        let mut variables = PRODUCTION.to_vec();
+        variables.retain(|(name, _)| *name != variable);
+        variables.push((variable, value));
+        config(&variables)
+    }
+
+    #[test]
+    fn nothing_set_is_development_on_loopback() {
+        let config = config(&[]).unwrap();
+        assert!(config.debug);
+        assert_eq!((config.host.as_str(), config.port), ("127.0.0.1", 8000));
+        assert_eq!(config.database, Database::File("data/todos.db".into()));
+        assert_eq!(config.sidecar_url, "http://localhost:3500");
+        assert_eq!((config.pubsub.as_str(), config.topic.as_str()), ("kafka-pubsub", "todos"));
+        assert_eq!(config.access_token_ttl, Duration::from_secs(1800));
+        assert_eq!(config.cors, CorsOrigins::Listed(vec![]));
+    }
+
+    #[test]
+    fn an_empty_variable_counts_as_not_set() {
+        let config = config(&[("PORT", ""), ("DAPR_API_TOKEN", " ")]).unwrap();
+        assert_eq!((config.port, config.dapr_api_token), (8000, None));
+    }
+
+    #[test]
+    fn the_sidecar_is_found_in_the_documented_order() {
+        let all = [
+            ("DAPR_HTTP_ENDPOINT", "https://dapr:1/"),
+            ("DAPR_HOST", "h"),
+            ("DAPR_HTTP_PORT", "2"),
+            ("DAPR_PORT", "3"),
+        ];
+        let urls: Vec<_> = (0..4).map(|from| config(&all[from..]).unwrap().sidecar_url).collect();
+        assert_eq!(urls, ["https://dapr:1", "http://h:2", "http://localhost:2", "http://localhost:3"]);
+    }
+
+    #[test]
+    fn bad_values_name_the_variable_and_what_is_allowed() {
+        for (variable, value, allowed) in [
+            ("DEBUG", "maybe", "True and False"),
+            ("PORT", "70000", "from 0 to 65535"),
+            ("PORT", "-1", "from 0 to 65535"),
+            ("KAFKA_TOPIC", "a/b", "letters, digits"),
+            ("DAPR_PUBSUB_NAME", "..", "letters, digits"),
+            ("DAPR_HOST", "a b", "host name"),
+            ("DAPR_PORT", "0", "from 1"),
+            ("DAPR_HTTP_PORT", "x", "from 1"),
+            ("DAPR_HTTP_ENDPOINT", "ftp://x", "http://HOST:PORT"),
+            ("DAPR_API_TOKEN", "a\nb", "printable ASCII"),
+            ("ALGORITHM", "none", "HS256, HS384 and HS512"),
+            ("ALGORITHM", "RS256", "HS256, HS384 and HS512"),
+            ("ACCESS_TOKEN_EXPIRE_MINUTES", "0", "from 1 to 525600"),
+            ("DATABASE_URL", "postgres://me:pass@db/x", "sqlite:PATH"),
+            ("DATABASE_URL", "sqlite:", "sqlite:PATH"),
+            ("CORS_ALLOWED_ORIGINS", "https://a.example/", "separated by commas"),
+            ("CORS_ALLOWED_ORIGINS", "a.example", "separated by commas"),
+            ("RUST_LOG", "loud", "error, warn"),
+            ("LOG_FORMAT", "xml", "text and json"),
+        ] {
+            let problem = config(&[(variable, value)]).expect_err(value);
+            assert_eq!(problem.variable, variable);
+            let line = problem.to_string();
+            assert!(line.contains(allowed) && !line.contains('\n'), "{line}");
+            assert!(!line.contains("pass"), "{line}");
+        }
+    }
+
+    #[test]
+    fn production_starts_with_its_own_secrets() {
+        let config = config(&PRODUCTION).unwrap();
+        assert!(!config.debug);
+        assert!(!format!("{config:?}").contains("0123456789abcdef"));
+    }
+
+    #[test]
+    fn production_refuses_what_is_unsafe() {
+        for (variable, value) in [
+            ("SECRET_KEY", SEED_SECRET_KEY),
+            ("SECRET_KEY", ""),
+            ("SECRET_KEY", "0123456789abcdef0123456789abcde"),
+            ("CORS_ALLOWED_ORIGINS", "*"),
+            ("CORS_ALLOWED_ORIGINS", "https://a.example,*"),
+            ("APP_API_TOKEN", ""),
+        ] {
+            let problem = production_with(variable, value).expect_err(variable);
+            assert_eq!(problem.variable, variable);
+            assert!(value.is_empty() || value == "*" || !problem.to_string().contains(value));
+        }
+    }
+
+    #[test]
+    fn listed_origins_are_kept_as_browsers_send_them() {
+        let config = production_with("CORS_ALLOWED_ORIGINS", "https://a.example, http://b.example:8080").unwrap();
+        assert_eq!(config.cors, CorsOrigins::Listed(vec!["https://a.example".into(), "http://b.example:8080".into()]));
+    }
+}

@@ -1,0 +1,227 @@
+//! Every way a request can fail, and the one place where that becomes HTTP.
+
+use std::fmt;
+
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
+use serde_json::json;
+
+use crate::store::Failure;
+use crate::validation::{BodyError, Problem};
+
+/// A failed request. Bodies are `{"detail": …}`, as FastAPI's.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ApiError {
+    /// 422 with every problem of the request.
+    Invalid(Vec<Problem>),
+    /// 400: the body is not text, or broke off.
+    UnreadableBody,
+    /// 413.
+    PayloadTooLarge {
+        /// The largest body that is read, in bytes.
+        limit: usize,
+    },
+    /// 401: no `Authorization: Bearer …`.
+    NotAuthenticated,
+    /// 401: the token is not ours, not valid any more, or its account is gone.
+    InvalidToken,
+    /// 401 of `/auth/login`.
+    InvalidCredentials,
+    /// 400 of `/auth/token` (RFC 6749, section 5.2).
+    OAuth {
+        /// The error code of the RFC.
+        code: &'static str,
+        /// For people.
+        description: &'static str,
+    },
+    /// 401 to a sidecar without the right token.
+    SidecarToken,
+    /// 404: no such todo of this user.
+    TodoNotFound,
+    /// 404: no such path.
+    NotFound,
+    /// 405.
+    MethodNotAllowed {
+        /// The methods that are.
+        allow: String,
+    },
+    /// 503: too much waits. Nothing was done.
+    Busy,
+    /// 503: the store can't write. Nothing was done.
+    NotStored,
+    /// 503: the store can't tell whether it wrote.
+    OutcomeUnknown,
+    /// 500: a fault of ours; logged where it happened.
+    Internal,
+}
+
+impl From<Vec<Problem>> for ApiError {
+    fn from(problems: Vec<Problem>) -> Self {
+        Self::Invalid(problems)
+    }
+}
+
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::NotText => Self::UnreadableBody,
+            BodyError::Problem(problem) => Self::Invalid(vec![problem]),
+        }
+    }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NotFound => Self::TodoNotFound,
+            Failure::Busy => Self::Busy,
+            Failure::NotApplied => Self::NotStored,
+            Failure::Unknown => Self::OutcomeUnknown,
+        }
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        match self {
+            Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::UnreadableBody | Self::OAuth { .. } => StatusCode::BAD_REQUEST,
+            Self::PayloadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NotAuthenticated | Self::InvalidToken | Self::InvalidCredentials | Self::SidecarToken => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::TodoNotFound | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Busy | Self::NotStored | Self::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status_code());
+        match self {
+            Self::Invalid(problems) => response.json(json!({ "detail": problems })),
+            Self::UnreadableBody => detail(&mut response, "There was an error parsing the body"),
+            Self::PayloadTooLarge { limit } => {
+                detail(&mut response, &format!("Request body is larger than {limit} bytes"))
+            }
+            Self::NotAuthenticated => challenge(&mut response, "Bearer", "Not authenticated"),
+            Self::InvalidToken => challenge(
+                &mut response,
+                // RFC 6750, section 3.1: an error code only where a token was sent.
+                r#"Bearer error="invalid_token", error_description="Invalid or expired token""#,
+                "Invalid or expired token",
+            ),
+            Self::InvalidCredentials => challenge(&mut response, "Bearer", "Invalid username or password"),
+            Self::OAuth { code, description } => response
+                .insert_header((header::CACHE_CONTROL, "no-store"))
+                .json(json!({ "error": code, "error_description": description, "detail": description })),
+            Self::SidecarToken => challenge(&mut response, "Bearer", "Invalid or missing dapr-api-token"),
+            Self::TodoNotFound => detail(&mut response, "Todo not found"),
+            Self::NotFound => detail(&mut response, "Not Found"),
+            Self::MethodNotAllowed { allow } => {
+                detail(response.insert_header((header::ALLOW, allow.as_str())), "Method Not Allowed")
+            }
+            Self::Busy => retry(&mut response, 1, "Too many requests are waiting; nothing was changed, try again"),
+            Self::NotStored => {
+                retry(&mut response, 5, "The change could not be stored; nothing was changed, try again later")
+            }
+            Self::OutcomeUnknown => {
+                retry(&mut response, 5, "It is not known whether the change was stored; look before you try again")
+            }
+            Self::Internal => detail(&mut response, "Internal Server Error"),
+        }
+    }
+}
+
+fn detail(response: &mut HttpResponseBuilder, text: &str) -> HttpResponse {
+    response.json(json!({ "detail": text }))
+}
+
+fn challenge(response: &mut HttpResponseBuilder, scheme: &str, text: &str) -> HttpResponse {
+    detail(response.insert_header((header::WWW_AUTHENTICATE, scheme)), text)
+}
+
+fn retry(response: &mut HttpResponseBuilder, seconds: u32, text: &str) -> HttpResponse {
+    detail(response.insert_header((header::RETRY_AFTER, seconds.to_string())), text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::body::to_bytes;
+    use serde_json::Value;
+
+    #[actix_web::test]
+    async fn every_error_has_its_status_headers_and_body() {
+        let problem = Problem::missing(&["body"], Value::Null);
+        let invalid_token = r#"Bearer error="invalid_token", error_description="Invalid or expired token""#;
+        let table = [
+            (ApiError::Invalid(vec![problem.clone()]), 422, None, json!([problem])),
+            (ApiError::UnreadableBody, 400, None, json!("There was an error parsing the body")),
+            (ApiError::PayloadTooLarge { limit: 9 }, 413, None, json!("Request body is larger than 9 bytes")),
+            (ApiError::NotAuthenticated, 401, Some(("www-authenticate", "Bearer")), json!("Not authenticated")),
+            (ApiError::InvalidToken, 401, Some(("www-authenticate", invalid_token)), json!("Invalid or expired token")),
+            (
+                ApiError::InvalidCredentials,
+                401,
+                Some(("www-authenticate", "Bearer")),
+                json!("Invalid username or password"),
+            ),
+            (
+                ApiError::OAuth { code: "invalid_grant", description: "no" },
+                400,
+                Some(("cache-control", "no-store")),
+                json!("no"),
+            ),
+            (
+                ApiError::SidecarToken,
+                401,
+                Some(("www-authenticate", "Bearer")),
+                json!("Invalid or missing dapr-api-token"),
+            ),
+            (ApiError::TodoNotFound, 404, None, json!("Todo not found")),
+            (ApiError::NotFound, 404, None, json!("Not Found")),
+            (
+                ApiError::MethodNotAllowed { allow: "GET, HEAD".into() },
+                405,
+                Some(("allow", "GET, HEAD")),
+                json!("Method Not Allowed"),
+            ),
+            (
+                ApiError::Busy,
+                503,
+                Some(("retry-after", "1")),
+                json!("Too many requests are waiting; nothing was changed, try again"),
+            ),
+            (
+                ApiError::NotStored,
+                503,
+                Some(("retry-after", "5")),
+                json!("The change could not be stored; nothing was changed, try again later"),
+            ),
+            (
+                ApiError::OutcomeUnknown,
+                503,
+                Some(("retry-after", "5")),
+                json!("It is not known whether the change was stored; look before you try again"),
+            ),
+            (ApiError::Internal, 500, None, json!("Internal Server Error")),
+        ];
+        for (error, status, header, detail) in table {
+            let response = error.error_response();
+            assert_eq!(response.status().as_u16(), status, "{error}");
+            if let Some((name, value)) = header {
+                assert_eq!(response.headers().get(name).unwrap(), value, "{error}");
+            }
+            let body: Value = serde_json::from_slice(&to_bytes(response.into_body()).await.unwrap()).unwrap();
+            assert_eq!(body["detail"], detail, "{error}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The one client of the Dapr sidecar's HTTP API (<https://docs.dapr.io/reference/api/pubsub_api/>).
+
+use std::time::Duration;
+
+use reqwest::{Client, StatusCode, header};
+use serde::Deserialize;
+
+use super::event;
+use crate::config::{Config, Secret};
+use crate::store::Change;
+use crate::trace;
+
+/// How long one publish may take. A frozen broker was seen to hold one for 181 s.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a question about the sidecar's state may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much of an error body is read and shown, in bytes.
+const SHOWN_BODY: usize = 300;
+
+/// What an attempt to publish came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// 204: stored in Kafka.
+    Stored,
+    /// A definite no to this event: it is not stored, and might never be.
+    Refused(String),
+    /// A no that is not about this event: no sidecar, a wrong token, an unknown component. Not stored.
+    Unavailable(String),
+    /// No answer in time. It may be stored.
+    Unknown(String),
+}
+
+/// Talks to the sidecar.
+#[derive(Clone)]
+pub struct DaprClient {
+    http: Client,
+    sidecar_url: String,
+    publish_url: String,
+    token: Option<Secret>,
+}
+
+/// What `/v1.0/metadata` says, as far as it is used (<https://docs.dapr.io/reference/api/metadata_api/>).
+#[derive(Debug, Default, Deserialize)]
+pub struct Metadata {
+    /// The application's id, which is also the default consumer group.
+    #[serde(default)]
+    pub id: String,
+    /// The components that were loaded.
+    #[serde(default)]
+    pub components: Vec<Component>,
+    /// The topics that are delivered to the application.
+    #[serde(default)]
+    pub subscriptions: Vec<Subscription>,
+}
+
+/// A loaded component.
+#[derive(Debug, Deserialize)]
+pub struct Component {
+    /// Its name, such as `kafka-pubsub`.
+    pub name: String,
+}
+
+/// A subscription of the application.
+#[derive(Debug, Deserialize)]
+pub struct Subscription {
+    /// The component.
+    #[serde(default, alias = "pubsubName")]
+    pub pubsubname: String,
+    /// The topic.
+    pub topic: String,
+}
+
+impl DaprClient {
+    /// A client for the sidecar that the settings name.
+    pub fn new(config: &Config) -> Result<Self, reqwest::Error> {
+        // no_proxy: HTTP_PROXY would capture calls to the sidecar. No redirects: the sidecar never sends any.
+        let http = Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(PROBE_TIMEOUT)
+            .build()?;
+        let sidecar_url = config.sidecar_url.clone();
+        let publish_url = format!("{sidecar_url}/v1.0/publish/{}/{}", config.pubsub, config.topic);
+        Ok(Self { http, sidecar_url, publish_url, token: config.dapr_api_token.clone() })
+    }
+
+    /// Where the sidecar is.
+    pub fn sidecar_url(&self) -> &str {
+        &self.sidecar_url
+    }
+
+    /// Publishes one change.
+    pub async fn publish(&self, change: &Change) -> Outcome {
+        let body = match event::to_json(change) {
+            Ok(body) => body,
+            Err(problem) => return Outcome::Refused(format!("the event can't be written as JSON: {problem}")),
+        };
+        let url = format!("{}?metadata.partitionKey={}", self.publish_url, event::partition_key(change));
+        let request = self
+            .with_token(self.http.post(url))
+            .timeout(PUBLISH_TIMEOUT)
+            .header(header::CONTENT_TYPE, "application/cloudevents+json")
+            .header(trace::HEADER, change.trace.as_str())
+            .body(body);
+        match request.send().await {
+            Ok(response) if response.status() == StatusCode::NO_CONTENT => Outcome::Stored,
+            Ok(response) => refusal(response).await,
+            Err(problem) if problem.is_connect() => Outcome::Unavailable(root_cause(&problem)),
+            Err(problem) => Outcome::Unknown(root_cause(&problem)),
+        }
+    }
+
+    /// Whether the sidecar can publish: its outbound health. (`/v1.0/healthz` would wait for this service's port.)
+    pub async fn ready(&self) -> Result<(), String> {
+        let url = format!("{}/v1.0/healthz/outbound", self.sidecar_url);
+        match self.http.get(url).timeout(PROBE_TIMEOUT).send().await {
+            Ok(response) if response.status().is_success() => Ok(()),
+            Ok(response) => Err(format!("its health is {}", response.status())),
+            Err(problem) => Err(root_cause(&problem)),
+        }
+    }
+
+    /// What the sidecar has loaded.
+    pub async fn metadata(&self) -> Result<Metadata, String> {
+        let url = format!("{}/v1.0/metadata", self.sidecar_url);
+        let request = self.with_token(self.http.get(url)).timeout(PROBE_TIMEOUT);
+        let response = request.send().await.map_err(|problem| root_cause(&problem))?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(explained(status, &shown(response).await));
+        }
+        let body = response.bytes().await.map_err(|problem| root_cause(&problem))?;
+        serde_json::from_slice(&body).map_err(|problem| format!("its metadata can't be read: {problem}"))
+    }
+
+    fn with_token(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match &self.token {
+            Some(token) => request.header("dapr-api-token", token.expose()),
+            None => request,
+        }
+    }
+}
+
+/// Sorts an answer that is not 204 (what daprd answers when: docs/operations.md).
+async fn refusal(response: reqwest::Response) -> Outcome {
+    let status = response.status();
+    let why = explained(status, &shown(response).await);
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::TOO_MANY_REQUESTS => {
+            Outcome::Unavailable(why)
+        }
+        _ => Outcome::Refused(why),
+    }
+}
+
+fn explained(status: StatusCode, body: &str) -> String {
+    let hint = match status {
+        StatusCode::UNAUTHORIZED => "set DAPR_API_TOKEN to the token that the sidecar was started with; ",
+        StatusCode::FORBIDDEN => "the component's scopes or allowed topics leave this topic out; ",
+        StatusCode::NOT_FOUND => {
+            "the sidecar has no such pub/sub component: check --resources-path and DAPR_PUBSUB_NAME; "
+        }
+        _ => "",
+    };
+    format!("{hint}the sidecar answered {status}: {body}")
+}
+
+/// The beginning of an answer's body.
+async fn shown(mut response: reqwest::Response) -> String {
+    let mut body = Vec::new();
+    while body.len() < SHOWN_BODY {
+        match tokio::time::timeout(PROBE_TIMEOUT, response.chunk()).await {
+            Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk),
+            _ => break,
+        }
+    }
+    body.truncate(SHOWN_BODY);
+    String::from_utf8_lossy(&body).trim().to_owned()
+}
+
+/// The innermost error, which names the cause: `Connection refused (os error 111)`.
+fn root_cause(problem: &reqwest::Error) -> String {
+    if problem.is_timeout() {
+        return "no answer in time".to_owned();
+    }
+    let mut cause: &dyn std::error::Error = problem;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}

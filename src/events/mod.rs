@@ -1,0 +1,8 @@
+//! Events: a change as a CloudEvent, its way to Kafka through the sidecar, and back.
+
+pub mod dapr;
+pub mod event;
+pub mod lanes;
+pub mod relay;
+pub mod sidecar;
+pub mod subscription;

@@ -1,0 +1,184 @@
+//! The relay: publishes every committed change to the sidecar. A thin loop around [`Lanes`], which decides.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::dapr::{DaprClient, Outcome};
+use super::event;
+use super::lanes::{Lanes, Result as LaneResult};
+use crate::config::Config;
+use crate::store::outbox::{Mark, Pending};
+use crate::store::{Change, Store};
+use crate::todos::model::TodoId;
+
+/// How often the relay looks without being woken.
+const POLL: Duration = Duration::from_secs(1);
+/// At stop, how long publishes in flight may take to end. What does not is published again after the next start.
+const STOP: Duration = Duration::from_secs(5);
+/// A log that could not be read is read again after this.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+
+/// Publishes changes until told to stop.
+pub struct Relay {
+    store: Arc<Store>,
+    dapr: DaprClient,
+    /// `pubsub/topic`, for messages.
+    topic: String,
+    lanes: Lanes,
+    started: Instant,
+    trouble: Trouble,
+}
+
+impl Relay {
+    /// A relay that begins with what the log has as unpublished.
+    pub fn new(store: Arc<Store>, dapr: DaprClient, config: &Config) -> Self {
+        Self {
+            store,
+            dapr,
+            topic: config.topic.clone(),
+            lanes: Lanes::new(rand::random()),
+            started: Instant::now(),
+            trouble: Trouble::default(),
+        }
+    }
+
+    /// Milliseconds on the monotonic clock.
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Runs until `stop` is true, then lets what is in flight end. `sidecar` is true while the sidecar is ready.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>, mut sidecar: watch::Receiver<bool>) {
+        let mut flights = FuturesUnordered::new();
+        let mut reading: Option<JoinHandle<Option<Pending>>> = None;
+        while !*stop.borrow() {
+            if reading.is_none() {
+                let (changes, overflowed) = self.store.outbox().take();
+                self.lanes.committed(changes, overflowed);
+                reading = self.start_reading();
+            }
+            let now = self.now();
+            while let Some(change) = self.lanes.start(now) {
+                flights.push(publish(self.dapr.clone(), change));
+            }
+            let wake =
+                self.lanes.wake_at().map_or(POLL, |at| Duration::from_millis(at.saturating_sub(self.now())).min(POLL));
+            tokio::select! {
+                Some((change, outcome)) = flights.next() => self.finish(&change, outcome),
+                // While the log is read, new changes wait in the outbox.
+                () = self.store.outbox().pushed(), if reading.is_none() => {}
+                pending = finished(&mut reading) => {
+                    reading = None;
+                    self.lanes.finish_reading(pending);
+                }
+                Ok(()) = sidecar.changed() => {
+                    if *sidecar.borrow_and_update() {
+                        let now = self.now();
+                        self.lanes.sidecar_ready(now);
+                    }
+                }
+                _ = stop.changed() => {}
+                () = tokio::time::sleep(wake) => {}
+            }
+        }
+        let drain = async {
+            while let Some((change, outcome)) = flights.next().await {
+                self.finish(&change, outcome);
+            }
+        };
+        if tokio::time::timeout(STOP, drain).await.is_err() {
+            log::warn!("stopping with publishes in flight; they are published again after the next start");
+        }
+    }
+
+    fn start_reading(&mut self) -> Option<JoinHandle<Option<Pending>>> {
+        let (limit, held) = self.lanes.start_reading()?;
+        let store = Arc::clone(&self.store);
+        Some(tokio::spawn(async move {
+            let read = tokio::task::spawn_blocking(move || read_log(&store, &held, limit)).await.ok().flatten();
+            if read.is_none() {
+                tokio::time::sleep(READ_AGAIN).await;
+            }
+            read
+        }))
+    }
+
+    fn finish(&mut self, change: &Change, outcome: Outcome) {
+        let now = self.now();
+        let was_healthy = self.lanes.healthy();
+        let (result, why) = match outcome {
+            Outcome::Stored => (LaneResult::Stored, None),
+            Outcome::Refused(why) => (LaneResult::Refused, Some(why)),
+            Outcome::Unavailable(why) | Outcome::Unknown(why) => (LaneResult::Failed, Some(why)),
+        };
+        let verdict = self.lanes.finish(change.todo.id, result, now);
+        if let Some(seq) = verdict.published {
+            self.store.outbox().mark(seq, Mark::Published);
+            if log::log_enabled!(log::Level::Info) {
+                log::info!("Message published to {}: {}", self.topic, event::data_json(change).unwrap_or_default());
+            }
+        }
+        for seq in verdict.parked {
+            self.store.outbox().mark(seq, Mark::Parked);
+            log::error!(
+                "an event was refused again and again while others were accepted, and is parked: change {seq}; \
+                 later changes of the same todo wait behind it"
+            );
+        }
+        match why {
+            Some(why) => self.trouble.report(&event::id(change), &why, self.store.outbox().pending()),
+            None if !was_healthy => {
+                let waiting = self.store.outbox().pending();
+                if self.trouble.over() {
+                    log::info!("publishing works again; {waiting} events wait or are being recorded as published");
+                }
+            }
+            None => {}
+        }
+    }
+}
+
+async fn publish(dapr: DaprClient, change: Arc<Change>) -> (Arc<Change>, Outcome) {
+    let outcome = dapr.publish(&change).await;
+    (change, outcome)
+}
+
+fn read_log(store: &Store, held: &HashMap<TodoId, crate::store::outbox::Skip>, limit: usize) -> Option<Pending> {
+    store.pending(held, limit).inspect_err(|problem| log::warn!("cannot read the change log: {problem}")).ok()
+}
+
+/// Ends when the reading does; never, if there is none.
+async fn finished(reading: &mut Option<JoinHandle<Option<Pending>>>) -> Option<Pending> {
+    match reading {
+        // A reading that panicked has failed.
+        Some(handle) => handle.await.ok().flatten(),
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells about trouble once, and again when its reason changes, not at every attempt.
+#[derive(Default)]
+struct Trouble {
+    told: Option<String>,
+}
+
+impl Trouble {
+    fn report(&mut self, event_id: &str, why: &str, waiting: usize) {
+        if self.told.as_deref() != Some(why) {
+            log::warn!(
+                "cannot publish event {event_id}, {waiting} wait: {why}; trying again until it works, nothing is lost"
+            );
+            self.told = Some(why.to_owned());
+        }
+    }
+
+    fn over(&mut self) -> bool {
+        self.told.take().is_some()
+    }
+}

@@ -1,0 +1,174 @@
+//! The subscription: Dapr delivers the topic back to the service, which writes one log line for each event
+//! (<https://docs.dapr.io/reference/api/pubsub_api/#provide-routes-for-dapr-to-deliver-topic-events>).
+
+use std::collections::HashMap;
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use subtle::ConstantTimeEq;
+
+use crate::config::{Config, Secret};
+use crate::error::ApiError;
+use crate::http::{Endpoint, RawBody};
+
+/// Where Dapr delivers.
+pub const ROUTE: &str = "/events/todos";
+/// Largest event that is read, in bytes: above Kafka's limit of 1,000,000.
+const MAX_EVENT: usize = 1 << 20;
+/// Todos whose last version is remembered: at least this many, at most twice as many.
+const REMEMBERED: usize = 50_000;
+
+/// What the subscription knows.
+pub struct Subscription {
+    pubsub: String,
+    topic: String,
+    token: Option<Secret>,
+    seen: Mutex<Seen>,
+}
+
+impl Subscription {
+    /// The subscription to the topic that the relay publishes to.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            pubsub: config.pubsub.clone(),
+            topic: config.topic.clone(),
+            token: config.app_api_token.clone(),
+            seen: Mutex::default(),
+        }
+    }
+
+    /// The topic for events that can't be delivered.
+    pub fn dead_letter_topic(&self) -> String {
+        format!("{}-dead-letter", self.topic)
+    }
+}
+
+/// The routes that Dapr calls.
+pub fn configure(config: &mut web::ServiceConfig) {
+    config
+        .service(Endpoint::at("/dapr/subscribe").get(subscriptions).done())
+        .service(Endpoint::at(ROUTE).body_limit(MAX_EVENT).post(deliver).done());
+}
+
+/// Tells daprd what to deliver and where. daprd asks once: it must be answered from the first connection on.
+async fn subscriptions(subscription: web::Data<Subscription>) -> HttpResponse {
+    HttpResponse::Ok().json(json!([{
+        "pubsubname": subscription.pubsub,
+        "topic": subscription.topic,
+        "route": ROUTE,
+        "deadLetterTopic": subscription.dead_letter_topic(),
+    }]))
+}
+
+/// The parts of an event that are looked at.
+#[derive(Deserialize)]
+struct Delivered {
+    id: String,
+    source: String,
+    #[serde(rename = "type")]
+    kind: String,
+    subject: Option<String>,
+    data: Value,
+}
+
+/// Takes one event. Answers SUCCESS or DROP: any 404 would be dropped silently, other codes are delivered again.
+async fn deliver(
+    request: HttpRequest,
+    subscription: web::Data<Subscription>,
+    body: Result<RawBody, ApiError>,
+) -> Result<HttpResponse, ApiError> {
+    if !authorized(&request, subscription.token.as_ref()) {
+        log::warn!(
+            "an event without the right dapr-api-token was refused: APP_API_TOKEN differs between service and sidecar"
+        );
+        return Err(ApiError::SidecarToken);
+    }
+    let body = match body {
+        Ok(RawBody(body)) => body,
+        Err(ApiError::PayloadTooLarge { limit }) => return Ok(dropped(&format!("it is larger than {limit} bytes"))),
+        // The connection broke: daprd delivers again.
+        Err(error) => return Err(error),
+    };
+    let event: Delivered = match serde_json::from_slice(&body) {
+        Ok(event) => event,
+        Err(problem) => return Ok(dropped(&format!("it is no CloudEvent of this service: {problem}"))),
+    };
+    let key = (event.source.clone(), event.subject.clone().unwrap_or_default());
+    let version = event.data.get("version").and_then(Value::as_i64);
+    let new = version.is_none_or(|version| subscription.seen.lock().advance(key, version));
+    if new {
+        log::info!("Event received from {}: {} {} {}", subscription.topic, event.kind, event.id, event.data);
+    } else {
+        log::debug!("Event received again from {}: {} {}", subscription.topic, event.kind, event.id);
+    }
+    Ok(status("SUCCESS"))
+}
+
+fn dropped(why: &str) -> HttpResponse {
+    log::warn!("an event was dropped: {why}");
+    status("DROP")
+}
+
+fn status(status: &'static str) -> HttpResponse {
+    HttpResponse::Ok().json(json!({ "status": status }))
+}
+
+/// Whether the request carries the token that the sidecar was told to send.
+fn authorized(request: &HttpRequest, token: Option<&Secret>) -> bool {
+    let Some(token) = token else { return true };
+    let sent = request.headers().get("dapr-api-token").map(|value| value.as_bytes()).unwrap_or_default();
+    sent.ct_eq(token.expose().as_bytes()).into()
+}
+
+/// The last version seen of each (source, todo). Bounded: the ones that were not heard of for longest are forgotten,
+/// in two generations.
+#[derive(Default)]
+struct Seen {
+    young: HashMap<(String, String), i64>,
+    old: HashMap<(String, String), i64>,
+}
+
+impl Seen {
+    /// Notes a version; false if it is not newer than the last one.
+    fn advance(&mut self, key: (String, String), version: i64) -> bool {
+        let last = self.young.get(&key).or_else(|| self.old.get(&key)).copied();
+        if last.is_some_and(|last| version <= last) {
+            return false;
+        }
+        if self.young.len() >= REMEMBERED {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, version);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(todo: usize) -> (String, String) {
+        ("/todo-backend/1".into(), format!("todos/{todo}"))
+    }
+
+    #[test]
+    fn only_newer_versions_are_new() {
+        let mut seen = Seen::default();
+        let news: Vec<bool> = [1, 1, 2, 1, 4, 3, 5].into_iter().map(|version| seen.advance(key(1), version)).collect();
+        assert_eq!(news, [true, false, true, false, true, false, true]);
+        assert!(seen.advance(("/todo-backend/2".into(), "todos/1".into()), 1), "another epoch has its own versions");
+    }
+
+    #[test]
+    fn memory_is_bounded_and_the_latest_are_kept() {
+        let mut seen = Seen::default();
+        for todo in 0..5 * REMEMBERED {
+            assert!(seen.advance(key(todo), 1));
+        }
+        assert!(seen.young.len() + seen.old.len() <= 2 * REMEMBERED);
+        assert!(!seen.advance(key(5 * REMEMBERED - 1), 1));
+        assert!(!seen.advance(key(4 * REMEMBERED), 1));
+    }
+}

@@ -1,0 +1,147 @@
+//! What every route shares: methods with HEAD and a full `Allow`, bodies with a limit, and what becomes of unknown paths.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use actix_web::dev::Payload;
+use actix_web::error::PayloadError;
+use actix_web::http::{Method, header};
+use actix_web::web::{self, Bytes, PayloadConfig};
+use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, Route, guard};
+
+use crate::error::ApiError;
+use crate::trace::{self, TraceParent};
+
+/// Largest body that is read, in bytes, unless a route has its own limit.
+pub const MAX_BODY: usize = 256 << 10;
+
+/// A path and its methods. Other methods are answered 405 with all that are allowed; HEAD works where GET does.
+pub struct Endpoint {
+    resource: Resource,
+    methods: Vec<Method>,
+}
+
+impl Endpoint {
+    /// The endpoint at `path`.
+    pub fn at(path: &str) -> Self {
+        Self { resource: web::resource(path), methods: Vec::new() }
+    }
+
+    /// Answers GET and HEAD.
+    pub fn get<F, Args>(mut self, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        let route = Route::new().guard(guard::Any(guard::Get()).or(guard::Head())).to(handler);
+        self.resource = self.resource.route(route);
+        self.methods.extend([Method::GET, Method::HEAD]);
+        self
+    }
+
+    /// Answers POST.
+    pub fn post<F, Args>(self, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        self.method(Method::POST, handler)
+    }
+
+    /// Answers PUT.
+    pub fn put<F, Args>(self, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        self.method(Method::PUT, handler)
+    }
+
+    /// Answers DELETE.
+    pub fn delete<F, Args>(self, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        self.method(Method::DELETE, handler)
+    }
+
+    fn method<F, Args>(mut self, method: Method, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        self.resource = self.resource.route(web::method(method.clone()).to(handler));
+        self.methods.push(method);
+        self
+    }
+
+    /// Reads bodies up to `bytes` here.
+    pub fn body_limit(mut self, bytes: usize) -> Self {
+        self.resource = self.resource.app_data(PayloadConfig::new(bytes)).app_data(BodyLimit(bytes));
+        self
+    }
+
+    /// The endpoint, to be registered.
+    pub fn done(self) -> Resource {
+        let allow = self.methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+        self.resource.default_service(web::to(move || {
+            let allow = allow.clone();
+            async move { Err::<HttpResponse, _>(ApiError::MethodNotAllowed { allow }) }
+        }))
+    }
+}
+
+/// Answers paths that no route has: 404, or 307 to the path without its trailing slash if there is a route. Only for
+/// GET and HEAD: `DELETE /todos/` and an empty id must not become something else.
+pub async fn unknown_path(request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    let path = request.path();
+    let trimmed = path.trim_end_matches('/');
+    if trimmed.len() + 1 == path.len()
+        && matches!(*request.method(), Method::GET | Method::HEAD)
+        && request.resource_map().has_resource(trimmed)
+    {
+        let query = request.query_string();
+        let target = if query.is_empty() { trimmed.to_owned() } else { format!("{trimmed}?{query}") };
+        return Ok(HttpResponse::TemporaryRedirect().insert_header((header::LOCATION, target)).finish());
+    }
+    Err(ApiError::NotFound)
+}
+
+/// A route's own limit, in bytes: [`PayloadConfig`] applies it, but does not tell it.
+struct BodyLimit(usize);
+
+/// A request's body, read up to the route's limit.
+pub struct RawBody(pub Bytes);
+
+impl FromRequest for RawBody {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let limit = request.app_data::<BodyLimit>().map_or(MAX_BODY, |limit| limit.0);
+        let body = Bytes::from_request(request, payload);
+        Box::pin(async move {
+            body.await.map(Self).map_err(|error| match error.as_error::<PayloadError>() {
+                Some(PayloadError::Overflow) => ApiError::PayloadTooLarge { limit },
+                _ => ApiError::UnreadableBody,
+            })
+        })
+    }
+}
+
+/// The trace of a request: its own, or a new one.
+impl FromRequest for TraceParent {
+    type Error = ApiError;
+    type Future = std::future::Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let sent = request.headers().get(trace::HEADER).and_then(|value| value.to_str().ok());
+        std::future::ready(Ok(sent.and_then(Self::parse).unwrap_or_else(Self::random)))
+    }
+}

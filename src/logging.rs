@@ -1,0 +1,105 @@
+//! Log lines in the seed's format, or as one JSON object a line.
+
+use std::io::Write;
+
+use env_logger::Builder;
+use log::Record;
+use serde_json::json;
+use time::macros::format_description;
+
+use crate::clock::Timestamp;
+use crate::config::{Config, LogFormat};
+
+/// Starts logging to standard output. A second call changes nothing.
+pub fn init(config: &Config) {
+    let (clock, format) = (config.clock.clone(), config.log_format);
+    let started = Builder::new()
+        .parse_filters(&config.log_filter)
+        .target(env_logger::Target::Stdout)
+        .format(move |out, record| writeln!(out, "{}", line(record, clock.now(), format)))
+        .try_init();
+    if started.is_err() {
+        log::debug!("logging was started before");
+    }
+}
+
+/// `todo_backend::auth::routes` is shown as `auth.routes`.
+fn logger_name(record: &Record<'_>) -> String {
+    let target = record.target();
+    target.strip_prefix("todo_backend::").unwrap_or(target).replace("::", ".")
+}
+
+fn line(record: &Record<'_>, at: Timestamp, format: LogFormat) -> String {
+    let message = record.args().to_string();
+    match format {
+        LogFormat::Text => {
+            let time = format_description!("[year]-[month]-[day] [hour]:[minute]:[second],[subsecond digits:3]");
+            let time = at.to_utc().format(time).unwrap_or_default();
+            let level = if record.level() == log::Level::Warn { "WARNING" } else { record.level().as_str() };
+            format!("{time} - {} - {level} - {}", logger_name(record), one_line(&message))
+        }
+        LogFormat::Json => json!({
+            "time": at,
+            "level": record.level().as_str(),
+            "logger": logger_name(record),
+            "message": message,
+        })
+        .to_string(),
+    }
+}
+
+/// The message with control characters escaped: what a client sends can't forge a line or drive a terminal.
+fn one_line(message: &str) -> String {
+    // U+2028 and U+2029 end a line for some readers of logs; U+202A..=U+202E and U+2066..=U+2069 turn text around.
+    let harmful = |c: char| {
+        c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    };
+    if !message.contains(harmful) {
+        return message.to_owned();
+    }
+    message.chars().fold(String::with_capacity(message.len() + 16), |mut line, c| {
+        if harmful(c) {
+            line.extend(c.escape_default())
+        } else {
+            line.push(c)
+        }
+        line
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(message: &str, format: LogFormat) -> String {
+        let record = Record::builder()
+            .args(format_args!("{message}"))
+            .level(log::Level::Info)
+            .target("todo_backend::auth::routes")
+            .build();
+        line(&record, Timestamp(1_736_937_000_123), format)
+    }
+
+    #[test]
+    fn a_line_is_in_the_seeds_format() {
+        assert_eq!(
+            shown("User logged in successfully: admin", LogFormat::Text),
+            "2025-01-15 10:30:00,123 - auth.routes - INFO - User logged in successfully: admin"
+        );
+    }
+
+    #[test]
+    fn a_message_cannot_forge_a_second_line() {
+        assert!(shown("a\r\nb\u{1b}[31m\u{2028}é", LogFormat::Text).ends_with(" - a\\r\\nb\\u{1b}[31m\\u{2028}é"));
+    }
+
+    #[test]
+    fn json_lines_can_be_parsed() {
+        let line = shown("a\n\"b\"", LogFormat::Json);
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["message"], "a\n\"b\"");
+        assert_eq!(value["time"], "2025-01-15T10:30:00.123Z");
+        assert_eq!((&value["level"], &value["logger"]), (&json!("INFO"), &json!("auth.routes")));
+        assert!(!line.contains('\n'));
+    }
+}

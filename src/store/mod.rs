@@ -1,0 +1,265 @@
+//! The durable store and its change log. A mutation is a [`Command`]; what it did is a [`Change`], committed in the
+//! same transaction as the todo. Reads come from memory; the relay reads the log through [`Store::pending`].
+
+pub mod change;
+pub mod outbox;
+mod sqlite;
+mod writer;
+
+use std::collections::HashMap;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+
+use parking_lot::{Mutex, RwLock};
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use crate::auth::accounts::{DEMO_USERS, User, Users};
+use crate::clock::Clock;
+use crate::config::Database;
+use crate::todos::map::TodoMap;
+use crate::todos::model::{NewTodo, Todo, TodoId, TodoPatch, UserId};
+use crate::trace::TraceParent;
+
+pub use change::{Change, Epoch, Kind};
+use outbox::{Outbox, Pending, Skip};
+use writer::{Job, Writer};
+
+/// Operations that may wait for the writer; one more is answered [`Failure::Busy`].
+const QUEUE: usize = 4096;
+
+/// Who does something, and in which trace.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Whose todos are meant.
+    pub owner: UserId,
+    /// The username of who acts.
+    pub actor: Arc<str>,
+    /// Goes on in the event.
+    pub trace: TraceParent,
+}
+
+/// A mutation as data: decided by the writer, in commit order.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Makes a todo.
+    Create(NewTodo),
+    /// Changes what the patch holds.
+    Update(TodoId, TodoPatch),
+    /// Deletes it.
+    Delete(TodoId),
+}
+
+/// Why commands were not answered with their changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// There is no such todo, or it is another owner's. Nothing was changed.
+    NotFound,
+    /// Too many operations wait. Nothing was changed; try again.
+    Busy,
+    /// The disk is full or failing. Nothing was changed; try again later.
+    NotApplied,
+    /// The disk failed in a way that leaves open whether the change was stored.
+    Unknown,
+}
+
+/// Why the store could not be opened: one line that says what to do.
+#[derive(Debug)]
+pub struct OpenError(String);
+
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// How to open a store.
+pub struct Options<'a> {
+    /// Where.
+    pub database: &'a Database,
+    /// Stamps the changes.
+    pub clock: Clock,
+    /// Development: makes the demo users that are missing with this password hash function. Without it, demo users
+    /// that an earlier run in development made are not loaded: they don't exist.
+    pub demo_password_hash: Option<&'a dyn Fn(&str) -> String>,
+}
+
+/// The open store: a cheap handle for readers, the queue of the one writer, and the outbox of the relay.
+pub struct Store {
+    shared: Arc<Shared>,
+    queue: SyncSender<Job>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    reader: Mutex<Connection>,
+    path: PathBuf,
+    // Held until the end: the lock on the database, and a temporary database's directory.
+    _lock: File,
+    _directory: Option<tempfile::TempDir>,
+}
+
+/// What the writer shares with everybody else.
+struct Shared {
+    epoch: Epoch,
+    todos: RwLock<TodoMap>,
+    users: RwLock<Users>,
+    outbox: Outbox,
+    writable: AtomicBool,
+}
+
+impl Store {
+    /// Opens the database, makes it or brings its schema up to date, and loads it into memory.
+    pub fn open(options: Options<'_>) -> Result<Self, OpenError> {
+        let (path, directory) = match options.database {
+            Database::File(path) => (path.clone(), None),
+            Database::Temporary => {
+                let directory =
+                    tempfile::tempdir().map_err(|e| OpenError(format!("cannot make a temporary directory: {e}")))?;
+                (directory.path().join("todos.db"), Some(directory))
+            }
+        };
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            std::fs::create_dir_all(parent)
+                .map_err(|e| OpenError(format!("cannot make the directory {}: {e}", parent.display())))?;
+        }
+        let lock = lock(&path)?;
+        let failed =
+            |problem: rusqlite::Error| OpenError(format!("cannot use the database {}: {problem}", path.display()));
+        let mut connection = sqlite::open_writer(&path, directory.is_none()).map_err(failed)?;
+        sqlite::migrate(&mut connection, &path)?;
+        if let Some(hash) = options.demo_password_hash {
+            sqlite::add_demo_users(&mut connection, &DEMO_USERS, hash, options.clock.now()).map_err(failed)?;
+        }
+        let loaded = sqlite::load(&connection, options.demo_password_hash.is_some()).map_err(failed)?;
+        let reader = sqlite::open_reader(&path).map_err(failed)?;
+        let shared = Arc::new(Shared {
+            epoch: loaded.epoch,
+            todos: RwLock::new(loaded.todos),
+            users: RwLock::new(loaded.users),
+            outbox: Outbox::new(loaded.pending),
+            writable: AtomicBool::new(true),
+        });
+        let (queue, jobs) = sync_channel(QUEUE);
+        let writer = Writer::new(connection, Arc::clone(&shared), options.clock, loaded.heads, loaded.next);
+        let writer = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || writer.run(&jobs))
+            .map_err(|e| OpenError(format!("cannot start the writer thread: {e}")))?;
+        Ok(Self {
+            shared,
+            queue,
+            writer: Mutex::new(Some(writer)),
+            reader: Mutex::new(reader),
+            path,
+            _lock: lock,
+            _directory: directory,
+        })
+    }
+
+    /// Applies `commands` all or none, in one commit, and returns their changes once they are durable.
+    pub async fn apply(&self, context: Context, commands: Vec<Command>) -> Result<Vec<Arc<Change>>, Failure> {
+        let (reply, answer) = oneshot::channel();
+        match self.queue.try_send(Job::Apply { context, commands, reply }) {
+            Ok(()) => answer.await.unwrap_or(Err(Failure::NotApplied)),
+            Err(TrySendError::Full(_)) => Err(Failure::Busy),
+            // The writer has ended: the service is stopping.
+            Err(TrySendError::Disconnected(_)) => Err(Failure::Busy),
+        }
+    }
+
+    /// One todo of `owner`, from memory.
+    pub fn todo(&self, owner: UserId, id: TodoId) -> Option<Arc<Todo>> {
+        self.shared.todos.read().get(owner, id).cloned()
+    }
+
+    /// All todos of `owner` by id, from memory.
+    pub fn todos(&self, owner: UserId) -> Vec<Arc<Todo>> {
+        self.shared.todos.read().list(owner)
+    }
+
+    /// How many todos there are.
+    pub fn todo_count(&self) -> usize {
+        self.shared.todos.read().len()
+    }
+
+    /// The account with this id.
+    pub fn user_by_id(&self, id: UserId) -> Option<Arc<User>> {
+        self.shared.users.read().by_id(id).cloned()
+    }
+
+    /// The account with this name.
+    pub fn user_by_name(&self, username: &str) -> Option<Arc<User>> {
+        self.shared.users.read().by_name(username).cloned()
+    }
+
+    /// What this database's versions and revisions are relative to.
+    pub fn epoch(&self) -> Epoch {
+        self.shared.epoch
+    }
+
+    /// The database file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the last commit succeeded.
+    pub fn writable(&self) -> bool {
+        self.shared.writable.load(Ordering::Relaxed)
+    }
+
+    /// What is committed and not yet published.
+    pub fn outbox(&self) -> &Outbox {
+        &self.shared.outbox
+    }
+
+    /// Reads up to `limit` unpublished changes from the log, in commit order, without those that `held` says are in
+    /// memory or would not fit. Blocks on the disk: call it off the async threads.
+    pub fn pending(&self, held: &HashMap<TodoId, Skip>, limit: usize) -> Result<Pending, rusqlite::Error> {
+        // Taken before the read: a mark that is committed meanwhile is still in this copy.
+        let marked = self.shared.outbox.marks();
+        sqlite::read_pending(&self.reader.lock(), self.shared.epoch, held, &marked, limit)
+    }
+
+    /// Ends the writer after what is queued and the final marks, and closes the database. Blocks.
+    pub fn close(&self) {
+        // Fails when the writer has already ended.
+        if self.queue.send(Job::Close).is_ok()
+            && let Some(writer) = self.writer.lock().take()
+            && writer.join().is_err()
+        {
+            log::error!("the writer thread panicked while closing");
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Takes the lock that keeps a second process away. On a file of its own: a lock on the database file itself would
+/// be lost whenever SQLite closes it (POSIX locks).
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let name = PathBuf::from(name);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&name)
+        .map_err(|e| OpenError(format!("cannot open {}: {e}", name.display())))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError(format!(
+            "another todo-backend uses {}; stop it, or set DATABASE_URL to another file",
+            path.display()
+        ))),
+        Err(TryLockError::Error(e)) => Err(OpenError(format!("cannot lock {}: {e}", name.display()))),
+    }
+}

@@ -1,0 +1,436 @@
+//! SQLite: the schema, how connections are set up, and every statement the store runs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, ffi, params};
+
+use super::OpenError;
+use super::change::{Change, Epoch, Kind};
+use super::outbox::{Admission, Mark, Outbox, Pending, Skip};
+use crate::auth::accounts::{DemoUser, Role, User, Users};
+use crate::clock::Timestamp;
+use crate::todos::map::TodoMap;
+use crate::todos::model::{Field, Todo, TodoId, UserId};
+use crate::trace::TraceParent;
+
+/// Older versions can corrupt a WAL database when a checkpoint resets the log (<https://sqlite.org/wal.html#walresetbug>).
+const OLDEST_SQLITE: i32 = 3_051_003;
+
+/// The schema's versions: `PRAGMA user_version` says how many of these a database has. Append only.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE meta (
+        epoch TEXT NOT NULL            -- 16 hex digits
+    );
+    CREATE TABLE users (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        username TEXT NOT NULL UNIQUE,
+        password_hash TEXT NOT NULL,   -- PHC string, argon2id
+        role TEXT NOT NULL,
+        demo INTEGER NOT NULL,         -- 1: exists only with DEBUG=True
+        created_at INTEGER NOT NULL,   -- this and every other time: ms since 1970
+        revision INTEGER NOT NULL,     -- of the last change of this owner
+        last_at INTEGER NOT NULL       -- time of that change
+    );
+    CREATE TABLE todos (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        owner_id INTEGER NOT NULL REFERENCES users (id),
+        version INTEGER NOT NULL,
+        title TEXT NOT NULL,
+        description TEXT,
+        completed INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL
+    );
+    CREATE TABLE changes (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        owner_id INTEGER NOT NULL REFERENCES users (id),
+        revision INTEGER NOT NULL,
+        todo_id INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        kind INTEGER NOT NULL,         -- 0 created, 1 updated, 2 deleted
+        at INTEGER NOT NULL,
+        actor TEXT NOT NULL,
+        changed TEXT NOT NULL,         -- names of fields, separated by commas
+        trace TEXT NOT NULL,           -- traceparent
+        title TEXT NOT NULL,           -- this and what follows: the todo after the change
+        description TEXT,
+        completed INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL,
+        state INTEGER NOT NULL DEFAULT 0  -- 0 pending, 1 published, 2 parked
+    );
+    CREATE UNIQUE INDEX changes_by_owner ON changes (owner_id, revision);
+    CREATE INDEX changes_pending ON changes (seq, todo_id, version) WHERE state = 0;
+    CREATE INDEX changes_parked ON changes (todo_id) WHERE state = 2;
+"];
+
+/// Opens the connection that writes. `durable`: whether a commit waits for the disk.
+pub fn open_writer(path: &Path, durable: bool) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    set_up(&connection)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "OFF" })?;
+    connection.pragma_update(None, "fullfsync", true)?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    // The writer checkpoints itself: SQLite's own hook throws the errors away.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    Ok(connection)
+}
+
+/// Opens a connection that only reads.
+pub fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    set_up(&connection)?;
+    Ok(connection)
+}
+
+fn set_up(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(std::time::Duration::from_millis(5000))?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(())
+}
+
+/// Makes the schema or brings it up to date, one transaction a version.
+pub fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let failed = |e: rusqlite::Error| OpenError(format!("cannot use the database {}: {e}", path.display()));
+    if rusqlite::version_number() < OLDEST_SQLITE {
+        return Err(OpenError(format!(
+            "SQLite {} can corrupt its log; 3.51.3 or newer is needed",
+            rusqlite::version()
+        )));
+    }
+    let version: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    if version > MIGRATIONS.len() {
+        return Err(OpenError(format!(
+            "the database {} was written by a newer todo-backend (schema {version}, this one knows {}); use that one",
+            path.display(),
+            MIGRATIONS.len()
+        )));
+    }
+    for (done, migration) in MIGRATIONS.iter().enumerate().skip(version) {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        transaction.execute_batch(migration).map_err(failed)?;
+        if done == 0 {
+            let epoch = Epoch(rand::random());
+            transaction.execute("INSERT INTO meta (epoch) VALUES (?1)", [epoch.to_string()]).map_err(failed)?;
+        }
+        transaction.pragma_update(None, "user_version", done + 1).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Adds the demo users whose names nobody has.
+pub fn add_demo_users(
+    connection: &mut Connection,
+    demo_users: &[DemoUser],
+    hash: &dyn Fn(&str) -> String,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for user in demo_users {
+        let known = transaction
+            .query_row("SELECT 1 FROM users WHERE username = ?1", [user.username], |_| Ok(()))
+            .optional()?
+            .is_some();
+        if !known {
+            transaction.execute(
+                "INSERT INTO users (username, password_hash, role, demo, created_at, revision, last_at)
+                 VALUES (?1, ?2, ?3, 1, ?4, 0, 0)",
+                params![user.username, hash(user.password), user.role.name(), now.0],
+            )?;
+        }
+    }
+    transaction.commit()
+}
+
+/// Where an owner's part of the log ends.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Head {
+    /// Of the last change; 0 before the first.
+    pub revision: i64,
+    /// Of the last change.
+    pub last_at: Timestamp,
+}
+
+/// The numbers that the next todo and the next change get.
+#[derive(Debug, Clone, Copy)]
+pub struct Next {
+    /// Todo id.
+    pub id: TodoId,
+    /// Place in the log.
+    pub seq: i64,
+}
+
+/// What memory holds of a database.
+pub struct Loaded {
+    pub epoch: Epoch,
+    pub users: Users,
+    pub heads: HashMap<UserId, Head>,
+    pub todos: TodoMap,
+    pub next: Next,
+    pub pending: usize,
+}
+
+/// Reads everything that memory holds.
+pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loaded> {
+    let epoch: String = connection.query_row("SELECT epoch FROM meta", [], |row| row.get(0))?;
+    let epoch = Epoch(u64::from_str_radix(&epoch, 16).map_err(|_| invalid("meta.epoch"))?);
+    let mut users = Users::default();
+    let mut heads = HashMap::new();
+    let mut statement =
+        connection.prepare("SELECT id, username, password_hash, role, demo, revision, last_at FROM users")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let id: UserId = row.get(0)?;
+        heads.insert(id, Head { revision: row.get(5)?, last_at: Timestamp(row.get(6)?) });
+        if demo_users || !row.get::<_, bool>(4)? {
+            let role: String = row.get(3)?;
+            users.insert(User {
+                id,
+                username: row.get::<_, String>(1)?.into(),
+                password_hash: row.get::<_, String>(2)?.into(),
+                role: Role::from_name(&role).ok_or_else(|| invalid("users.role"))?,
+            });
+        }
+    }
+    let mut todos = TodoMap::default();
+    let mut statement = connection
+        .prepare("SELECT owner_id, id, version, title, description, completed, created_at, updated_at FROM todos")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        todos.insert(Arc::new(todo(row, 0)?));
+    }
+    Ok(Loaded {
+        epoch,
+        users,
+        heads,
+        todos,
+        next: Next { id: next(connection, "todos")?, seq: next(connection, "changes")? },
+        pending: connection.query_row("SELECT count(*) FROM changes WHERE state = 0", [], |row| row.get(0))?,
+    })
+}
+
+/// The number after the highest that AUTOINCREMENT ever gave out in `table`.
+fn next(connection: &Connection, table: &str) -> rusqlite::Result<i64> {
+    let last: Option<i64> = connection
+        .query_row("SELECT seq FROM sqlite_sequence WHERE name = ?1", [table], |row| row.get(0))
+        .optional()?;
+    Ok(last.unwrap_or(0) + 1)
+}
+
+/// A todo from eight columns from `first` on: owner_id, id, version, title, description, completed, created_at,
+/// updated_at.
+fn todo(row: &Row<'_>, first: usize) -> rusqlite::Result<Todo> {
+    Ok(Todo {
+        owner: row.get(first)?,
+        id: row.get(first + 1)?,
+        version: row.get(first + 2)?,
+        title: row.get::<_, Box<str>>(first + 3)?,
+        description: row.get::<_, Option<Box<str>>>(first + 4)?,
+        completed: row.get(first + 5)?,
+        created_at: Timestamp(row.get(first + 6)?),
+        updated_at: Timestamp(row.get(first + 7)?),
+    })
+}
+
+fn invalid(column: &str) -> rusqlite::Error {
+    rusqlite::Error::InvalidColumnName(format!("{column} holds a value that this version does not know"))
+}
+
+/// Why a group was not committed.
+#[derive(Debug)]
+pub enum CommitError {
+    /// Nothing of it is in the database.
+    NotApplied(rusqlite::Error),
+    /// It may be in the database.
+    Unknown(rusqlite::Error),
+    /// The disk did not confirm a write. Trying again could succeed without the data being there
+    /// (<https://wiki.postgresql.org/wiki/Fsync_Errors>): only a restart finds out what is on disk.
+    Fsync(rusqlite::Error),
+}
+
+impl CommitError {
+    fn before_commit(error: rusqlite::Error) -> Self {
+        if is_fsync(&error) { Self::Fsync(error) } else { Self::NotApplied(error) }
+    }
+
+    fn at_commit(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            _ if is_fsync(&error) => Self::Fsync(error),
+            // The log could not take the frames: without the last one, the commit frame, they are nothing.
+            Some(ffi::ErrorCode::DiskFull | ffi::ErrorCode::DatabaseBusy) => Self::NotApplied(error),
+            _ => Self::Unknown(error),
+        }
+    }
+}
+
+/// Whether a flush to the disk failed.
+pub fn is_fsync(error: &rusqlite::Error) -> bool {
+    matches!(error, rusqlite::Error::SqliteFailure(code, _)
+        if [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_DIR_FSYNC].contains(&code.extended_code))
+}
+
+/// Commits a group: its changes, the heads of its owners, and the relay's marks, all or nothing.
+pub fn commit(
+    connection: &mut Connection,
+    changes: &[Arc<Change>],
+    heads: &HashMap<UserId, Head>,
+    marks: &BTreeMap<i64, Mark>,
+) -> Result<(), CommitError> {
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(CommitError::before_commit)?;
+    // Dropping the transaction rolls it back.
+    write(&transaction, changes, heads, marks).map_err(CommitError::before_commit)?;
+    transaction.commit().map_err(CommitError::at_commit)
+}
+
+fn write(
+    transaction: &Transaction<'_>,
+    changes: &[Arc<Change>],
+    heads: &HashMap<UserId, Head>,
+    marks: &BTreeMap<i64, Mark>,
+) -> rusqlite::Result<()> {
+    let mut put = transaction.prepare_cached(
+        "INSERT INTO todos (id, owner_id, version, title, description, completed, created_at, updated_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT (id) DO UPDATE SET version = excluded.version, title = excluded.title,
+             description = excluded.description, completed = excluded.completed, updated_at = excluded.updated_at",
+    )?;
+    let mut delete = transaction.prepare_cached("DELETE FROM todos WHERE id = ?1")?;
+    let mut log = transaction.prepare_cached(
+        "INSERT INTO changes (seq, owner_id, revision, todo_id, version, kind, at, actor, changed, trace,
+             title, description, completed, created_at, updated_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+    )?;
+    for change in changes {
+        let todo = &change.todo;
+        match change.kind {
+            Kind::Created | Kind::Updated => put.execute(params![
+                todo.id,
+                todo.owner,
+                todo.version,
+                todo.title,
+                todo.description,
+                todo.completed,
+                todo.created_at.0,
+                todo.updated_at.0
+            ])?,
+            Kind::Deleted => delete.execute([todo.id])?,
+        };
+        let changed = change.changed.iter().map(|field| field.name()).collect::<Vec<_>>().join(",");
+        log.execute(params![
+            change.seq,
+            todo.owner,
+            change.revision,
+            todo.id,
+            todo.version,
+            change.kind as u8,
+            change.at.0,
+            change.actor,
+            changed,
+            change.trace.as_str(),
+            todo.title,
+            todo.description,
+            todo.completed,
+            todo.created_at.0,
+            todo.updated_at.0
+        ])?;
+    }
+    let mut set_head = transaction.prepare_cached("UPDATE users SET revision = ?2, last_at = ?3 WHERE id = ?1")?;
+    for (owner, head) in heads {
+        set_head.execute(params![owner, head.revision, head.last_at.0])?;
+    }
+    let mut set_state = transaction.prepare_cached("UPDATE changes SET state = ?2 WHERE seq = ?1 AND state = 0")?;
+    for (seq, mark) in marks {
+        let state = match mark {
+            Mark::Published => 1,
+            Mark::Parked => 2,
+        };
+        set_state.execute(params![seq, state])?;
+    }
+    Ok(())
+}
+
+/// Whether the log holds this change.
+pub fn is_logged(connection: &Connection, seq: i64) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT EXISTS (SELECT 1 FROM changes WHERE seq = ?1)", [seq], |row| row.get(0))
+}
+
+/// Moves committed pages from the log into the database file, as far as readers allow.
+pub fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+}
+
+/// See [`super::Store::pending`].
+pub fn read_pending(
+    connection: &Connection,
+    epoch: Epoch,
+    held: &HashMap<TodoId, Skip>,
+    marked: &BTreeMap<i64, Mark>,
+    limit: usize,
+) -> rusqlite::Result<Pending> {
+    let snapshot = connection.unchecked_transaction()?;
+    let mut pending = Pending::default();
+    let mut statement = snapshot.prepare_cached("SELECT DISTINCT todo_id FROM changes WHERE state = 2")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        pending.parked.insert(row.get(0)?);
+    }
+    let mut held = held.clone();
+    // Answered from the partial index alone; the rows behind it are read only for what is taken.
+    let mut index =
+        snapshot.prepare_cached("SELECT seq, todo_id, version FROM changes WHERE state = 0 ORDER BY seq")?;
+    let mut body = snapshot.prepare_cached(
+        "SELECT owner_id, todo_id, version, title, description, completed, created_at, updated_at,
+             seq, revision, kind, at, actor, changed, trace
+         FROM changes WHERE seq = ?1",
+    )?;
+    let mut rows = index.query([])?;
+    while let Some(row) = rows.next()? {
+        let (seq, todo_id, version): (i64, TodoId, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        if marked.get(&seq) == Some(&Mark::Parked) {
+            pending.parked.insert(todo_id);
+        }
+        if marked.contains_key(&seq) || pending.parked.contains(&todo_id) || pending.truncated.contains(&todo_id) {
+            continue;
+        }
+        if pending.changes.len() >= limit {
+            // The scan goes no further: what it has taken of each todo is the beginning of what is pending.
+            pending.more = true;
+            break;
+        }
+        match Outbox::admit(&mut held, todo_id, version) {
+            Admission::Held => {}
+            Admission::Full => {
+                pending.truncated.insert(todo_id);
+            }
+            Admission::Taken => pending.changes.push(Arc::new(body.query_row([seq], |row| change(row, epoch))?)),
+        }
+    }
+    Ok(pending)
+}
+
+fn change(row: &Row<'_>, epoch: Epoch) -> rusqlite::Result<Change> {
+    let kind: usize = row.get(10)?;
+    let changed: String = row.get(13)?;
+    let trace: String = row.get(14)?;
+    Ok(Change {
+        seq: row.get(8)?,
+        epoch,
+        revision: row.get(9)?,
+        kind: *Kind::ALL.get(kind).ok_or_else(|| invalid("changes.kind"))?,
+        at: Timestamp(row.get(11)?),
+        actor: row.get::<_, String>(12)?.into(),
+        changed: Field::ALL.into_iter().filter(|field| changed.split(',').any(|name| name == field.name())).collect(),
+        trace: TraceParent::parse(&trace).ok_or_else(|| invalid("changes.trace"))?,
+        todo: Arc::new(todo(row, 0)?),
+    })
+}

@@ -1,0 +1,319 @@
+//! The one writer: a thread that takes what queued up during the last commit, decides it against memory, commits it
+//! as one group, and only then shows it to readers and answers.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use rusqlite::hooks::Wal;
+use tokio::sync::oneshot;
+
+use super::change::{Change, Kind};
+use super::outbox::Mark;
+use super::sqlite::{self, CommitError, Head, Next};
+use super::{Command, Context, Failure, Shared};
+use crate::clock::Clock;
+use crate::todos::model::{Field, Todo, TodoId, UserId};
+
+/// Operations in one commit, at most.
+const GROUP: usize = 512;
+
+/// With nothing else to write, marks are committed this often; a failed disk is tried this often.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Pages in the log that make the writer checkpoint, SQLite's own default.
+const CHECKPOINT_PAGES: i32 = 1000;
+
+/// What the writer is asked to do.
+pub enum Job {
+    /// Apply commands, all or none.
+    Apply { context: Context, commands: Vec<Command>, reply: Reply },
+    /// Commit the final marks and end.
+    Close,
+}
+
+type Answer = Result<Vec<Arc<Change>>, Failure>;
+type Reply = oneshot::Sender<Answer>;
+
+thread_local! {
+    /// Pages in the log after the last commit on this thread, as SQLite's hook told.
+    static WAL_PAGES: Cell<i32> = const { Cell::new(0) };
+}
+
+pub struct Writer {
+    connection: Connection,
+    shared: Arc<Shared>,
+    clock: Clock,
+    heads: HashMap<UserId, Head>,
+    next: Next,
+    marks_due: Instant,
+}
+
+impl Writer {
+    pub fn new(
+        connection: Connection,
+        shared: Arc<Shared>,
+        clock: Clock,
+        heads: HashMap<UserId, Head>,
+        next: Next,
+    ) -> Self {
+        Self { connection, shared, clock, heads, next, marks_due: Instant::now() + TICK }
+    }
+
+    /// Works until told to close. A panic here would leave memory and disk apart: it ends the process.
+    pub fn run(mut self, jobs: &Receiver<Job>) {
+        let ended = catch_unwind(AssertUnwindSafe(|| self.work(jobs)));
+        if ended.is_err() {
+            log::error!("the writer panicked; aborting, so that a restart begins from what is on disk");
+            std::process::abort();
+        }
+    }
+
+    fn work(&mut self, jobs: &Receiver<Job>) {
+        let hook = self.connection.wal_hook(Some(|_: &mut Wal, pages| {
+            WAL_PAGES.set(pages);
+            Ok(())
+        }));
+        if let Err(problem) = hook {
+            log::warn!("the log is only checkpointed at the end: {problem}");
+        }
+        let mut open = true;
+        while open {
+            let mut group = Vec::new();
+            match jobs.recv_timeout(self.marks_due.saturating_duration_since(Instant::now())) {
+                Ok(Job::Apply { context, commands, reply }) => {
+                    let mut operations = commands.len();
+                    group.push((context, commands, reply));
+                    while operations < GROUP {
+                        match jobs.try_recv() {
+                            Ok(Job::Apply { context, commands, reply }) => {
+                                operations += commands.len();
+                                group.push((context, commands, reply));
+                            }
+                            Ok(Job::Close) => {
+                                open = false;
+                                break;
+                            }
+                            Err(_) => break,
+                        }
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Job::Close) | Err(RecvTimeoutError::Disconnected) => open = false,
+            }
+            if group.is_empty() {
+                self.tick();
+            } else {
+                self.apply(group);
+            }
+        }
+        // Jobs that arrived after the last one are answered by dropping them.
+        if let Err(problem) = sqlite::checkpoint(&self.connection) {
+            log::warn!("the last checkpoint failed, the next start reads the log: {problem}");
+        }
+    }
+
+    /// Commits marks, and tries a disk that failed: with a write, so that it says whether writing works again.
+    fn tick(&mut self) {
+        self.marks_due = Instant::now() + TICK;
+        if self.shared.outbox.has_marks() || !self.shared.writable.load(Ordering::Relaxed) {
+            self.apply(Vec::new());
+        }
+    }
+
+    fn apply(&mut self, group: Vec<(Context, Vec<Command>, Reply)>) {
+        let mut overlay = Overlay::new(self.next);
+        let answers: Vec<(Answer, Reply)> = group
+            .into_iter()
+            .map(|(context, commands, reply)| (self.decide(&mut overlay, &context, commands), reply))
+            .collect();
+        let marks = self.shared.outbox.marks();
+        let failing = !self.shared.writable.load(Ordering::Relaxed);
+        let outcome = if overlay.changes.is_empty() && marks.is_empty() && !failing {
+            Ok(())
+        } else {
+            sqlite::commit(&mut self.connection, &overlay.changes, &overlay.heads, &marks)
+        };
+        let failure = match outcome {
+            Ok(()) => {
+                self.committed(overlay, &marks);
+                None
+            }
+            Err(CommitError::NotApplied(problem)) => {
+                self.failed(&problem, "nothing of it was stored");
+                Some(Failure::NotApplied)
+            }
+            Err(CommitError::Unknown(problem)) => {
+                self.failed(&problem, "it may have been stored");
+                self.find_out(overlay, &marks);
+                Some(Failure::Unknown)
+            }
+            Err(CommitError::Fsync(problem)) => abort_unflushed(&problem),
+        };
+        for (answer, reply) in answers {
+            // Refusals were decided on top of changes that may be gone now: all members are answered alike.
+            // A client that went away doesn't take its answer.
+            let _ = reply.send(failure.map_or(answer, Err));
+        }
+        self.checkpoint();
+    }
+
+    /// A group is on disk: show it to readers, then to the relay. Nothing here can fail.
+    fn committed(&mut self, overlay: Overlay, marks: &BTreeMap<i64, Mark>) {
+        self.next = overlay.next;
+        self.heads.extend(overlay.heads);
+        if !overlay.changes.is_empty() {
+            let mut todos = self.shared.todos.write();
+            for change in &overlay.changes {
+                match change.kind {
+                    Kind::Created | Kind::Updated => todos.insert(Arc::clone(&change.todo)),
+                    Kind::Deleted => todos.remove(change.todo.owner, change.todo.id),
+                }
+            }
+            drop(todos);
+            self.shared.outbox.push(&overlay.changes);
+        }
+        self.shared.outbox.marks_committed(marks);
+        self.marks_due = Instant::now() + TICK;
+        if !self.shared.writable.swap(true, Ordering::Relaxed) {
+            log::info!("the database can be written again");
+        }
+    }
+
+    fn failed(&self, problem: &rusqlite::Error, consequence: &str) {
+        // Once per outage, not once per request.
+        if self.shared.writable.swap(false, Ordering::Relaxed) {
+            log::error!(
+                "a commit failed, {consequence}: {problem}; changes are answered 503 until writing works again. \
+                 Is the disk full?"
+            );
+        }
+    }
+
+    /// A commit ended in an error that leaves its outcome open: ask the database, and follow it.
+    fn find_out(&mut self, overlay: Overlay, marks: &BTreeMap<i64, Mark>) {
+        let Some(last) = overlay.changes.last() else { return };
+        match sqlite::is_logged(&self.connection, last.seq) {
+            Ok(true) => self.committed(overlay, marks),
+            Ok(false) => {}
+            Err(problem) => {
+                log::error!("cannot find out what was stored: {problem}; aborting, a restart reads it from disk");
+                std::process::abort();
+            }
+        }
+    }
+
+    fn checkpoint(&self) {
+        if WAL_PAGES.get() < CHECKPOINT_PAGES {
+            return;
+        }
+        WAL_PAGES.set(0);
+        match sqlite::checkpoint(&self.connection) {
+            Ok(()) => {}
+            Err(problem) if sqlite::is_fsync(&problem) => abort_unflushed(&problem),
+            Err(problem) => log::warn!("a checkpoint failed and is tried again later: {problem}"),
+        }
+    }
+
+    /// What `commands` would change, on top of the group's earlier ones. Refused: they leave no trace in `overlay`.
+    fn decide(&self, overlay: &mut Overlay, context: &Context, commands: Vec<Command>) -> Answer {
+        let mut scratch = Overlay::new(overlay.next);
+        for command in commands {
+            self.decide_one(overlay, &mut scratch, context, command)?;
+        }
+        let changes = scratch.changes.clone();
+        overlay.merge(scratch);
+        Ok(changes)
+    }
+
+    fn decide_one(
+        &self,
+        earlier: &Overlay,
+        scratch: &mut Overlay,
+        context: &Context,
+        command: Command,
+    ) -> Result<(), Failure> {
+        let owner = context.owner;
+        let head = [&scratch.heads, &earlier.heads, &self.heads].into_iter().find_map(|heads| heads.get(&owner));
+        let head = head.copied().unwrap_or_default();
+        let at = self.clock.now().max(head.last_at);
+        let current = |id: TodoId| -> Result<Todo, Failure> {
+            let todo = match scratch.todos.get(&id).or_else(|| earlier.todos.get(&id)) {
+                Some(decided) => decided.clone(),
+                None => self.shared.todos.read().get(owner, id).cloned(),
+            };
+            let todo = todo.filter(|todo| todo.owner == owner).ok_or(Failure::NotFound)?;
+            Ok(Todo { version: todo.version + 1, updated_at: at, ..Todo::clone(&todo) })
+        };
+        let (kind, todo, changed) = match command {
+            Command::Create(new) => {
+                let todo = Todo {
+                    id: scratch.next.id,
+                    owner,
+                    version: 1,
+                    title: new.title,
+                    description: new.description,
+                    completed: new.completed,
+                    created_at: at,
+                    updated_at: at,
+                };
+                scratch.next.id += 1;
+                (Kind::Created, todo, Field::ALL.to_vec())
+            }
+            Command::Update(id, patch) => {
+                let mut todo = current(id)?;
+                let changed = patch.apply(&mut todo);
+                (Kind::Updated, todo, changed)
+            }
+            Command::Delete(id) => (Kind::Deleted, current(id)?, Vec::new()),
+        };
+        let todo = Arc::new(todo);
+        scratch.todos.insert(todo.id, (kind != Kind::Deleted).then(|| Arc::clone(&todo)));
+        scratch.heads.insert(owner, Head { revision: head.revision + 1, last_at: at });
+        scratch.changes.push(Arc::new(Change {
+            seq: scratch.next.seq,
+            epoch: self.shared.epoch,
+            revision: head.revision + 1,
+            kind,
+            at,
+            actor: Arc::clone(&context.actor),
+            changed,
+            trace: context.trace.clone(),
+            todo,
+        }));
+        scratch.next.seq += 1;
+        Ok(())
+    }
+}
+
+fn abort_unflushed(problem: &rusqlite::Error) -> ! {
+    log::error!("the disk did not confirm a write: {problem}; aborting, a restart reads what is really stored");
+    std::process::abort();
+}
+
+/// What a group, or one of its members, has decided so far and nobody else sees yet.
+struct Overlay {
+    /// `None`: deleted.
+    todos: HashMap<TodoId, Option<Arc<Todo>>>,
+    heads: HashMap<UserId, Head>,
+    next: Next,
+    changes: Vec<Arc<Change>>,
+}
+
+impl Overlay {
+    fn new(next: Next) -> Self {
+        Self { todos: HashMap::new(), heads: HashMap::new(), next, changes: Vec::new() }
+    }
+
+    fn merge(&mut self, later: Self) {
+        self.todos.extend(later.todos);
+        self.heads.extend(later.heads);
+        self.next = later.next;
+        self.changes.extend(later.changes);
+    }
+}

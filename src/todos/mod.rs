@@ -1,0 +1,5 @@
+//! Todos: what they are, how they are kept in memory, and their routes.
+
+pub mod map;
+pub mod model;
+pub mod routes;

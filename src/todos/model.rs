@@ -1,0 +1,234 @@
+//! What a todo is. Input is parsed here once into types that the rest of the service trusts.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::clock::Timestamp;
+use crate::validation::{Fields, Problem};
+
+/// Longest title, in characters.
+pub const MAX_TITLE: usize = 200;
+/// Longest description, in characters. With the title, an event stays far below Kafka's 1,000,000 bytes.
+pub const MAX_DESCRIPTION: usize = 10_000;
+
+/// A user's immutable id. A username may change hands, an id never does.
+pub type UserId = i64;
+/// A todo's id. Never used again, not even after the todo is gone.
+pub type TodoId = i64;
+
+/// A todo as the store and the log have it. Serialized as clients see it, in the seed's key order.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Todo {
+    /// Unique over all users.
+    pub id: TodoId,
+    /// Whose it is.
+    #[serde(skip)]
+    pub owner: UserId,
+    /// From 1; every change, deletion included, takes the next.
+    #[serde(skip)]
+    pub version: i64,
+    /// 1 to 200 characters.
+    pub title: Box<str>,
+    /// Up to 10,000 characters.
+    pub description: Option<Box<str>>,
+    /// Done or not.
+    pub completed: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+/// A field of a todo that a client can set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Field {
+    /// The title.
+    Title,
+    /// The description.
+    Description,
+    /// Done or not.
+    Completed,
+}
+
+impl Field {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Self; 3] = [Self::Title, Self::Description, Self::Completed];
+
+    /// The field's name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Title => "title",
+            Self::Description => "description",
+            Self::Completed => "completed",
+        }
+    }
+}
+
+/// The body of `POST /todos`, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewTodo {
+    /// 1 to 200 characters.
+    pub title: Box<str>,
+    /// Up to 10,000 characters.
+    pub description: Option<Box<str>>,
+    /// Done or not; not, if it was not sent.
+    pub completed: bool,
+}
+
+impl NewTodo {
+    /// Reads `{title, description?, completed?}`.
+    pub fn parse(body: Map<String, Value>) -> Result<Self, Vec<Problem>> {
+        let mut fields = Fields::new(body);
+        fields.require(&["title"]);
+        let title = fields.string("title", 1, MAX_TITLE);
+        let description = fields.nullable_string("description", 0, MAX_DESCRIPTION);
+        let completed = fields.boolean("completed");
+        fields.finish()?;
+        Ok(Self {
+            title: title.unwrap_or_default().into(),
+            description: description.flatten().map(Into::into),
+            completed: completed.unwrap_or(false),
+        })
+    }
+}
+
+/// The body of `PUT /todos/{id}`, checked: what was sent replaces, what was not sent stays.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TodoPatch {
+    /// A new title.
+    pub title: Option<Box<str>>,
+    /// A new description; `Some(None)` clears it.
+    pub description: Option<Option<Box<str>>>,
+    /// Done or not.
+    pub completed: Option<bool>,
+}
+
+impl TodoPatch {
+    /// Reads `{title?, description?, completed?}`; only the description can be null.
+    pub fn parse(body: Map<String, Value>) -> Result<Self, Vec<Problem>> {
+        let mut fields = Fields::new(body);
+        let patch = Self {
+            title: fields.string("title", 1, MAX_TITLE).map(Into::into),
+            description: fields.nullable_string("description", 0, MAX_DESCRIPTION).map(|text| text.map(Into::into)),
+            completed: fields.boolean("completed"),
+        };
+        fields.finish()?;
+        Ok(patch)
+    }
+
+    /// Changes `todo` and returns which fields are different now.
+    pub fn apply(self, todo: &mut Todo) -> Vec<Field> {
+        let mut changed = Vec::new();
+        if let Some(title) = self.title.filter(|title| *title != todo.title) {
+            todo.title = title;
+            changed.push(Field::Title);
+        }
+        if let Some(description) = self.description.filter(|description| *description != todo.description) {
+            todo.description = description;
+            changed.push(Field::Description);
+        }
+        if let Some(completed) = self.completed.filter(|&completed| completed != todo.completed) {
+            todo.completed = completed;
+            changed.push(Field::Completed);
+        }
+        changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    fn kinds(result: Result<impl Sized, Vec<Problem>>) -> Vec<(&'static str, Value)> {
+        let problems = result.err().unwrap_or_default();
+        problems.into_iter().map(|p| (p.kind, serde_json::to_value(p.loc).unwrap())).collect()
+    }
+
+    #[test]
+    fn a_new_todo_needs_only_a_title() {
+        let todo = NewTodo::parse(object(json!({"title": "x", "unknown": 1}))).unwrap();
+        assert_eq!(todo, NewTodo { title: "x".into(), description: None, completed: false });
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let result = NewTodo::parse(object(json!({"title": "", "description": 5, "completed": "yes"})));
+        assert_eq!(
+            kinds(result),
+            [
+                ("string_too_short", json!(["body", "title"])),
+                ("string_type", json!(["body", "description"])),
+                ("bool_type", json!(["body", "completed"])),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_missing_title_shows_the_whole_body() {
+        let problems = NewTodo::parse(object(json!({"completed": true}))).unwrap_err();
+        assert_eq!(
+            serde_json::to_value(problems).unwrap(),
+            json!([{"type":"missing","loc":["body","title"],"msg":"Field required","input":{"completed":true}}])
+        );
+    }
+
+    #[test]
+    fn lengths_count_characters_not_bytes() {
+        assert!(NewTodo::parse(object(json!({"title": "ü".repeat(200)}))).is_ok());
+        let problems = NewTodo::parse(object(json!({"title": "ü".repeat(201)}))).unwrap_err();
+        assert_eq!(problems[0].kind, "string_too_long");
+        assert_eq!(problems[0].msg, "String should have at most 200 characters");
+        assert_eq!(problems[0].ctx, Some(json!({"max_length": 200})));
+    }
+
+    #[test]
+    fn a_patch_tells_absent_from_null() {
+        assert_eq!(TodoPatch::parse(object(json!({}))).unwrap(), TodoPatch::default());
+        assert_eq!(TodoPatch::parse(object(json!({"description": null}))).unwrap().description, Some(None));
+        assert_eq!(
+            kinds(TodoPatch::parse(object(json!({"title": null, "completed": null})))),
+            [("string_type", json!(["body", "title"])), ("bool_type", json!(["body", "completed"]))]
+        );
+    }
+
+    #[test]
+    fn a_patch_reports_only_what_is_different() {
+        let mut todo = Todo {
+            id: 1,
+            owner: 1,
+            version: 1,
+            title: "a".into(),
+            description: Some("d".into()),
+            completed: false,
+            created_at: Timestamp(0),
+            updated_at: Timestamp(0),
+        };
+        let patch = TodoPatch { title: Some("a".into()), description: Some(None), completed: Some(true) };
+        assert_eq!(patch.apply(&mut todo), [Field::Description, Field::Completed]);
+        assert_eq!((todo.description, todo.completed), (None, true));
+    }
+
+    #[test]
+    fn a_todo_has_the_seeds_keys_in_the_seeds_order() {
+        let todo = Todo {
+            id: 1,
+            owner: 2,
+            version: 3,
+            title: "Learn".into(),
+            description: None,
+            completed: false,
+            created_at: Timestamp(1_736_937_000_000),
+            updated_at: Timestamp(1_736_937_000_000),
+        };
+        assert_eq!(
+            serde_json::to_string(&todo).unwrap(),
+            r#"{"id":1,"title":"Learn","description":null,"completed":false,"created_at":"2025-01-15T10:30:00.000Z","updated_at":"2025-01-15T10:30:00.000Z"}"#
+        );
+    }
+}

@@ -1,0 +1,255 @@
+//! Reads untrusted JSON field by field and collects every problem in FastAPI's 422 format (pydantic v2 error types).
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+/// One entry of a 422 body's `detail`: `{"type","loc","msg","input","ctx"?}`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Problem {
+    /// pydantic's error type, such as `string_too_long`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Where: `["body","title"]`, `["path","id"]`, `["body",17]` (a character offset).
+    pub loc: Vec<Place>,
+    /// What is wrong, for people.
+    pub msg: Cow<'static, str>,
+    /// What was sent there.
+    pub input: Value,
+    /// The numbers in `msg`, for programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ctx: Option<Value>,
+}
+
+/// A step of a problem's location.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Place {
+    /// `body`, `query`, `path`, or a field's name.
+    Name(Cow<'static, str>),
+    /// An offset in the body, in characters.
+    Offset(usize),
+}
+
+impl From<&'static str> for Place {
+    fn from(name: &'static str) -> Self {
+        Self::Name(Cow::Borrowed(name))
+    }
+}
+
+impl Problem {
+    /// A problem without context.
+    pub fn new(kind: &'static str, loc: &[&'static str], msg: impl Into<Cow<'static, str>>, input: Value) -> Self {
+        Self { kind, loc: loc.iter().map(|&name| name.into()).collect(), msg: msg.into(), input, ctx: None }
+    }
+
+    /// A required value that was not sent.
+    pub fn missing(loc: &[&'static str], input: Value) -> Self {
+        Self::new("missing", loc, "Field required", input)
+    }
+
+    fn with(mut self, ctx: Value) -> Self {
+        self.ctx = Some(ctx);
+        self
+    }
+}
+
+/// Why a body could not be read as an object.
+#[derive(Debug, PartialEq)]
+pub enum BodyError {
+    /// The bytes are not UTF-8: FastAPI answers 400 to these.
+    NotText,
+    /// Not JSON, or JSON but no object.
+    Problem(Problem),
+}
+
+/// Reads a body as a JSON object. A duplicate key: the last one wins.
+pub fn parse_object(body: &[u8]) -> Result<Map<String, Value>, BodyError> {
+    if body.is_empty() {
+        return Err(BodyError::Problem(Problem::missing(&["body"], Value::Null)));
+    }
+    let text = std::str::from_utf8(body).map_err(|_| BodyError::NotText)?;
+    match serde_json::from_str(text) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(other) => Err(BodyError::Problem(Problem::new(
+            "model_attributes_type",
+            &["body"],
+            "Input should be a valid dictionary or object to extract fields from",
+            other,
+        ))),
+        Err(error) => Err(BodyError::Problem(Problem {
+            kind: "json_invalid",
+            loc: vec!["body".into(), Place::Offset(offset(text, error.line(), error.column()))],
+            msg: "JSON decode error".into(),
+            input: json!({}),
+            ctx: Some(json!({ "error": reason(&error) })),
+        })),
+    }
+}
+
+/// serde_json's message without its position, which `loc` already gives.
+fn reason(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line ").map_or(text.clone(), |(reason, _)| reason.to_owned())
+}
+
+/// The offset in characters of a line and column (both from 1, the column in bytes) as serde_json counts them.
+fn offset(text: &str, line: usize, column: usize) -> usize {
+    let before: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+    let end = text.floor_char_boundary((before + column).saturating_sub(1).min(text.len()));
+    text[..end].chars().count()
+}
+
+/// Takes the fields of a body's object one by one; unknown fields are ignored.
+pub struct Fields {
+    map: Map<String, Value>,
+    problems: Vec<Problem>,
+}
+
+impl Fields {
+    /// Reads the fields of `map`.
+    pub fn new(map: Map<String, Value>) -> Self {
+        Self { map, problems: Vec::new() }
+    }
+
+    /// Notes a `missing` problem for each of `names` that was not sent. Call it before taking any field:
+    /// the problem shows the whole body.
+    pub fn require(&mut self, names: &[&'static str]) {
+        for &name in names {
+            if !self.map.contains_key(name) {
+                self.problems.push(Problem::missing(&["body", name], Value::Object(self.map.clone())));
+            }
+        }
+    }
+
+    /// A string of `min..=max` characters, if it was sent.
+    pub fn string(&mut self, name: &'static str, min: usize, max: usize) -> Option<String> {
+        let value = self.map.remove(name)?;
+        self.check_string(name, value, min, max)
+    }
+
+    /// A string or null, if it was sent: `Some(None)` is null.
+    pub fn nullable_string(&mut self, name: &'static str, min: usize, max: usize) -> Option<Option<String>> {
+        match self.map.remove(name)? {
+            Value::Null => Some(None),
+            value => self.check_string(name, value, min, max).map(Some),
+        }
+    }
+
+    /// `true` or `false`, if it was sent.
+    pub fn boolean(&mut self, name: &'static str) -> Option<bool> {
+        match self.map.remove(name)? {
+            Value::Bool(value) => Some(value),
+            other => {
+                self.problems.push(Problem::new(
+                    "bool_type",
+                    &["body", name],
+                    "Input should be a valid boolean",
+                    other,
+                ));
+                None
+            }
+        }
+    }
+
+    /// Everything that is wrong with the body, or nothing.
+    pub fn finish(self) -> Result<(), Vec<Problem>> {
+        if self.problems.is_empty() { Ok(()) } else { Err(self.problems) }
+    }
+
+    fn check_string(&mut self, name: &'static str, value: Value, min: usize, max: usize) -> Option<String> {
+        let loc = ["body", name];
+        let text = match value {
+            Value::String(text) => text,
+            other => {
+                self.problems.push(Problem::new("string_type", &loc, "Input should be a valid string", other));
+                return None;
+            }
+        };
+        let characters = text.chars().count();
+        if characters < min {
+            let msg = format!("String should have at least {min} {}", plural(min));
+            self.problems
+                .push(Problem::new("string_too_short", &loc, msg, text.into()).with(json!({ "min_length": min })));
+            None
+        } else if characters > max {
+            let msg = format!("String should have at most {max} {}", plural(max));
+            self.problems
+                .push(Problem::new("string_too_long", &loc, msg, text.into()).with(json!({ "max_length": max })));
+            None
+        } else {
+            Some(text)
+        }
+    }
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "character" } else { "characters" }
+}
+
+/// A todo's id in the path. Digits beyond i64 are an id that nobody has (`Ok(None)`, a 404), not a bad request.
+pub fn parse_id(text: &str) -> Result<Option<i64>, Problem> {
+    if let Ok(id) = text.parse() {
+        return Ok(Some(id));
+    }
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Ok(None);
+    }
+    Err(Problem::new(
+        "int_parsing",
+        &["path", "id"],
+        "Input should be a valid integer, unable to parse string as an integer",
+        text.into(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(body: &str) -> Problem {
+        match parse_object(body.as_bytes()) {
+            Err(BodyError::Problem(problem)) => problem,
+            other => panic!("{body:?} gave {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_last_of_two_equal_keys_wins() {
+        assert_eq!(parse_object(br#"{"a":1,"a":2}"#).unwrap()["a"], 2);
+    }
+
+    #[test]
+    fn bad_json_says_where_in_characters() {
+        let bad = problem("{\"é\": \"ü\",\n  x}");
+        assert_eq!((bad.kind, bad.loc), ("json_invalid", vec!["body".into(), Place::Offset(13)]));
+        assert_eq!(problem("{").loc, vec!["body".into(), Place::Offset(0)]);
+    }
+
+    #[test]
+    fn a_lone_surrogate_and_deep_nesting_are_bad_json() {
+        assert_eq!(problem(r#"{"title":"\ud800"}"#).kind, "json_invalid");
+        assert_eq!(problem(&"[".repeat(100_000)).kind, "json_invalid");
+    }
+
+    #[test]
+    fn json_that_is_no_object_is_named_as_such() {
+        for body in ["null", "[]", "\"x\"", "1"] {
+            assert_eq!(problem(body).kind, "model_attributes_type", "{body}");
+        }
+        assert_eq!(problem("").kind, "missing");
+        assert_eq!(parse_object(b"\xff{}"), Err(BodyError::NotText));
+    }
+
+    #[test]
+    fn ids_are_integers_and_too_large_ones_belong_to_nobody() {
+        assert_eq!(parse_id("7"), Ok(Some(7)));
+        assert_eq!(parse_id("-1"), Ok(Some(-1)));
+        assert_eq!(parse_id("99999999999999999999"), Ok(None));
+        for text in ["abc", "1.5", "", "1e3", "0x1", " 1", "-"] {
+            assert_eq!(parse_id(text).unwrap_err().kind, "int_parsing", "{text:?}");
+        }
+    }
+}

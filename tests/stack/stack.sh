@@ -1,0 +1,263 @@
+#!/usr/bin/env bash
+# The real stack without Docker: finds or builds daprd, the dapr CLI and Kafka, and runs them.
+# One script for `make`, the tests and CI. Everything it builds is cached outside the checkout, in
+# ${XDG_CACHE_HOME:-~/.cache}/todo-backend, once per version.
+#
+#   stack.sh build                       everything below, ready to run; prints what was found or built
+#   stack.sh env                         the same, as NAME=value lines for a caller to read
+#   stack.sh kafka DIR PORT              one broker in the foreground (this process becomes java); data in DIR
+#   stack.sh dapr SERVICE_BINARY         Kafka + `dapr run` + the service; ctrl-c stops all of it
+#
+# An installed `dapr`/`daprd` is preferred, except when CI is set (CI tests the pinned versions) or STACK_PINNED=1.
+set -euo pipefail
+
+DAPR_VERSION=1.14.0
+DAPR_CLI_VERSION=1.12.0
+KAFKA_VERSION=4.1.0
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/todo-backend
+
+say() { printf 'stack: %s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+need() { # need COMMAND "what to install"
+  command -v "$1" >/dev/null 2>&1 || die "'$1' is not installed: $2"
+}
+
+# step LABEL COMMAND…: runs it with its output in a log, a sign of life every 15 s, and the time it took.
+step() {
+  local label=$1 log started pid
+  shift
+  mkdir -p "$cache/log"
+  log=$cache/log/${label//[^a-zA-Z0-9.]/-}.log
+  started=$SECONDS
+  say "$label …"
+  "$@" >"$log" 2>&1 &
+  pid=$!
+  while kill -0 "$pid" 2>/dev/null; do
+    sleep 1
+    if (((SECONDS - started) % 15 == 14)); then say "$label … $((SECONDS - started)) s"; fi
+  done
+  if ! wait "$pid"; then
+    tail -n 30 "$log" >&2
+    die "$label failed; the whole output is in $log"
+  fi
+  say "$label: done in $((SECONDS - started)) s"
+}
+
+# once TARGET COMMAND…: runs COMMAND with a scratch directory as its last argument and moves that into place,
+# so that a half-made target is never seen; a lock keeps two callers from building the same thing.
+once() {
+  local target=$1
+  shift
+  [ -e "$target" ] && return 0
+  mkdir -p "$cache"
+  exec 9>"$cache/lock"
+  if command -v flock >/dev/null 2>&1; then flock 9; fi
+  if [ ! -e "$target" ]; then
+    rm -rf "$target.partial"
+    mkdir -p "$target.partial"
+    # Not in an `if` or with `||`: both would switch `set -e` off inside the function.
+    "$@" "$target.partial"
+    mv "$target.partial" "$target"
+  fi
+  exec 9>&-
+}
+
+# Dapr's go.mod has `replace` lines, which `go install MODULE@VERSION` refuses: build it from a scratch module
+# that takes over its requirements and checksums.
+go_build() { # go_build MODULE VERSION PACKAGE OUTPUT LDFLAGS TAGS SCRATCH
+  local module=$1 version=$2 package=$3 output=$4 ldflags=$5 tags=$6 scratch=$7 source
+  export GOTOOLCHAIN=local GOFLAGS=-buildvcs=false
+  source=$(cd "$scratch" && go mod download -json "$module@v$version" | sed -n 's/^[[:space:]]*"Dir": "\(.*\)",*$/\1/p')
+  [ -d "$source" ] || { echo "go mod download $module@v$version found nothing"; return 1; }
+  mkdir "$scratch/src"
+  sed 's#^module .*#module scratch#' "$source/go.mod" >"$scratch/src/go.mod"
+  cat "$source/go.sum" >"$scratch/src/go.sum"
+  (cd "$scratch/src" &&
+    go mod edit -require "$module@v$version" &&
+    go build -mod=mod -tags "$tags" -ldflags "-s -w $ldflags" -o "$scratch/$output" "$package")
+  rm -rf "$scratch/src"
+}
+
+build_daprd() {
+  need go "Go 1.22 or newer builds the Dapr sidecar (https://go.dev/dl), or install Dapr itself: https://docs.dapr.io/getting-started/install-dapr-cli"
+  step "building daprd $DAPR_VERSION (about 4 minutes, once)" go_build github.com/dapr/dapr "$DAPR_VERSION" \
+    github.com/dapr/dapr/cmd/daprd daprd "-X github.com/dapr/dapr/pkg/buildinfo.version=$DAPR_VERSION" stablecomponents "$1"
+}
+
+build_dapr_cli() {
+  need go "Go 1.22 or newer builds the Dapr CLI (https://go.dev/dl), or install it: https://docs.dapr.io/getting-started/install-dapr-cli"
+  step "building the dapr CLI $DAPR_CLI_VERSION (about 2 minutes, once)" go_build github.com/dapr/cli "$DAPR_CLI_VERSION" \
+    github.com/dapr/cli dapr "-X main.version=$DAPR_CLI_VERSION -X github.com/dapr/cli/pkg/version.version=$DAPR_CLI_VERSION" "" "$1"
+}
+
+fetch_kafka() {
+  need java "Kafka needs a Java runtime, version 17 or newer (Debian: apt-get install default-jre-headless)"
+  need mvn "Maven fetches Kafka (Debian: apt-get install maven)"
+  step "fetching Kafka $KAFKA_VERSION" mvn -q -B -f "$here/pom.xml" -Dkafka.version="$KAFKA_VERSION" \
+    dependency:copy-dependencies -DoutputDirectory="$1"
+}
+
+installed() { # installed COMMAND: its path, unless the pinned version is asked for
+  if [ -z "${CI:-}" ] && [ "${STACK_PINNED:-0}" != 1 ]; then command -v "$1" 2>/dev/null || true; fi
+}
+
+# `dapr run` looks for daprd in RUNTIME_PATH/.dapr/bin and for RUNTIME_PATH/.dapr/config.yaml,
+# which `dapr init --slim` would make.
+make_runtime() {
+  mkdir -p "$1/.dapr/bin" "$1/.dapr/components"
+  ln -s "$DAPRD" "$1/.dapr/bin/daprd"
+  cat >"$1/.dapr/config.yaml" <<'YAML'
+apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata:
+  name: daprConfig
+spec: {}
+YAML
+}
+
+find_daprd() {
+  DAPRD=$(installed daprd)
+  if [ -z "$DAPRD" ] && [ -z "${CI:-}" ] && [ "${STACK_PINNED:-0}" != 1 ] && [ -x "$HOME/.dapr/bin/daprd" ]; then
+    DAPRD=$HOME/.dapr/bin/daprd
+  fi
+  if [ -z "$DAPRD" ]; then
+    once "$cache/daprd-$DAPR_VERSION" build_daprd
+    DAPRD=$cache/daprd-$DAPR_VERSION/daprd
+  fi
+}
+
+find_dapr_cli() {
+  DAPR=$(installed dapr)
+  if [ -z "$DAPR" ]; then
+    once "$cache/dapr-cli-$DAPR_CLI_VERSION" build_dapr_cli
+    DAPR=$cache/dapr-cli-$DAPR_CLI_VERSION/dapr
+  fi
+  DAPR_RUNTIME_PATH=$cache/runtime-$(printf '%s' "$DAPRD" | cksum | cut -d' ' -f1)
+  once "$DAPR_RUNTIME_PATH" make_runtime
+}
+
+find_kafka() {
+  once "$cache/kafka-$KAFKA_VERSION" fetch_kafka
+  KAFKA_LIBS=$cache/kafka-$KAFKA_VERSION
+}
+
+make_python() {
+  need python3 "the tests run the seed's Python snippet (Debian: apt-get install python3 python3-venv)"
+  # Virtual environments hold their own path: made in place, and marked as complete by the name of the marker.
+  step "installing Python packages" bash -c \
+    'python3 -m venv --clear "$1" && "$1/bin/pip" install -q --disable-pip-version-check -r "$2"' _ "$PYTHON_ENV" "$here/requirements.txt"
+}
+
+find_python() {
+  PYTHON_ENV=$cache/python-$(cksum <"$here/requirements.txt" | cut -d' ' -f1)
+  once "$PYTHON_ENV.ready" make_python
+}
+
+find_all() {
+  need curl "the stack and the seed's examples use curl (Debian: apt-get install curl)"
+  find_daprd
+  find_dapr_cli
+  find_kafka
+  find_python
+}
+
+run_kafka() { # run_kafka DIR PORT: formats DIR on first use; the controller listens on an ephemeral port
+  local dir=$1 port=$2 controller
+  find_kafka
+  mkdir -p "$dir"
+  dir=$(cd "$dir" && pwd)
+  if [ ! -f "$dir/server.properties" ]; then
+    # A port the kernel just had free, outside what it hands out to clients by itself.
+    controller=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    cat >"$dir/server.properties" <<PROPERTIES
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$controller
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://localhost:$port
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs=$dir/log
+num.partitions=4
+auto.create.topics.enable=true
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+group.initial.rebalance.delay.ms=0
+PROPERTIES
+    java -cp "$KAFKA_LIBS/*" kafka.tools.StorageTool format -t 4L6g3nShT-eMCtK--X86sw -c "$dir/server.properties" >&2
+  fi
+  exec java -Xmx512m -XX:TieredStopAtLevel=1 -Dorg.slf4j.simpleLogger.defaultLogLevel=warn \
+    -cp "$KAFKA_LIBS/*" kafka.Kafka "$dir/server.properties"
+}
+
+listening() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+run_dapr() { # run_dapr SERVICE_BINARY: what `make dapr` does
+  local binary=$1 kafka="" port=${PORT:-8000} dapr_port=${DAPR_HTTP_PORT:-${DAPR_PORT:-3500}} waited=0
+  [ -x "$binary" ] || die "$binary is not there: cargo build --release"
+  find_daprd
+  find_dapr_cli
+  say "daprd: $DAPRD ($("$DAPRD" --version))"
+  if listening 9092; then
+    say "using the Kafka that listens on localhost:9092"
+  else
+    find_kafka
+    mkdir -p "$root/data"
+    # In its own process group: ctrl-c reaches `dapr run` first, the broker is stopped last.
+    setsid bash "${BASH_SOURCE[0]}" kafka "$root/data/kafka" 9092 >"$root/data/kafka.log" 2>&1 &
+    kafka=$!
+    trap 'say "stopping Kafka"; kill "$kafka" 2>/dev/null; wait "$kafka" 2>/dev/null; say "stopped"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    until listening 9092; do
+      kill -0 "$kafka" 2>/dev/null || { tail -n 20 "$root/data/kafka.log" >&2; die "Kafka did not start; see data/kafka.log"; }
+      ((waited += 1))
+      ((waited < 300)) || die "Kafka did not listen on 9092 within 60 s; see data/kafka.log"
+      sleep 0.2
+    done
+    say "Kafka $KAFKA_VERSION is up on localhost:9092 (data in data/kafka, log in data/kafka.log)"
+  fi
+  say "dapr run: service on port $port, sidecar on port $dapr_port; ctrl-c stops everything"
+  cd "$root"
+  "$DAPR" run --app-id todo-backend --app-port "$port" --dapr-http-port "$dapr_port" --runtime-path "$DAPR_RUNTIME_PATH" \
+    --resources-path "$root/components" --log-level warn -- "$binary" &
+  local dapr=$!
+  # `wait` returns at once when a trapped signal arrives; the CLI then gets the same signal and time to end.
+  trap 'kill -INT "$dapr" 2>/dev/null; wait "$dapr"; exit 130' INT
+  trap 'kill -TERM "$dapr" 2>/dev/null; wait "$dapr"; exit 143' TERM
+  wait "$dapr"
+}
+
+case ${1:-} in
+  build)
+    find_all
+    say "daprd   $DAPRD ($("$DAPRD" --version))"
+    say "dapr    $DAPR ($("$DAPR" --version | head -n 1))"
+    say "kafka   $KAFKA_LIBS ($KAFKA_VERSION)"
+    say "python  $PYTHON_ENV"
+    ;;
+  env)
+    find_all
+    printf '%s=%s\n' DAPRD "$DAPRD" DAPR "$DAPR" DAPR_RUNTIME_PATH "$DAPR_RUNTIME_PATH" KAFKA_LIBS "$KAFKA_LIBS" \
+      PYTHON "$PYTHON_ENV/bin/python"
+    ;;
+  kafka)
+    [ $# -eq 3 ] || die "usage: stack.sh kafka DIR PORT"
+    run_kafka "$2" "$3"
+    ;;
+  dapr)
+    [ $# -eq 2 ] || die "usage: stack.sh dapr SERVICE_BINARY"
+    run_dapr "$2"
+    ;;
+  *)
+    sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit 2
+    ;;
+esac
