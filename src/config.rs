@@ -410,7 +410,7 @@ mod tests {
             ("DATABASE_URL", "sqlite:", "sqlite:PATH"),
             ("CORS_ALLOWED_ORIGINS", "https://a.example/", "separated by commas"),
             ("CORS_ALLOWED_ORIGINS", "a.example", "separated by commas"),
-            ("RUST_LOG", "loud", "error, warn"),
+            ("RUST_LOG", "app=loud", "error, warn"),
             ("LOG_FORMAT", "xml", "text and json"),
         ] {
             let problem = config(&[(variable, value)]).expect_err(value);

@@ -65,7 +65,7 @@ impl From<BodyError> for ApiError {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::NotText => Self::UnreadableBody,
-            BodyError::Problem(problem) => Self::Invalid(vec![problem]),
+            BodyError::Invalid(problems) => Self::Invalid(problems),
         }
     }
 }

@@ -72,12 +72,9 @@ mod tests {
     use super::*;
 
     fn shown(message: &str, format: LogFormat) -> String {
-        let record = Record::builder()
-            .args(format_args!("{message}"))
-            .level(log::Level::Info)
-            .target("todo_backend::auth::routes")
-            .build();
-        line(&record, Timestamp(1_736_937_000_123), format)
+        let mut record = Record::builder();
+        record.level(log::Level::Info).target("todo_backend::auth::routes");
+        line(&record.args(format_args!("{message}")).build(), Timestamp(1_736_937_000_123), format)
     }
 
     #[test]

@@ -61,30 +61,30 @@ pub enum BodyError {
     /// The bytes are not UTF-8: FastAPI answers 400 to these.
     NotText,
     /// Not JSON, or JSON but no object.
-    Problem(Problem),
+    Invalid(Vec<Problem>),
 }
 
 /// Reads a body as a JSON object. A duplicate key: the last one wins.
 pub fn parse_object(body: &[u8]) -> Result<Map<String, Value>, BodyError> {
     if body.is_empty() {
-        return Err(BodyError::Problem(Problem::missing(&["body"], Value::Null)));
+        return Err(BodyError::Invalid(vec![Problem::missing(&["body"], Value::Null)]));
     }
     let text = std::str::from_utf8(body).map_err(|_| BodyError::NotText)?;
     match serde_json::from_str(text) {
         Ok(Value::Object(map)) => Ok(map),
-        Ok(other) => Err(BodyError::Problem(Problem::new(
+        Ok(other) => Err(BodyError::Invalid(vec![Problem::new(
             "model_attributes_type",
             &["body"],
             "Input should be a valid dictionary or object to extract fields from",
             other,
-        ))),
-        Err(error) => Err(BodyError::Problem(Problem {
+        )])),
+        Err(error) => Err(BodyError::Invalid(vec![Problem {
             kind: "json_invalid",
             loc: vec!["body".into(), Place::Offset(offset(text, error.line(), error.column()))],
             msg: "JSON decode error".into(),
             input: json!({}),
             ctx: Some(json!({ "error": reason(&error) })),
-        })),
+        }])),
     }
 }
 
@@ -189,7 +189,7 @@ fn plural(count: usize) -> &'static str {
 }
 
 /// A todo's id in the path. Digits beyond i64 are an id that nobody has (`Ok(None)`, a 404), not a bad request.
-pub fn parse_id(text: &str) -> Result<Option<i64>, Problem> {
+pub fn parse_id(text: &str) -> Result<Option<i64>, Vec<Problem>> {
     if let Ok(id) = text.parse() {
         return Ok(Some(id));
     }
@@ -197,12 +197,12 @@ pub fn parse_id(text: &str) -> Result<Option<i64>, Problem> {
     if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
         return Ok(None);
     }
-    Err(Problem::new(
+    Err(vec![Problem::new(
         "int_parsing",
         &["path", "id"],
         "Input should be a valid integer, unable to parse string as an integer",
         text.into(),
-    ))
+    )])
 }
 
 #[cfg(test)]
@@ -211,7 +211,7 @@ mod tests {
 
     fn problem(body: &str) -> Problem {
         match parse_object(body.as_bytes()) {
-            Err(BodyError::Problem(problem)) => problem,
+            Err(BodyError::Invalid(problems)) => problems[0].clone(),
             other => panic!("{body:?} gave {other:?}"),
         }
     }
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(parse_id("-1"), Ok(Some(-1)));
         assert_eq!(parse_id("99999999999999999999"), Ok(None));
         for text in ["abc", "1.5", "", "1e3", "0x1", " 1", "-"] {
-            assert_eq!(parse_id(text).unwrap_err().kind, "int_parsing", "{text:?}");
+            assert_eq!(parse_id(text).unwrap_err()[0].kind, "int_parsing", "{text:?}");
         }
     }
 }

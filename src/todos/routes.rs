@@ -44,7 +44,7 @@ async fn read(
     id: web::Path<String>,
     store: web::Data<Store>,
 ) -> Result<HttpResponse, ApiError> {
-    let id = existing(parse_id(&id).map_err(|problem| vec![problem])?)?;
+    let id = existing(parse_id(&id)?)?;
     let todo = store.todo(user.id, id).ok_or(ApiError::TodoNotFound)?;
     Ok(private().json(todo))
 }
@@ -69,7 +69,7 @@ async fn delete(
     store: web::Data<Store>,
     trace: TraceParent,
 ) -> Result<HttpResponse, ApiError> {
-    let id = existing(parse_id(&id).map_err(|problem| vec![problem])?)?;
+    let id = existing(parse_id(&id)?)?;
     let context = Context { owner: user.id, actor: Arc::clone(&user.username), trace };
     apply_one(&store, context, Command::Delete(id)).await?;
     log::info!("Todo deleted with ID: {id} by user: {}", user.username);
@@ -89,13 +89,15 @@ fn parse_update(id: &str, body: &[u8]) -> Result<(Option<TodoId>, TodoPatch), Ap
     let patch = match parse_object(body) {
         Ok(object) => TodoPatch::parse(object),
         // Bad JSON is told alone, as FastAPI does: it is found before anything else is looked at.
-        Err(BodyError::Problem(problem)) if problem.kind != "json_invalid" => Err(vec![problem]),
+        Err(BodyError::Invalid(problems)) if problems.iter().all(|problem| problem.kind != "json_invalid") => {
+            Err(problems)
+        }
         Err(error) => return Err(error.into()),
     };
     match (id, patch) {
         (Ok(id), Ok(patch)) => Ok((id, patch)),
         (id, patch) => {
-            let problems: Vec<Problem> = id.err().into_iter().chain(patch.err().into_iter().flatten()).collect();
+            let problems: Vec<Problem> = [id.err(), patch.err()].into_iter().flatten().flatten().collect();
             Err(problems.into())
         }
     }

@@ -227,7 +227,7 @@ run_dapr() { # run_dapr SERVICE_BINARY: what `make dapr` does
   say "dapr run: service on port $port, sidecar on port $dapr_port; ctrl-c stops everything"
   cd "$root"
   "$DAPR" run --app-id todo-backend --app-port "$port" --dapr-http-port "$dapr_port" --runtime-path "$DAPR_RUNTIME_PATH" \
-    --resources-path "$root/components" --log-level warn -- "$binary" &
+    --resources-path "$root/components" --dapr-listen-addresses 127.0.0.1 --log-level warn -- "$binary" &
   local dapr=$!
   # `wait` returns at once when a trapped signal arrives; the CLI then gets the same signal and time to end.
   trap 'kill -INT "$dapr" 2>/dev/null; wait "$dapr"; exit 130' INT
