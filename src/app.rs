@@ -28,6 +28,9 @@ use crate::todos;
 
 /// At stop, how long requests may take to end, in seconds.
 const FINISH_REQUESTS: u64 = 10;
+/// How long an idle connection is kept: longer than the 60 s after which proxies and clients commonly stop using
+/// one, so that a request is not sent into a connection that is just being closed.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// A background task that panicked starts again after this.
 const RESTART: Duration = Duration::from_secs(1);
 
@@ -113,6 +116,7 @@ impl App {
         .map_err(|e| failed(&e))?
         // actix takes SIGINT for "at once"; `run` treats it as SIGTERM.
         .disable_signals()
+        .keep_alive(KEEP_ALIVE)
         .shutdown_timeout(FINISH_REQUESTS)
         .run();
         Ok(Self { address, server, store, dapr, config, stop: watch::Sender::new(false) })

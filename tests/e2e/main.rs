@@ -1,0 +1,10 @@
+//! End to end on the real daprd, dapr CLI and Kafka, which tests/stack/stack.sh finds or builds.
+//! `E2E_SHOW_OUTPUT=1 cargo test --test e2e -- --nocapture` shows what the processes write.
+#![allow(missing_docs)]
+
+mod events;
+mod faults;
+mod order;
+mod process;
+mod seed;
+mod stack;

@@ -1,0 +1,305 @@
+//! Kafka, daprd and the service as processes on free ports: what a test starts, freezes, kills and starts again.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use rskafka::client::ClientBuilder;
+use rskafka::client::partition::UnknownTopicHandling;
+use serde_json::Value;
+
+use crate::process::Process;
+
+/// How long anything of the stack may take to start, or an event to arrive, on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Partitions that the stack's Kafka gives a new topic.
+const PARTITIONS: i32 = 4;
+
+/// What `stack.sh env` found or built.
+pub fn tool(name: &str) -> &'static str {
+    static TOOLS: OnceLock<BTreeMap<String, String>> = OnceLock::new();
+    let tools = TOOLS.get_or_init(|| {
+        // Its progress goes to standard error, which is passed on.
+        let script = Command::new("bash").arg(script()).arg("env").stderr(std::process::Stdio::inherit()).output().unwrap();
+        assert!(script.status.success(), "tests/stack/stack.sh env failed");
+        let text = String::from_utf8(script.stdout).unwrap();
+        text.lines().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    });
+    tools.get(name).unwrap_or_else(|| panic!("stack.sh env does not name {name}"))
+}
+
+pub fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn script() -> PathBuf {
+    project().join("tests/stack/stack.sh")
+}
+
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn listening(port: u16) -> bool {
+    std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+}
+
+fn wait_until_listening(process: &mut Process, port: u16, what: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while !listening(port) {
+        assert!(process.running(), "{what} ended; it wrote:\n  {}", process.lines().join("\n  "));
+        assert!(Instant::now() < deadline, "{what} does not listen on {port}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Ports, directories and processes of one test. Everything ends with it.
+pub struct Stack {
+    pub directory: tempfile::TempDir,
+    pub kafka: Option<Process>,
+    pub sidecar: Option<Process>,
+    pub service: Option<Process>,
+    kafka_port: u16,
+    sidecar_port: u16,
+    service_port: u16,
+    /// Set for the sidecar and the service.
+    pub sidecar_env: Vec<(&'static str, String)>,
+    pub service_env: Vec<(&'static str, String)>,
+}
+
+impl Stack {
+    /// Nothing runs yet.
+    pub fn new() -> Self {
+        let stack = Self {
+            directory: tempfile::tempdir().unwrap(),
+            kafka: None,
+            sidecar: None,
+            service: None,
+            kafka_port: free_port(),
+            sidecar_port: free_port(),
+            service_port: free_port(),
+            sidecar_env: Vec::new(),
+            service_env: Vec::new(),
+        };
+        stack.write_components();
+        stack
+    }
+
+    /// Kafka, sidecar and service run.
+    pub fn started() -> Self {
+        let mut stack = Self::new();
+        stack.start_kafka();
+        stack.start_sidecar();
+        stack.start_service();
+        stack
+    }
+
+    /// The shipped components, with this stack's broker.
+    fn write_components(&self) {
+        let target = self.components();
+        std::fs::create_dir(&target).unwrap();
+        for entry in std::fs::read_dir(project().join("components")).unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let text = text.replace("localhost:9092", &format!("localhost:{}", self.kafka_port));
+            std::fs::write(target.join(path.file_name().unwrap()), text).unwrap();
+        }
+    }
+
+    pub fn components(&self) -> PathBuf {
+        self.directory.path().join("components")
+    }
+
+    pub fn sidecar_port(&self) -> u16 {
+        self.sidecar_port
+    }
+
+    pub fn service_port(&self) -> u16 {
+        self.service_port
+    }
+
+    /// Lets the service listen on a port of the test's choice.
+    pub fn use_service_port(&mut self, port: u16) {
+        assert!(!listening(port), "port {port} is in use: stop what listens there, this test needs it");
+        self.service_port = port;
+    }
+
+    pub fn start_kafka(&mut self) {
+        let mut command = Command::new("bash");
+        command.arg(script()).arg("kafka").arg(self.directory.path().join("kafka")).arg(self.kafka_port.to_string());
+        let mut kafka = Process::start("kafka", &mut command);
+        wait_until_listening(&mut kafka, self.kafka_port, "Kafka");
+        self.kafka = Some(kafka);
+    }
+
+    /// Starts daprd; it exits at once when Kafka refuses connections.
+    pub fn start_sidecar(&mut self) {
+        let mut command = Command::new(tool("DAPRD"));
+        command
+            .args(["--app-id", "todo-backend", "--dapr-listen-addresses", "127.0.0.1", "--enable-metrics=false"])
+            .args(["--app-port", &self.service_port.to_string()])
+            .args(["--dapr-http-port", &self.sidecar_port.to_string()])
+            .args(["--dapr-grpc-port", &free_port().to_string()])
+            .args(["--dapr-internal-grpc-port", &free_port().to_string()])
+            .arg("--resources-path")
+            .arg(self.components())
+            .envs(self.sidecar_env.iter().map(|(name, value)| (name, value)));
+        let mut sidecar = Process::start("daprd", &mut command);
+        wait_until_listening(&mut sidecar, self.sidecar_port, "daprd");
+        self.sidecar = Some(sidecar);
+    }
+
+    /// The service's binary with this stack's settings and nothing else from the environment.
+    pub fn service_command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_todo-backend"));
+        command
+            .current_dir(self.directory.path())
+            .env_clear()
+            .env("PORT", self.service_port.to_string())
+            .env("DAPR_HTTP_PORT", self.sidecar_port.to_string())
+            .envs(self.service_env.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    pub fn start_service(&mut self) {
+        let mut service = Process::start("todo-backend", &mut self.service_command());
+        wait_until_listening(&mut service, self.service_port, "the service");
+        self.service = Some(service);
+    }
+
+    pub fn service(&mut self) -> &mut Process {
+        self.service.as_mut().unwrap()
+    }
+
+    pub fn sidecar(&mut self) -> &mut Process {
+        self.sidecar.as_mut().unwrap()
+    }
+
+    /// A client of the service that is logged in.
+    pub async fn client(&self, username: &str, password: &str) -> Client {
+        Client::log_in(format!("http://127.0.0.1:{}", self.service_port), username, password).await
+    }
+
+    /// Reads the topic from its beginning until `enough` says so; panics if that takes too long.
+    pub async fn events_until(&self, enough: impl Fn(&[Event]) -> bool) -> Vec<Event> {
+        self.topic_until("todos", enough).await
+    }
+
+    /// The same for any topic.
+    pub async fn topic_until(&self, topic: &str, enough: impl Fn(&[Event]) -> bool) -> Vec<Event> {
+        let reading = tokio::time::timeout(PATIENCE, read_topic(self.kafka_port, topic, &enough));
+        let Ok(events) = reading.await else {
+            let service = self.service.as_ref().map(Process::lines).unwrap_or_default();
+            panic!(
+                "the expected events are not in Kafka after {PATIENCE:?}; the service's last lines:\n  {}",
+                service[service.len().saturating_sub(20)..].join("\n  ")
+            );
+        };
+        events
+    }
+}
+
+/// A record of the topic, read by a Kafka client that knows nothing of Dapr.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// The Kafka key.
+    pub key: String,
+    /// The CloudEvent.
+    pub body: Value,
+}
+
+impl Event {
+    /// A CloudEvent attribute as text.
+    pub fn text(&self, attribute: &str) -> &str {
+        self.body[attribute].as_str().unwrap_or_default()
+    }
+
+    /// A number in the event's data.
+    pub fn number(&self, field: &str) -> i64 {
+        self.body["data"][field].as_i64().unwrap_or_else(|| panic!("no number {field} in {}", self.body))
+    }
+}
+
+async fn read_topic(port: u16, topic: &str, enough: &impl Fn(&[Event]) -> bool) -> Vec<Event> {
+    let client = ClientBuilder::new(vec![format!("127.0.0.1:{port}")]).build().await.unwrap();
+    let mut partitions = Vec::new();
+    for partition in 0..PARTITIONS {
+        partitions.push((client.partition_client(topic, partition, UnknownTopicHandling::Retry).await.unwrap(), 0));
+    }
+    let mut events = Vec::new();
+    loop {
+        for (partition, next) in &mut partitions {
+            // A broker that was just started, or is being killed by the test, is asked again.
+            let Ok((records, _)) = partition.fetch_records(*next, 1..10_000_000, 50).await else { continue };
+            for record in records {
+                *next = record.offset + 1;
+                events.push(Event {
+                    key: String::from_utf8(record.record.key.unwrap_or_default()).unwrap(),
+                    body: serde_json::from_slice(&record.record.value.unwrap()).unwrap(),
+                });
+            }
+        }
+        if enough(&events) {
+            return events;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A logged-in HTTP client of the service.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    token: String,
+}
+
+impl Client {
+    async fn log_in(base: String, username: &str, password: &str) -> Self {
+        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+        let url = format!("{base}/auth/login?username={username}&password={password}");
+        let response = http.post(url).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        let body: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
+        Self { http, base, token: body["access_token"].as_str().unwrap().to_owned() }
+    }
+
+    /// Sends a request; `Err` if the connection broke.
+    pub async fn try_send(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+        headers: &[(&str, &str)],
+    ) -> Result<(u16, Value), reqwest::Error> {
+        let mut request =
+            self.http.request(method.parse().unwrap(), format!("{}{path}", self.base)).bearer_auth(&self.token);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        let body = response.bytes().await?;
+        Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+    }
+
+    /// Sends a request that must reach the service.
+    pub async fn send(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        self.try_send(method, path, body, &[]).await.unwrap()
+    }
+
+    /// Makes a todo and returns its id.
+    pub async fn create(&self, title: &str) -> i64 {
+        let (status, todo) = self.send("POST", "/todos", Some(serde_json::json!({ "title": title }))).await;
+        assert_eq!(status, 201, "{todo}");
+        todo["id"].as_i64().unwrap()
+    }
+}
