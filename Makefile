@@ -1,0 +1,50 @@
+# What people and CI do with this project. `make` alone explains itself.
+# Everything that is not a Rust crate of the service is found or built by tests/stack/stack.sh, in a cache outside
+# the checkout (${XDG_CACHE_HOME:-~/.cache}/todo-backend).
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+STACK := bash tests/stack/stack.sh
+STAGE := bash tests/stage.sh
+DENY := bash tests/stack/tool.sh cargo-deny 0.20.2 cargo-deny
+WATCHEXEC := bash tests/stack/tool.sh watchexec-cli 2.8.0 watchexec
+
+.PHONY: help run dapr dev check lint test torture stack
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: need-cargo ## the service alone; it uses a Dapr sidecar when there is one
+	cargo run --locked
+
+dapr: need-cargo ## Kafka, the Dapr sidecar and the service, in one command; ctrl-c stops all of it
+	cargo build --locked
+	@exec $(STACK) dapr "$${CARGO_TARGET_DIR:-target}/debug/todo-backend"
+
+dev: need-cargo ## the service alone, started again whenever a source file changes
+	$(WATCHEXEC) --restart --watch src --watch Cargo.toml --watch .env -- cargo run --locked
+
+check: need-cargo ## the inner loop: format, clippy, unit and in-process tests
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked --lib --bins --test it
+
+lint: need-cargo ## format, clippy, licences and sources of all crates
+	@$(STAGE) "cargo fmt" cargo fmt --check
+	@$(STAGE) "cargo clippy" cargo clippy --locked --all-targets -- -D warnings
+	@$(STAGE) "cargo deny" $(DENY) --locked --all-features check licenses bans sources
+
+test: need-cargo ## everything, on the real Dapr and the real Kafka
+	@$(STAGE) "the stack: daprd, dapr CLI, Kafka" $(STACK) build
+	@$(STAGE) "unit and in-process tests" cargo test --locked --lib --bins --test it
+	@$(STAGE) "end-to-end tests" cargo test --locked --test e2e -- --test-threads=2
+
+torture: need-cargo ## the long versions of the tests with faults
+	@$(STAGE) "the stack: daprd, dapr CLI, Kafka" $(STACK) build
+	@$(STAGE) "relay, many seeds" env RELAY_SEEDS=200000 cargo test --locked --lib relay
+
+.PHONY: need-cargo
+need-cargo:
+	@command -v cargo >/dev/null || { echo "cargo is not installed: get Rust from https://rustup.rs" >&2; exit 1; }
