@@ -1,6 +1,6 @@
 //! End to end on the real daprd, dapr CLI and Kafka, which tests/stack/stack.sh finds or builds.
 //! `E2E_SHOW_OUTPUT=1 cargo test --test e2e -- --nocapture` shows what the processes write.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod events;
 mod faults;

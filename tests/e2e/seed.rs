@@ -57,6 +57,9 @@ async fn the_curl_and_python_snippets_run_unchanged() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let printed = String::from_utf8(output.stdout).unwrap();
     let lines: Vec<_> = printed.lines().collect();
-    assert!(lines[0].starts_with("{'id': 2, 'title': 'Test', 'description': 'Test', 'completed': False, "), "{printed}");
+    assert!(
+        lines[0].starts_with("{'id': 2, 'title': 'Test', 'description': 'Test', 'completed': False, "),
+        "{printed}"
+    );
     assert_eq!(lines[1], format!("[{}]", lines[0]));
 }

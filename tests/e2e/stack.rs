@@ -24,7 +24,8 @@ pub fn tool(name: &str) -> &'static str {
     static TOOLS: OnceLock<BTreeMap<String, String>> = OnceLock::new();
     let tools = TOOLS.get_or_init(|| {
         // Its progress goes to standard error, which is passed on.
-        let script = Command::new("bash").arg(script()).arg("env").stderr(std::process::Stdio::inherit()).output().unwrap();
+        let script =
+            Command::new("bash").arg(script()).arg("env").stderr(std::process::Stdio::inherit()).output().unwrap();
         assert!(script.status.success(), "tests/stack/stack.sh env failed");
         let text = String::from_utf8(script.stdout).unwrap();
         text.lines().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
