@@ -4,24 +4,28 @@ use std::fmt;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix_cors::Cors;
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::http::Method;
+use actix_web::middleware::from_fn;
 use actix_web::{HttpServer, web};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::access_log::access_log;
 use crate::auth;
 use crate::auth::password::{self, Passwords};
 use crate::auth::token::Keys;
 use crate::config::{Config, CorsOrigins, Database};
+use crate::docs;
 use crate::events::dapr::DaprClient;
 use crate::events::relay::Relay;
 use crate::events::sidecar;
 use crate::events::subscription::{self, Subscription};
-use crate::health;
+use crate::health::{self, Readiness};
 use crate::http::{MAX_BODY, unknown_path};
 use crate::store::{Options, Store};
 use crate::todos;
@@ -71,6 +75,8 @@ pub struct App {
     dapr: DaprClient,
     config: Config,
     stop: watch::Sender<bool>,
+    stopping: Arc<AtomicBool>,
+    sidecar: watch::Sender<bool>,
 }
 
 /// Stops a running [`App`], as SIGTERM does.
@@ -96,6 +102,8 @@ impl App {
         let subscription = web::Data::new(Subscription::new(&config));
         let clock = web::Data::new(config.clock.clone());
         let dapr = DaprClient::new(&config).map_err(|e| failed(&e))?;
+        let (sidecar, stopping) = (watch::Sender::new(false), Arc::new(AtomicBool::new(false)));
+        let readiness = web::Data::new(Readiness { sidecar: sidecar.subscribe(), stopping: Arc::clone(&stopping) });
         let (data, settings) = (web::Data::from(Arc::clone(&store)), config.clone());
         let server = HttpServer::new(move || {
             actix_web::App::new()
@@ -104,9 +112,12 @@ impl App {
                 .app_data(keys.clone())
                 .app_data(subscription.clone())
                 .app_data(clock.clone())
+                .app_data(readiness.clone())
                 .app_data(web::PayloadConfig::new(MAX_BODY))
                 .wrap(cors(&settings))
+                .wrap(from_fn(access_log))
                 .configure(health::configure)
+                .configure(docs::configure)
                 .configure(subscription::configure)
                 .service(web::scope("/v1").configure(api).default_service(web::to(unknown_path)))
                 .configure(api)
@@ -119,7 +130,7 @@ impl App {
         .keep_alive(KEEP_ALIVE)
         .shutdown_timeout(FINISH_REQUESTS)
         .run();
-        Ok(Self { address, server, store, dapr, config, stop: watch::Sender::new(false) })
+        Ok(Self { address, server, store, dapr, config, stop: watch::Sender::new(false), stopping, sidecar })
     }
 
     /// Where it listens.
@@ -139,18 +150,19 @@ impl App {
 
     /// Serves until SIGTERM, SIGINT or [`Stopper::stop`], then finishes what was begun and closes the store.
     pub async fn run(self) -> Result<(), StartError> {
-        let Self { address, server, store, dapr, config, stop } = self;
+        let Self { address, server, store, dapr, config, stop, stopping, sidecar } = self;
         announce(&config, address, &store);
         let handle = server.handle();
         let mut server = actix_web::rt::spawn(server);
         let background = watch::Sender::new(false);
-        let tasks = background_tasks(&store, &dapr, &config, &background);
+        let tasks = background_tasks(&store, &dapr, &config, &background, sidecar);
         let mut stopped = stop.subscribe();
         let ended = tokio::select! {
             ended = &mut server => Some(ended),
             () = signal() => None,
             _ = stopped.wait_for(|stop| *stop) => None,
         };
+        stopping.store(true, Ordering::Relaxed);
         if ended.is_none() {
             log::info!("stopping: requests in flight are finished, events not yet published stay in the log");
             finish_requests(&handle, server).await;
@@ -246,8 +258,8 @@ fn background_tasks(
     dapr: &DaprClient,
     config: &Config,
     stop: &watch::Sender<bool>,
+    ready: watch::Sender<bool>,
 ) -> Vec<JoinHandle<()>> {
-    let ready = watch::Sender::new(false);
     let relay = {
         let (store, dapr, config, stop, ready) =
             (Arc::clone(store), dapr.clone(), config.clone(), stop.clone(), ready.clone());

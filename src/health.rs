@@ -1,24 +1,131 @@
-//! `/` and `/health`, as the seed answers them.
+//! `/` and `/health` as the seed answers them; `/health/live` and `/health/ready` for whoever runs the service.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
-use serde_json::json;
+use serde::Serialize;
+use tokio::sync::watch;
+use utoipa::ToSchema;
 
 use crate::http::Endpoint;
+use crate::store::Store;
 
 /// The crate's version, which is the API's.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The name that the seed gives itself.
-pub const APP_NAME: &str = "Todo Backend API with Auth";
+const APP_NAME: &str = "Todo Backend API with Auth";
+
+/// What readiness depends on besides the store.
+#[derive(Clone)]
+pub struct Readiness {
+    /// True while the sidecar is ready.
+    pub sidecar: watch::Receiver<bool>,
+    /// True from the begin of the shutdown on.
+    pub stopping: Arc<AtomicBool>,
+}
 
 /// The routes at the root.
 pub fn configure(config: &mut web::ServiceConfig) {
-    config.service(Endpoint::at("/").get(root).done()).service(Endpoint::at("/health").get(health).done());
+    config
+        .service(Endpoint::at("/").get(root).done())
+        .service(Endpoint::at("/health").get(health).done())
+        .service(Endpoint::at("/health/live").get(live).done())
+        .service(Endpoint::at("/health/ready").get(ready).done());
 }
 
-async fn root() -> HttpResponse {
-    HttpResponse::Ok().json(json!({ "status": "Todo backend running" }))
+/// That the service runs.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "status": "Todo backend running" }))]
+pub struct Running {
+    /// Always the same.
+    status: &'static str,
 }
 
-async fn health() -> HttpResponse {
-    HttpResponse::Ok().json(json!({ "status": "healthy", "version": VERSION, "app": APP_NAME }))
+/// That the service runs, and which.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "status": "healthy", "version": "2.0.0", "app": "Todo Backend API with Auth" }))]
+pub struct Healthy {
+    /// Always `healthy`.
+    status: &'static str,
+    /// The service's version.
+    version: &'static str,
+    /// The service's name.
+    app: &'static str,
+}
+
+/// Whether the service can do its work.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "status": "degraded", "store": "writable", "sidecar": "away", "pending_events": 3 }))]
+pub struct Ready {
+    /// `ready`; `degraded`: everything works, but events wait for the sidecar; `unavailable`: send requests elsewhere.
+    status: &'static str,
+    /// `writable`, or `failing`: changes are answered 503.
+    store: &'static str,
+    /// `ready` or `away`.
+    sidecar: &'static str,
+    /// Changes that are not known as published yet.
+    #[schema(minimum = 0)]
+    pending_events: usize,
+}
+
+/// Says that the service runs.
+///
+/// As the service that this one replaces.
+#[utoipa::path(
+    get, path = "/", tag = "health", operation_id = "getRoot", security(()),
+    responses((status = 200, description = "It runs.", body = Running))
+)]
+pub async fn root() -> HttpResponse {
+    HttpResponse::Ok().json(Running { status: "Todo backend running" })
+}
+
+/// Says that the service runs, and its version.
+///
+/// As the service that this one replaces. Probes better use `/health/live` and `/health/ready`.
+#[utoipa::path(
+    get, path = "/health", tag = "health", operation_id = "getHealth", security(()),
+    responses((status = 200, description = "It runs.", body = Healthy))
+)]
+pub async fn health() -> HttpResponse {
+    HttpResponse::Ok().json(Healthy { status: "healthy", version: VERSION, app: APP_NAME })
+}
+
+/// Says that the process answers.
+///
+/// A liveness probe: restart the service when this is not answered.
+#[utoipa::path(
+    get, path = "/health/live", tag = "health", operation_id = "getLiveness", security(()),
+    responses((status = 200, description = "It answers.", body = Running, example = json!({ "status": "alive" })))
+)]
+pub async fn live() -> HttpResponse {
+    HttpResponse::Ok().json(Running { status: "alive" })
+}
+
+/// Says whether the service can do its work.
+///
+/// A readiness probe. Without its sidecar the service is degraded, but ready: changes are stored and published later.
+#[utoipa::path(
+    get, path = "/health/ready", tag = "health", operation_id = "getReadiness", security(()),
+    responses(
+        (status = 200, description = "It works, perhaps without its sidecar.", body = Ready),
+        (status = 503, description = "The store can't write, or the service is stopping.", body = Ready),
+    )
+)]
+pub async fn ready(store: web::Data<Store>, readiness: web::Data<Readiness>) -> HttpResponse {
+    let (writable, sidecar) = (store.writable(), *readiness.sidecar.borrow());
+    let (code, status) = if !writable || readiness.stopping.load(Ordering::Relaxed) {
+        (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+    } else if sidecar {
+        (StatusCode::OK, "ready")
+    } else {
+        (StatusCode::OK, "degraded")
+    };
+    HttpResponse::build(code).json(Ready {
+        status,
+        store: if writable { "writable" } else { "failing" },
+        sidecar: if sidecar { "ready" } else { "away" },
+        pending_events: store.outbox().pending(),
+    })
 }

@@ -9,8 +9,11 @@ use actix_web::http::{Method, header};
 use actix_web::web::{self, Bytes, PayloadConfig};
 use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, Route, guard};
 
+use serde_json::{Map, Value};
+
 use crate::error::ApiError;
 use crate::trace::{self, TraceParent};
+use crate::validation::{BodyError, is_json, parse_object};
 
 /// Largest body that is read, in bytes, unless a route has its own limit.
 pub const MAX_BODY: usize = 256 << 10;
@@ -102,7 +105,7 @@ impl Endpoint {
 pub async fn unknown_path(request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let path = request.path();
     let trimmed = path.trim_end_matches('/');
-    if trimmed.len() + 1 == path.len()
+    if trimmed.len() < path.len()
         && matches!(*request.method(), Method::GET | Method::HEAD)
         && request.resource_map().has_resource(trimmed)
     {
@@ -118,6 +121,26 @@ struct BodyLimit(usize);
 
 /// A request's body, read up to the route's limit.
 pub struct RawBody(pub Bytes);
+
+/// A request's JSON object, read up to the route's limit; what is wrong with it is for the handler to tell, together
+/// with what else is wrong.
+pub struct JsonBody(pub Result<Map<String, Value>, BodyError>);
+
+impl FromRequest for JsonBody {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let is_json = is_json(content_type(request));
+        let body = RawBody::from_request(request, payload);
+        Box::pin(async move { Ok(Self(parse_object(&body.await?.0, is_json))) })
+    }
+}
+
+/// The `Content-Type` as it was sent, or nothing.
+pub fn content_type(request: &HttpRequest) -> &str {
+    request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
 
 impl FromRequest for RawBody {
     type Error = ApiError;

@@ -13,13 +13,16 @@
 //! these and nothing of HTTP. Routes know `auth`, `store` and `error`, never `events`. `events::relay` knows `store`
 //! and `events::dapr`. Only `app` knows everything, and only `main` knows `app`.
 
+pub mod access_log;
 pub mod app;
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod docs;
 pub mod error;
 pub mod events;
 pub mod health;
+pub mod healthcheck;
 pub mod http;
 pub mod logging;
 pub mod store;

@@ -4,7 +4,8 @@ use std::io::Write;
 
 use env_logger::Builder;
 use log::Record;
-use serde_json::json;
+use log::kv::{Key, VisitSource};
+use serde_json::{Map, Value, json};
 use time::macros::format_description;
 
 use crate::clock::Timestamp;
@@ -38,13 +39,27 @@ fn line(record: &Record<'_>, at: Timestamp, format: LogFormat) -> String {
             let level = if record.level() == log::Level::Warn { "WARNING" } else { record.level().as_str() };
             format!("{time} - {} - {level} - {}", logger_name(record), one_line(&message))
         }
-        LogFormat::Json => json!({
-            "time": at,
-            "level": record.level().as_str(),
-            "logger": logger_name(record),
-            "message": message,
-        })
-        .to_string(),
+        LogFormat::Json => {
+            let mut object = Map::new();
+            object.insert("time".into(), json!(at));
+            object.insert("level".into(), record.level().as_str().into());
+            object.insert("logger".into(), logger_name(record).into());
+            object.insert("message".into(), message.into());
+            // Never fails: the visitor doesn't.
+            let _ = record.key_values().visit(&mut Fields(&mut object));
+            Value::Object(object).to_string()
+        }
+    }
+}
+
+/// A record's key-value pairs as members of its JSON object.
+struct Fields<'a>(&'a mut Map<String, Value>);
+
+impl<'kvs> VisitSource<'kvs> for Fields<'_> {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: log::kv::Value<'kvs>) -> Result<(), log::kv::Error> {
+        let number = value.to_u64().map(Value::from).or_else(|| value.to_f64().map(Value::from));
+        self.0.insert(key.to_string(), number.unwrap_or_else(|| value.to_string().into()));
+        Ok(())
     }
 }
 
@@ -98,5 +113,16 @@ mod tests {
         assert_eq!(value["time"], "2025-01-15T10:30:00.123Z");
         assert_eq!((&value["level"], &value["logger"]), (&json!("INFO"), &json!("auth.routes")));
         assert!(!line.contains('\n'));
+    }
+
+    #[test]
+    fn json_lines_have_the_records_fields() {
+        let pairs = [("status", log::kv::Value::from(200)), ("ms", 1.5.into()), ("route", "/todos/{id}".into())];
+        let record = Record::builder().args(format_args!("x")).key_values(&pairs[..]).build();
+        let value: Value = serde_json::from_str(&line(&record, Timestamp(0), LogFormat::Json)).unwrap();
+        assert_eq!(
+            (&value["status"], &value["ms"], &value["route"]),
+            (&json!(200), &json!(1.5), &json!("/todos/{id}"))
+        );
     }
 }

@@ -64,23 +64,24 @@ pub enum BodyError {
     Invalid(Vec<Problem>),
 }
 
-/// Reads a body as a JSON object. A duplicate key: the last one wins.
-pub fn parse_object(body: &[u8]) -> Result<Map<String, Value>, BodyError> {
+/// Reads a body as a JSON object. A duplicate key: the last one wins. One that is not sent as JSON (`is_json`) is
+/// taken for a string, as FastAPI does: that also keeps simple cross-site forms out.
+pub fn parse_object(body: &[u8], is_json: bool) -> Result<Map<String, Value>, BodyError> {
     if body.is_empty() {
         return Err(BodyError::Invalid(vec![Problem::missing(&["body"], Value::Null)]));
     }
+    if !is_json {
+        return Err(BodyError::Invalid(vec![no_object(String::from_utf8_lossy(body).into())]));
+    }
     let text = std::str::from_utf8(body).map_err(|_| BodyError::NotText)?;
+    // A byte order mark may be ignored (RFC 8259, section 8.1).
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match serde_json::from_str(text) {
         Ok(Value::Object(map)) => Ok(map),
-        Ok(other) => Err(BodyError::Invalid(vec![Problem::new(
-            "model_attributes_type",
-            &["body"],
-            "Input should be a valid dictionary or object to extract fields from",
-            other,
-        )])),
+        Ok(other) => Err(BodyError::Invalid(vec![no_object(other)])),
         Err(error) => Err(BodyError::Invalid(vec![Problem {
             kind: "json_invalid",
-            loc: vec!["body".into(), Place::Offset(offset(text, error.line(), error.column()))],
+            loc: vec!["body".into(), Place::Offset(offset(text, &error))],
             msg: "JSON decode error".into(),
             input: json!({}),
             ctx: Some(json!({ "error": reason(&error) })),
@@ -94,8 +95,24 @@ fn reason(error: &serde_json::Error) -> String {
     text.rsplit_once(" at line ").map_or(text.clone(), |(reason, _)| reason.to_owned())
 }
 
-/// The offset in characters of a line and column (both from 1, the column in bytes) as serde_json counts them.
-fn offset(text: &str, line: usize, column: usize) -> usize {
+fn no_object(input: Value) -> Problem {
+    let msg = "Input should be a valid dictionary or object to extract fields from";
+    Problem::new("model_attributes_type", &["body"], msg, input)
+}
+
+/// Whether a media type is JSON: `application/json` or `application/…+json`, whatever its parameters.
+pub fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let subtype = essence.strip_prefix("application/").unwrap_or_default();
+    subtype == "json" || subtype.ends_with("+json")
+}
+
+/// Where serde_json stopped, in characters. It counts lines and columns from 1, columns in bytes.
+fn offset(text: &str, error: &serde_json::Error) -> usize {
+    if error.is_eof() {
+        return text.chars().count();
+    }
+    let (line, column) = (error.line(), error.column());
     let before: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
     let end = text.floor_char_boundary((before + column).saturating_sub(1).min(text.len()));
     text[..end].chars().count()
@@ -210,7 +227,7 @@ mod tests {
     use super::*;
 
     fn problem(body: &str) -> Problem {
-        match parse_object(body.as_bytes()) {
+        match parse_object(body.as_bytes(), true) {
             Err(BodyError::Invalid(problems)) => problems[0].clone(),
             other => panic!("{body:?} gave {other:?}"),
         }
@@ -218,14 +235,14 @@ mod tests {
 
     #[test]
     fn the_last_of_two_equal_keys_wins() {
-        assert_eq!(parse_object(br#"{"a":1,"a":2}"#).unwrap()["a"], 2);
+        assert_eq!(parse_object(br#"{"a":1,"a":2}"#, true).unwrap()["a"], 2);
     }
 
     #[test]
     fn bad_json_says_where_in_characters() {
         let bad = problem("{\"é\": \"ü\",\n  x}");
         assert_eq!((bad.kind, bad.loc), ("json_invalid", vec!["body".into(), Place::Offset(13)]));
-        assert_eq!(problem("{").loc, vec!["body".into(), Place::Offset(0)]);
+        assert_eq!(problem("{").loc, vec!["body".into(), Place::Offset(1)]);
     }
 
     #[test]
@@ -240,7 +257,27 @@ mod tests {
             assert_eq!(problem(body).kind, "model_attributes_type", "{body}");
         }
         assert_eq!(problem("").kind, "missing");
-        assert_eq!(parse_object(b"\xff{}"), Err(BodyError::NotText));
+        assert_eq!(parse_object(b"\xff{}", true), Err(BodyError::NotText));
+    }
+
+    #[test]
+    fn only_json_media_types_are_json() {
+        for json in ["application/json", "Application/JSON; charset=utf-8", "application/merge-patch+json"] {
+            assert!(is_json(json), "{json}");
+        }
+        for other in ["", "json", "text/json", "application/jsonp", "text/plain, application/json"] {
+            assert!(!is_json(other), "{other}");
+        }
+        let problem = match parse_object(b"{}\xff", false) {
+            Err(BodyError::Invalid(problems)) => problems[0].clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((problem.kind, problem.input), ("model_attributes_type", "{}\u{fffd}".into()));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_ignored() {
+        assert!(parse_object("\u{feff}{}".as_bytes(), true).is_ok());
     }
 
     #[test]

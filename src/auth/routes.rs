@@ -5,16 +5,19 @@ use std::sync::Arc;
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::accounts::User;
 use super::password::{NotChecked, Passwords};
 use super::token::Keys;
 use crate::clock::Clock;
+use crate::docs::responses::{Invalid, InvalidCredentials, OAuthError, TooLarge, Unavailable, UnreadableBody};
 use crate::error::ApiError;
-use crate::http::{Endpoint, RawBody};
+use crate::http::{Endpoint, RawBody, content_type};
 use crate::store::Store;
-use crate::validation::{Fields, Problem, parse_object};
+use crate::validation::{Fields, Problem, is_json, parse_object};
 
 /// The routes under `/auth`.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -31,12 +34,76 @@ struct Desk<'a> {
     clock: &'a Clock,
 }
 
-struct Credentials {
+/// A name and its password.
+#[derive(ToSchema)]
+#[schema(example = json!({ "username": "admin", "password": "admin123" }))]
+pub struct Credentials {
+    /// The account's name.
     username: String,
+    /// Its password.
+    #[schema(format = Password)]
     password: String,
 }
 
-async fn login(
+/// The form of an OAuth2 password grant (RFC 6749, section 4.3.2).
+// For the document; the handler reads the form itself, to refuse repeated parameters.
+#[allow(dead_code)]
+#[derive(ToSchema)]
+#[schema(example = json!({ "grant_type": "password", "username": "admin", "password": "admin123" }))]
+pub struct PasswordGrant {
+    /// Always `password`.
+    #[schema(pattern = "^password$")]
+    grant_type: String,
+    /// The account's name.
+    username: String,
+    /// Its password.
+    #[schema(format = Password)]
+    password: String,
+}
+
+/// What a login is answered with.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "access_token": "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2ln", "token_type": "bearer" }))]
+pub struct AccessToken {
+    /// A JWT: send it as `Authorization: Bearer TOKEN`.
+    access_token: String,
+    /// Always `bearer`.
+    token_type: &'static str,
+    /// Only from `/auth/token`: how long the token is valid, in seconds.
+    #[schema(value_type = u64, required = false, minimum = 1)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in: Option<u64>,
+}
+
+impl AccessToken {
+    fn new(access_token: String, expires_in: Option<u64>) -> Self {
+        Self { access_token, token_type: "bearer", expires_in }
+    }
+}
+
+/// Logs in.
+///
+/// Name and password are sent as a form or as JSON. In the query, as older clients send them, they end up in the logs
+/// of proxies: don't use that in new clients.
+#[utoipa::path(
+    post, path = "/auth/login", tag = "auth", operation_id = "login", security(()),
+    params(
+        ("username" = Option<String>, Query, deprecated, description = "The account's name. Better in the body."),
+        ("password" = Option<String>, Query, deprecated, description = "Its password. Better in the body."),
+    ),
+    request_body(
+        description = "Name and password, unless they are in the query.",
+        content(
+            (Credentials = "application/json"),
+            (Credentials = "application/x-www-form-urlencoded"),
+        ),
+    ),
+    responses(
+        (status = 200, description = "Logged in.", body = AccessToken),
+        UnreadableBody, InvalidCredentials, TooLarge, Invalid, Unavailable,
+    )
+)]
+pub async fn login(
     request: HttpRequest,
     store: web::Data<Store>,
     passwords: web::Data<Passwords>,
@@ -48,13 +115,22 @@ async fn login(
     let desk = Desk { store: &store, passwords: &passwords, keys: &keys, clock: &clock };
     let (user, token) = desk.log_in(credentials).await?.ok_or(ApiError::InvalidCredentials)?;
     log::info!("User logged in successfully: {}", user.username);
-    Ok(HttpResponse::Ok()
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .json(json!({ "access_token": token, "token_type": "bearer" })))
+    Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(AccessToken::new(token, None)))
 }
 
-/// The password grant (RFC 6749, section 4.3).
-async fn token(
+/// Logs in as OAuth2 clients do.
+///
+/// The password grant (RFC 6749, section 4.3), which Swagger UI's Authorize uses.
+#[utoipa::path(
+    post, path = "/auth/token", tag = "auth", operation_id = "issueToken", security(()),
+    request_body(content = PasswordGrant, content_type = "application/x-www-form-urlencoded"),
+    responses(
+        (status = 200, description = "Logged in.", body = AccessToken),
+        (status = 400, description = "The request is not a password grant, or name or password are wrong.", body = OAuthError),
+        TooLarge, Unavailable,
+    )
+)]
+pub async fn token(
     request: HttpRequest,
     store: web::Data<Store>,
     passwords: web::Data<Passwords>,
@@ -81,11 +157,9 @@ async fn token(
         .await?
         .ok_or(refused("invalid_grant", "Invalid username or password"))?;
     log::info!("User logged in successfully: {}", user.username);
-    Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(json!({
-        "access_token": token,
-        "token_type": "bearer",
-        "expires_in": keys.ttl().as_secs(),
-    })))
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .json(AccessToken::new(token, Some(keys.ttl().as_secs()))))
 }
 
 impl Desk<'_> {
@@ -123,7 +197,7 @@ fn read_credentials(request: &HttpRequest, body: &[u8]) -> Result<Credentials, A
         let mut form = last_wins(body);
         return named("body", form.remove("username"), form.remove("password"));
     }
-    let mut fields = Fields::new(parse_object(body)?);
+    let mut fields = Fields::new(parse_object(body, is_json(content_type(request)))?);
     let (username, password) = (fields.string("username", 0, usize::MAX), fields.string("password", 0, usize::MAX));
     fields.finish()?;
     named("body", username, password)
@@ -147,8 +221,7 @@ fn named(place: &'static str, username: Option<String>, password: Option<String>
 }
 
 fn is_form(request: &HttpRequest) -> bool {
-    let sent = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = sent.split(';').next().unwrap_or_default().trim();
+    let media_type = content_type(request).split(';').next().unwrap_or_default().trim();
     media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 

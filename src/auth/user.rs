@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use actix_web::dev::Payload;
 use actix_web::http::header;
-use actix_web::{FromRequest, HttpRequest, web};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
 
 use super::accounts::User;
 use super::token::Keys;
+use crate::access_log::Actor;
 use crate::clock::Clock;
 use crate::error::ApiError;
 use crate::store::Store;
@@ -21,7 +22,11 @@ impl FromRequest for AuthUser {
     type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(authenticate(request).map(Self))
+        let user = authenticate(request);
+        if let Ok(user) = &user {
+            request.extensions_mut().insert(Actor(Arc::clone(&user.username)));
+        }
+        ready(user.map(Self))
     }
 }
 

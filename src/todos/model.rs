@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
 use crate::validation::{Fields, Problem};
@@ -17,9 +18,14 @@ pub type UserId = i64;
 pub type TodoId = i64;
 
 /// A todo as the store and the log have it. Serialized as clients see it, in the seed's key order.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(description = "A todo.", example = json!({
+    "id": 1, "title": "Learn Dapr", "description": "Publish and subscribe", "completed": false,
+    "created_at": "2025-01-15T10:30:00.000Z", "updated_at": "2025-01-15T10:30:00.000Z",
+}))]
 pub struct Todo {
-    /// Unique over all users.
+    /// Unique over all users, never used again.
+    #[schema(minimum = 1)]
     pub id: TodoId,
     /// Whose it is.
     #[serde(skip)]
@@ -27,15 +33,19 @@ pub struct Todo {
     /// From 1; every change, deletion included, takes the next.
     #[serde(skip)]
     pub version: i64,
-    /// 1 to 200 characters.
+    /// What is to be done: 1 to 200 characters.
+    #[schema(value_type = String, min_length = 1, max_length = 200)]
     pub title: Box<str>,
-    /// Up to 10,000 characters.
+    /// More about it: up to 10,000 characters.
+    #[schema(value_type = Option<String>, max_length = 10_000, required = true)]
     pub description: Option<Box<str>>,
     /// Done or not.
     pub completed: bool,
     /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     /// When it last changed.
+    #[schema(value_type = String, format = DateTime)]
     pub updated_at: Timestamp,
 }
 
@@ -66,13 +76,19 @@ impl Field {
 }
 
 /// The body of `POST /todos`, checked.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, ToSchema)]
+#[schema(description = "A todo to be made.", example = json!({
+    "title": "Learn Dapr", "description": "Publish and subscribe", "completed": false,
+}))]
 pub struct NewTodo {
-    /// 1 to 200 characters.
+    /// What is to be done: 1 to 200 characters.
+    #[schema(value_type = String, min_length = 1, max_length = 200)]
     pub title: Box<str>,
-    /// Up to 10,000 characters.
+    /// More about it: up to 10,000 characters.
+    #[schema(value_type = Option<String>, max_length = 10_000)]
     pub description: Option<Box<str>>,
     /// Done or not; not, if it was not sent.
+    #[schema(required = false, default = false)]
     pub completed: bool,
 }
 
@@ -94,13 +110,21 @@ impl NewTodo {
 }
 
 /// The body of `PUT /todos/{id}`, checked: what was sent replaces, what was not sent stays.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, ToSchema)]
+#[schema(
+    description = "What to change of a todo: what is sent replaces, what is not sent stays.",
+    example = json!({ "title": "Learn more Dapr", "description": null, "completed": true })
+)]
 pub struct TodoPatch {
-    /// A new title.
+    /// A new title: 1 to 200 characters.
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 200)]
     pub title: Option<Box<str>>,
-    /// A new description; `Some(None)` clears it.
+    /// A new description, up to 10,000 characters; null clears it.
+    // `Some(None)` is null.
+    #[schema(value_type = Option<String>, max_length = 10_000)]
     pub description: Option<Option<Box<str>>>,
     /// Done or not.
+    #[schema(value_type = bool, required = false)]
     pub completed: Option<bool>,
 }
 

@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::{Map, Value};
 
 use super::model::{NewTodo, Todo, TodoId, TodoPatch};
 use crate::auth::user::AuthUser;
+use crate::docs::responses::{Invalid, TodoNotFound, TooLarge, Unauthenticated, Unavailable, UnreadableBody};
 use crate::error::ApiError;
-use crate::http::{Endpoint, RawBody};
+use crate::http::{Endpoint, JsonBody};
 use crate::store::{Change, Command, Context, Store};
 use crate::trace::TraceParent;
-use crate::validation::{BodyError, Problem, parse_id, parse_object};
+use crate::validation::{BodyError, Problem, parse_id};
 
 /// The routes under `/todos`.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -20,18 +22,42 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(Endpoint::at("/todos/{id}").get(read).put(update).delete(delete).done());
 }
 
-async fn list(AuthUser(user): AuthUser, store: web::Data<Store>) -> HttpResponse {
+/// Lists all todos of the user.
+///
+/// In the order in which they were made.
+#[utoipa::path(
+    get, path = "/todos", tag = "todos", operation_id = "listTodos", security(("bearer" = []), ("password" = [])),
+    responses(
+        (status = 200, description = "All todos of the user, by id.", body = Vec<Todo>),
+        Unauthenticated,
+    )
+)]
+pub async fn list(AuthUser(user): AuthUser, store: web::Data<Store>) -> HttpResponse {
     private().json(store.todos(user.id))
 }
 
-async fn create(
+/// Makes a todo.
+///
+/// It is on disk when this is answered, and its `todo.created` event follows.
+#[utoipa::path(
+    post, path = "/todos", tag = "todos", operation_id = "createTodo", security(("bearer" = []), ("password" = [])),
+    request_body = NewTodo,
+    responses(
+        (
+            status = 201, description = "The todo was made; it is durable.", body = Todo,
+            headers(("Location" = String, description = "The path of the new todo."))
+        ),
+        UnreadableBody, Unauthenticated, TooLarge, Invalid, Unavailable,
+    )
+)]
+pub async fn create(
     AuthUser(user): AuthUser,
     request: HttpRequest,
     store: web::Data<Store>,
     trace: TraceParent,
-    RawBody(body): RawBody,
+    JsonBody(body): JsonBody,
 ) -> Result<HttpResponse, ApiError> {
-    let new = NewTodo::parse(parse_object(&body)?)?;
+    let new = NewTodo::parse(body?)?;
     let context = Context { owner: user.id, actor: Arc::clone(&user.username), trace };
     let todo = apply_one(&store, context, Command::Create(new)).await?;
     log::info!("Todo created with ID: {} by user: {}", todo.id, user.username);
@@ -39,7 +65,18 @@ async fn create(
     Ok(HttpResponse::Created().insert_header((header::LOCATION, location)).json(todo))
 }
 
-async fn read(
+/// Reads one todo.
+///
+/// Another user's todo is answered as if it did not exist.
+#[utoipa::path(
+    get, path = "/todos/{id}", tag = "todos", operation_id = "getTodo", security(("bearer" = []), ("password" = [])),
+    params(("id" = i64, Path, description = "The todo's id.", example = 1)),
+    responses(
+        (status = 200, description = "The todo.", body = Todo),
+        Unauthenticated, TodoNotFound, Invalid,
+    )
+)]
+pub async fn read(
     AuthUser(user): AuthUser,
     id: web::Path<String>,
     store: web::Data<Store>,
@@ -49,21 +86,44 @@ async fn read(
     Ok(private().json(todo))
 }
 
-async fn update(
+/// Changes a todo.
+///
+/// Fields that are not sent stay as they are. A `todo.updated` event follows.
+#[utoipa::path(
+    put, path = "/todos/{id}", tag = "todos", operation_id = "updateTodo", security(("bearer" = []), ("password" = [])),
+    params(("id" = i64, Path, description = "The todo's id.", example = 1)),
+    request_body = TodoPatch,
+    responses(
+        (status = 200, description = "The todo after the change; it is durable.", body = Todo),
+        UnreadableBody, Unauthenticated, TodoNotFound, TooLarge, Invalid, Unavailable,
+    )
+)]
+pub async fn update(
     AuthUser(user): AuthUser,
     id: web::Path<String>,
     store: web::Data<Store>,
     trace: TraceParent,
-    RawBody(body): RawBody,
+    JsonBody(body): JsonBody,
 ) -> Result<HttpResponse, ApiError> {
-    let (id, patch) = parse_update(&id, &body)?;
+    let (id, patch) = parse_update(&id, body)?;
     let context = Context { owner: user.id, actor: Arc::clone(&user.username), trace };
     let todo = apply_one(&store, context, Command::Update(existing(id)?, patch)).await?;
     log::info!("Todo updated with ID: {} by user: {}", todo.id, user.username);
     Ok(private().json(todo))
 }
 
-async fn delete(
+/// Deletes a todo.
+///
+/// A `todo.deleted` event with its last state follows.
+#[utoipa::path(
+    delete, path = "/todos/{id}", tag = "todos", operation_id = "deleteTodo", security(("bearer" = []), ("password" = [])),
+    params(("id" = i64, Path, description = "The todo's id.", example = 1)),
+    responses(
+        (status = 204, description = "The todo is gone, durably."),
+        Unauthenticated, TodoNotFound, Invalid, Unavailable,
+    )
+)]
+pub async fn delete(
     AuthUser(user): AuthUser,
     id: web::Path<String>,
     store: web::Data<Store>,
@@ -84,9 +144,12 @@ async fn apply_one(store: &Store, context: Context, command: Command) -> Result<
 }
 
 /// The id and the patch, or everything that is wrong with either.
-fn parse_update(id: &str, body: &[u8]) -> Result<(Option<TodoId>, TodoPatch), ApiError> {
+fn parse_update(
+    id: &str,
+    body: Result<Map<String, Value>, BodyError>,
+) -> Result<(Option<TodoId>, TodoPatch), ApiError> {
     let id = parse_id(id);
-    let patch = match parse_object(body) {
+    let patch = match body {
         Ok(object) => TodoPatch::parse(object),
         // Bad JSON is told alone, as FastAPI does: it is found before anything else is looked at.
         Err(BodyError::Invalid(problems)) if problems.iter().all(|problem| problem.kind != "json_invalid") => {

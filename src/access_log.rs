@@ -1,0 +1,74 @@
+//! One log line for each request, and its `X-Request-Id`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpMessage};
+
+/// The header that carries a request's id.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest id that is taken from a client, in characters.
+const MAX_ID: usize = 128;
+
+/// Who made the request, noted by the extractor for the log.
+pub struct Actor(pub Arc<str>);
+
+/// Middleware: logs method, route template, status, duration, user and request id. Never the query: logins have
+/// passwords in it.
+pub async fn access_log(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let started = Instant::now();
+    let sent = request.headers().get(&X_REQUEST_ID).filter(|id| acceptable(id)).cloned();
+    let id = sent.unwrap_or_else(random_id);
+    let mut response = next.call(request).await?;
+    let shown = id.to_str().unwrap_or_default().to_owned();
+    response.headers_mut().insert(X_REQUEST_ID, id);
+    // Nothing we send is to be taken for something else than it says (https://mimesniff.spec.whatwg.org/).
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if log::log_enabled!(log::Level::Info) {
+        let request = response.request();
+        let user = request.extensions().get::<Actor>().map_or("-".into(), |actor| Arc::clone(&actor.0));
+        let route = request.match_pattern().unwrap_or_else(|| "-".to_owned());
+        let (method, status) = (request.method().as_str(), response.status().as_u16());
+        let ms = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX) as f64 / 1000.0;
+        log::info!(
+            method, route = route.as_str(), status, ms, user = user.as_ref(), request_id = shown.as_str();
+            "{method} {route} {status} {ms:.1}ms user={user} request_id={shown}"
+        );
+    }
+    Ok(response)
+}
+
+/// Letters, digits and what commonly separates them: an id can't be more than an id in anybody's log.
+fn acceptable(id: &HeaderValue) -> bool {
+    let id = id.as_bytes();
+    let known =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'=');
+    (1..=MAX_ID).contains(&id.len()) && id.iter().all(known)
+}
+
+fn random_id() -> HeaderValue {
+    let id: u128 = rand::random();
+    HeaderValue::from_str(&format!("{id:032x}")).unwrap_or(HeaderValue::from_static("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_ids_are_taken() {
+        for (id, taken) in [("abc-123", true), ("", false), ("a b", false), ("a\"b", false), ("{}", false)] {
+            assert_eq!(acceptable(&HeaderValue::from_str(id).unwrap()), taken, "{id:?}");
+        }
+        assert!(acceptable(&HeaderValue::from_str(&"a".repeat(128)).unwrap()));
+        assert!(!acceptable(&HeaderValue::from_str(&"a".repeat(129)).unwrap()));
+        assert!(acceptable(&random_id()));
+    }
+}

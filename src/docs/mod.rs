@@ -1,0 +1,98 @@
+//! The OpenAPI document and its two readers, Swagger UI and ReDoc. All assets come from this binary, no CDN.
+
+pub mod openapi;
+pub mod responses;
+
+use std::sync::Arc;
+
+use actix_web::http::header;
+use actix_web::{HttpResponse, web};
+use utoipa_swagger_ui::SwaggerFile;
+
+use crate::error::ApiError;
+use crate::http::Endpoint;
+
+/// ReDoc 2.5.4, from the npm package `redoc` (MIT, see redoc/LICENSE.txt).
+const REDOC_JS: &str = include_str!("redoc/redoc.standalone.js");
+
+/// Both pages run only scripts of this origin. They set inline styles; ReDoc searches in a worker made from a blob.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+    img-src 'self' data:; font-src 'self'; connect-src 'self'; worker-src blob:; base-uri 'none'; \
+    form-action 'none'; frame-ancestors 'none'";
+
+/// `redoc-try` of the standalone bundle starts itself on this element.
+const REDOC_PAGE: &str = r#"<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Todo Backend API</title>
+<style>body { margin: 0; }</style>
+</head>
+<body>
+<redoc spec-url="openapi.json" hide-download-button></redoc>
+<script src="redoc/redoc.standalone.js"></script>
+</body>
+</html>
+"#;
+
+/// The routes of the document and its readers.
+pub fn configure(config: &mut web::ServiceConfig) {
+    config
+        .service(Endpoint::at("/openapi.json").get(document).done())
+        .service(Endpoint::at("/docs").get(swagger_page).done())
+        .service(Endpoint::at("/docs/{file}").get(swagger_file).done())
+        .service(Endpoint::at("/redoc").get(redoc_page).done())
+        .service(Endpoint::at("/redoc/redoc.standalone.js").get(redoc_script).done());
+}
+
+async fn document() -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::Ok().content_type("application/json").body(openapi::json()?))
+}
+
+/// Swagger UI's page expects to lie in a directory; as FastAPI's it is at `/docs`, so its links get that directory.
+async fn swagger_page() -> Result<HttpResponse, ApiError> {
+    let page = swagger("index.html")?;
+    let html = String::from_utf8_lossy(&page.bytes).replace("\"./", "\"docs/");
+    Ok(html_page(html.replace("href=\"index.css\"", "href=\"docs/index.css\"")))
+}
+
+async fn swagger_file(file: web::Path<String>) -> Result<HttpResponse, ApiError> {
+    let file = swagger(&file)?;
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY))
+        .content_type(file.content_type)
+        .body(file.bytes.into_owned()))
+}
+
+fn swagger(file: &str) -> Result<SwaggerFile<'static>, ApiError> {
+    let config = utoipa_swagger_ui::Config::new(["/openapi.json"])
+        .validator_url("none")
+        .display_operation_id(true)
+        .display_request_duration(true)
+        .persist_authorization(true)
+        .try_it_out_enabled(true);
+    match utoipa_swagger_ui::serve(file, Arc::new(config)) {
+        Ok(Some(file)) => Ok(file),
+        Ok(None) => Err(ApiError::NotFound),
+        Err(problem) => {
+            log::error!("Swagger UI's {file} can't be served: {problem}");
+            Err(ApiError::Internal)
+        }
+    }
+}
+
+async fn redoc_page() -> HttpResponse {
+    html_page(REDOC_PAGE.to_owned())
+}
+
+async fn redoc_script() -> HttpResponse {
+    HttpResponse::Ok().content_type("text/javascript; charset=utf-8").body(REDOC_JS)
+}
+
+fn html_page(html: String) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY))
+        .content_type("text/html; charset=utf-8")
+        .body(html)
+}

@@ -1,0 +1,111 @@
+//! The OpenAPI 3.1 document, put together from the handlers' own descriptions.
+
+use serde_json::{Value, json};
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{Flow, HttpAuthScheme, HttpBuilder, OAuth2, Password, Scopes, SecurityScheme};
+use utoipa::openapi::server::ServerBuilder;
+use utoipa::openapi::{ObjectBuilder, RefOr, Type};
+use utoipa::{Modify, OpenApi};
+
+use crate::error::ApiError;
+use crate::health::VERSION;
+
+/// What the document says about the service as a whole.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Todo Backend API",
+        description = "Todos whose every change is durable before it is answered, and published to Kafka through Dapr.\n\n\
+            Log in with `POST /auth/login` or `POST /auth/token`, and send the token as `Authorization: Bearer TOKEN`. \
+            Todos belong to the user who made them. HEAD works where GET does. Times are RFC 3339 in UTC with \
+            milliseconds. Unknown fields are ignored.\n\n\
+            The events that changes cause are described in `docs/events.md`; the routes that the Dapr sidecar calls \
+            are not part of this document.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
+        contact(name = "todo-backend", url = "https://docs.dapr.io/developing-applications/building-blocks/pubsub/"),
+    ),
+    servers(
+        (url = "/", description = "This service."),
+        (url = "/v1", description = "The same, under a version prefix."),
+    ),
+    tags(
+        (name = "auth", description = "Logging in."),
+        (name = "todos", description = "The todos of the user who is logged in."),
+        (name = "health", description = "Whether the service works. Only at the root."),
+    ),
+    paths(
+        crate::health::root,
+        crate::health::health,
+        crate::health::live,
+        crate::health::ready,
+        crate::auth::routes::login,
+        crate::auth::routes::token,
+        crate::todos::routes::list,
+        crate::todos::routes::create,
+        crate::todos::routes::read,
+        crate::todos::routes::update,
+        crate::todos::routes::delete,
+    ),
+    modifiers(&WholeDocument)
+)]
+struct Document;
+
+/// What all operations have in common.
+struct WholeDocument;
+
+impl Modify for WholeDocument {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        document.info.version = VERSION.to_owned();
+        let components = document.components.get_or_insert_default();
+        let bearer = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("JWT")
+            .description(Some("A token from `POST /auth/login` or `POST /auth/token`."));
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer.build()));
+        let password = Flow::Password(Password::new("/auth/token", Scopes::new()));
+        components.add_security_scheme(
+            "password",
+            SecurityScheme::OAuth2(OAuth2::with_description([password], "Username and password.")),
+        );
+        for (path, item) in &mut document.paths.paths {
+            let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
+            for operation in operations.into_iter().flatten() {
+                if path == "/" || path.starts_with("/health") {
+                    operation.servers = Some(vec![ServerBuilder::new().url("/").build()]);
+                }
+                add_request_id(operation);
+            }
+        }
+    }
+}
+
+/// Every answer carries `X-Request-Id`.
+fn add_request_id(operation: &mut Operation) {
+    let text = ObjectBuilder::new().schema_type(Type::String).build();
+    let header = HeaderBuilder::new()
+        .schema(Some(text))
+        .description(Some("The request's `X-Request-Id`, or a new one; it is in the service's log."))
+        .build();
+    for response in operation.responses.responses.values_mut() {
+        if let RefOr::T(response) = response {
+            response.headers.insert("X-Request-Id".to_owned(), RefOr::T(header.clone()));
+        }
+    }
+}
+
+/// The document as JSON, for people: indented.
+pub fn json() -> Result<String, ApiError> {
+    let written =
+        serde_json::to_value(Document::openapi()).map(finished).and_then(|v| serde_json::to_string_pretty(&v));
+    written.map_err(|problem| {
+        log::error!("the OpenAPI document can't be written: {problem}");
+        ApiError::Internal
+    })
+}
+
+/// Names the dialect of the schemas.
+fn finished(mut document: Value) -> Value {
+    document["jsonSchemaDialect"] = json!("https://json-schema.org/draft/2020-12/schema");
+    document
+}

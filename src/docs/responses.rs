@@ -1,0 +1,135 @@
+//! The error answers of the API as the document shows them, one type for each status.
+
+// The types exist for the document only: answers are written in `error`.
+#![allow(dead_code)]
+
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::{IntoResponses, ToSchema};
+
+/// What went wrong, in one sentence.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error, example = json!({ "detail": "Todo not found" }))]
+pub struct ErrorBody {
+    /// What went wrong.
+    detail: String,
+}
+
+/// Everything that is wrong with a request.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ValidationErrors, example = json!({ "detail": [{
+    "type": "string_too_short", "loc": ["body", "title"], "msg": "String should have at least 1 character",
+    "input": "", "ctx": { "min_length": 1 },
+}] }))]
+pub struct ValidationErrors {
+    /// One entry for each problem.
+    #[schema(min_items = 1)]
+    detail: Vec<ValidationError>,
+}
+
+/// One problem of a request, as FastAPI describes it.
+#[derive(Serialize, ToSchema)]
+pub struct ValidationError {
+    /// The kind of problem, such as `missing`, `string_too_long` or `json_invalid`.
+    #[serde(rename = "type")]
+    kind: String,
+    /// Where: `["body", "title"]`, `["path", "id"]`, or an offset in characters: `["body", 17]`.
+    loc: Vec<Location>,
+    /// What is wrong, for people.
+    msg: String,
+    /// What was sent there; any JSON.
+    input: Value,
+    /// The numbers in `msg`, for programs.
+    #[schema(required = false, value_type = Object)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ctx: Option<Value>,
+}
+
+/// A step of a location: a name or an offset.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Location {
+    /// A name.
+    Name(String),
+    /// An offset in characters.
+    Offset(i64),
+}
+
+/// An OAuth2 error (RFC 6749, section 5.2).
+#[derive(Serialize, ToSchema)]
+#[schema(as = OAuthError, example = json!({
+    "error": "invalid_grant", "error_description": "Invalid username or password", "detail": "Invalid username or password",
+}))]
+pub struct OAuthError {
+    /// `invalid_request`, `invalid_grant` or `unsupported_grant_type`.
+    error: String,
+    /// What went wrong.
+    error_description: String,
+    /// The same, as everywhere in this API.
+    detail: String,
+}
+
+/// No token, or one that is not valid.
+#[derive(IntoResponses)]
+#[response(
+    status = 401,
+    description = "No token was sent, or one that is not valid (any more): log in again.",
+    headers(("WWW-Authenticate" = String, description = "`Bearer`, with an error code where a token was sent (RFC 6750).")),
+    examples(
+        ("no token" = (value = json!({ "detail": "Not authenticated" }))),
+        ("not valid" = (value = json!({ "detail": "Invalid or expired token" }))),
+    )
+)]
+pub struct Unauthenticated(#[to_schema] ErrorBody);
+
+/// Wrong name or password.
+#[derive(IntoResponses)]
+#[response(
+    status = 401,
+    description = "There is no such user, or the password is another.",
+    headers(("WWW-Authenticate" = String, description = "`Bearer`")),
+    example = json!({ "detail": "Invalid username or password" })
+)]
+pub struct InvalidCredentials(#[to_schema] ErrorBody);
+
+/// No such todo.
+#[derive(IntoResponses)]
+#[response(
+    status = 404,
+    description = "The user has no todo with this id; somebody else may.",
+    example = json!({ "detail": "Todo not found" })
+)]
+pub struct TodoNotFound(#[to_schema] ErrorBody);
+
+/// The body can't be read.
+#[derive(IntoResponses)]
+#[response(
+    status = 400,
+    description = "The body is not UTF-8, or broke off.",
+    example = json!({ "detail": "There was an error parsing the body" })
+)]
+pub struct UnreadableBody(#[to_schema] ErrorBody);
+
+/// The body is too large.
+#[derive(IntoResponses)]
+#[response(
+    status = 413,
+    description = "The body is larger than 256 KiB.",
+    example = json!({ "detail": "Request body is larger than 262144 bytes" })
+)]
+pub struct TooLarge(#[to_schema] ErrorBody);
+
+/// The request is not valid.
+#[derive(IntoResponses)]
+#[response(status = 422, description = "Something in the request is not valid; all problems are listed.")]
+pub struct Invalid(#[to_schema] ValidationErrors);
+
+/// Nothing was done; later it may work.
+#[derive(IntoResponses)]
+#[response(
+    status = 503,
+    description = "Too much waits, or the database can't be written. The detail says whether anything was changed.",
+    headers(("Retry-After" = u32, description = "Seconds after which to try again.")),
+    example = json!({ "detail": "Too many requests are waiting; nothing was changed, try again" })
+)]
+pub struct Unavailable(#[to_schema] ErrorBody);
