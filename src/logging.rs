@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn json_lines_have_the_records_fields() {
         let pairs = [("status", log::kv::Value::from(200)), ("ms", 1.5.into()), ("route", "/todos/{id}".into())];
-        let record = Record::builder().args(format_args!("x")).key_values(&pairs[..]).build();
+        let record = Record::builder().args(format_args!("x")).key_values(&pairs).build();
         let value: Value = serde_json::from_str(&line(&record, Timestamp(0), LogFormat::Json)).unwrap();
         assert_eq!(
             (&value["status"], &value["ms"], &value["route"]),

@@ -45,7 +45,10 @@ async fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
     match command {
         Command::Serve => serve(Config::from_env()?).await,
         Command::Healthcheck => Ok(healthcheck::ask(&Config::from_env()?).await?),
-        Command::Openapi => Ok(println!("{}", docs::openapi::json()?)),
+        Command::Openapi => {
+            println!("{}", docs::openapi::json()?);
+            Ok(())
+        }
     }
 }
 
