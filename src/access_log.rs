@@ -7,7 +7,9 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage};
+use actix_web::{Error, HttpMessage, web};
+
+use crate::metrics::Metrics;
 
 /// The header that carries a request's id.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -31,12 +33,15 @@ pub async fn access_log(
     response.headers_mut().insert(X_REQUEST_ID, id);
     // Nothing we send is to be taken for something else than it says (https://mimesniff.spec.whatwg.org/).
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let (request, took) = (response.request(), started.elapsed());
+    if let Some(metrics) = request.app_data::<web::Data<Metrics>>() {
+        metrics.request(request.method().as_str(), request.match_pattern(), response.status().as_u16(), took);
+    }
     if log::log_enabled!(log::Level::Info) {
-        let request = response.request();
         let user = request.extensions().get::<Actor>().map_or("-".into(), |actor| Arc::clone(&actor.0));
         let route = request.match_pattern().unwrap_or_else(|| "-".to_owned());
         let (method, status) = (request.method().as_str(), response.status().as_u16());
-        let ms = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX) as f64 / 1000.0;
+        let ms = (took.as_secs_f64() * 1e6).round() / 1e3;
         log::info!(
             method, route = route.as_str(), status, ms, user = user.as_ref(), request_id = shown.as_str();
             "{method} {route} {status} {ms:.1}ms user={user} request_id={shown}"

@@ -21,12 +21,14 @@ use crate::auth::password::{self, Passwords};
 use crate::auth::token::Keys;
 use crate::config::{Config, CorsOrigins, Database};
 use crate::docs;
+use crate::events::admin;
 use crate::events::dapr::DaprClient;
 use crate::events::relay::Relay;
 use crate::events::sidecar;
 use crate::events::subscription::{self, Subscription};
-use crate::health::{self, Readiness};
+use crate::health::{self, MetricsAccess, Readiness};
 use crate::http::{MAX_BODY, unknown_path};
+use crate::metrics::Metrics;
 use crate::store::{Options, Store};
 use crate::todos;
 
@@ -77,6 +79,7 @@ pub struct App {
     stop: watch::Sender<bool>,
     stopping: Arc<AtomicBool>,
     sidecar: watch::Sender<bool>,
+    metrics: Arc<Metrics>,
 }
 
 /// Stops a running [`App`], as SIGTERM does.
@@ -96,7 +99,8 @@ impl App {
     pub fn build(config: Config, listener: TcpListener) -> Result<Self, StartError> {
         let failed = |problem: &dyn fmt::Display| StartError(problem.to_string());
         let address = listener.local_addr().map_err(|e| failed(&e))?;
-        let store = Arc::new(open_store(&config)?);
+        let metrics = Arc::new(Metrics::new());
+        let store = Arc::new(open_store(&config, &metrics)?);
         let passwords = web::Data::new(Passwords::new().map_err(|e| failed(&e))?);
         let keys = web::Data::new(Keys::new(&config));
         let subscription = web::Data::new(Subscription::new(&config));
@@ -104,6 +108,8 @@ impl App {
         let dapr = DaprClient::new(&config).map_err(|e| failed(&e))?;
         let (sidecar, stopping) = (watch::Sender::new(false), Arc::new(AtomicBool::new(false)));
         let readiness = web::Data::new(Readiness { sidecar: sidecar.subscribe(), stopping: Arc::clone(&stopping) });
+        let counters = web::Data::from(Arc::clone(&metrics));
+        let metrics_access = web::Data::new(MetricsAccess::new(&config));
         let (data, settings) = (web::Data::from(Arc::clone(&store)), config.clone());
         let server = HttpServer::new(move || {
             actix_web::App::new()
@@ -113,6 +119,8 @@ impl App {
                 .app_data(subscription.clone())
                 .app_data(clock.clone())
                 .app_data(readiness.clone())
+                .app_data(counters.clone())
+                .app_data(metrics_access.clone())
                 .app_data(web::PayloadConfig::new(MAX_BODY))
                 .wrap(cors(&settings))
                 .wrap(from_fn(access_log))
@@ -130,7 +138,7 @@ impl App {
         .keep_alive(KEEP_ALIVE)
         .shutdown_timeout(FINISH_REQUESTS)
         .run();
-        Ok(Self { address, server, store, dapr, config, stop: watch::Sender::new(false), stopping, sidecar })
+        Ok(Self { address, server, store, dapr, config, stop: watch::Sender::new(false), stopping, sidecar, metrics })
     }
 
     /// Where it listens.
@@ -150,12 +158,12 @@ impl App {
 
     /// Serves until SIGTERM, SIGINT or [`Stopper::stop`], then finishes what was begun and closes the store.
     pub async fn run(self) -> Result<(), StartError> {
-        let Self { address, server, store, dapr, config, stop, stopping, sidecar } = self;
+        let Self { address, server, store, dapr, config, stop, stopping, sidecar, metrics } = self;
         announce(&config, address, &store);
         let handle = server.handle();
         let mut server = actix_web::rt::spawn(server);
         let background = watch::Sender::new(false);
-        let tasks = background_tasks(&store, &dapr, &config, &background, sidecar);
+        let tasks = background_tasks(&store, &dapr, &config, &background, sidecar, &metrics);
         let mut stopped = stop.subscribe();
         let ended = tokio::select! {
             ended = &mut server => Some(ended),
@@ -188,10 +196,10 @@ impl App {
 
 /// The routes that are served at the root and, the same, under `/v1`.
 fn api(config: &mut web::ServiceConfig) {
-    config.configure(auth::routes::configure).configure(todos::routes::configure);
+    config.configure(auth::routes::configure).configure(todos::routes::configure).configure(admin::configure);
 }
 
-fn open_store(config: &Config) -> Result<Store, StartError> {
+fn open_store(config: &Config, metrics: &Arc<Metrics>) -> Result<Store, StartError> {
     let hash = |password: &str| {
         password::hash(password).unwrap_or_else(|problem| {
             log::error!("a demo user's password can't be hashed: {problem}");
@@ -202,6 +210,8 @@ fn open_store(config: &Config) -> Result<Store, StartError> {
         database: &config.database,
         clock: config.clock.clone(),
         demo_password_hash: config.debug.then_some(&hash),
+        retention: config.retention,
+        metrics: Arc::clone(metrics),
     };
     Store::open(options).map_err(|problem| StartError(problem.to_string()))
 }
@@ -259,27 +269,34 @@ fn background_tasks(
     config: &Config,
     stop: &watch::Sender<bool>,
     ready: watch::Sender<bool>,
+    metrics: &Arc<Metrics>,
 ) -> Vec<JoinHandle<()>> {
     let relay = {
-        let (store, dapr, config, stop, ready) =
-            (Arc::clone(store), dapr.clone(), config.clone(), stop.clone(), ready.clone());
-        move || Relay::new(Arc::clone(&store), dapr.clone(), &config).run(stop.subscribe(), ready.subscribe())
+        let (store, dapr, config, stop, ready, metrics) =
+            (Arc::clone(store), dapr.clone(), config.clone(), stop.clone(), ready.clone(), Arc::clone(metrics));
+        move || {
+            Relay::new(Arc::clone(&store), dapr.clone(), &config, Arc::clone(&metrics))
+                .run(stop.subscribe(), ready.subscribe())
+        }
     };
     let watcher = {
         let (dapr, config, stop) = (dapr.clone(), config.clone(), stop.clone());
         move || sidecar::watch(dapr.clone(), config.clone(), ready.clone(), stop.subscribe())
     };
-    vec![tokio::spawn(supervise("relay", relay)), tokio::spawn(supervise("sidecar watcher", watcher))]
+    let relay = supervise("relay", relay, Arc::clone(metrics));
+    let watcher = supervise("sidecar watcher", watcher, Arc::clone(metrics));
+    vec![tokio::spawn(relay), tokio::spawn(watcher)]
 }
 
 /// Runs a task until it ends by itself; one that panics starts again.
-async fn supervise<F, Fut>(name: &'static str, start: F)
+async fn supervise<F, Fut>(name: &'static str, start: F, metrics: Arc<Metrics>)
 where
     F: Fn() -> Fut + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
     while let Err(problem) = tokio::spawn(start()).await {
         log::error!("the {name} failed and starts again: {problem}");
+        metrics.restarted(name);
         tokio::time::sleep(RESTART).await;
     }
 }

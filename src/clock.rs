@@ -22,6 +22,12 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
+    /// Reads an RFC 3339 time.
+    pub fn parse(text: &str) -> Option<Self> {
+        let time = OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
+        i64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok().map(Self)
+    }
+
     /// The time as calendar fields in UTC; a clock that is out of RFC 3339's range is shown as the nearest end of it.
     pub fn to_utc(self) -> OffsetDateTime {
         let nanoseconds = i128::from(self.0.clamp(0, Self::MAX)) * 1_000_000;
@@ -80,6 +86,8 @@ mod tests {
     fn times_have_milliseconds_and_a_z() {
         assert_eq!(Timestamp(1_736_937_000_123).to_string(), "2025-01-15T10:30:00.123Z");
         assert_eq!(Timestamp(0).to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(Timestamp::parse("2025-01-15T11:30:00.123+01:00"), Some(Timestamp(1_736_937_000_123)));
+        assert_eq!(Timestamp::parse("yesterday"), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 
 use crate::clock::Clock;
+use crate::store::Retention;
 
 /// The seed's published SECRET_KEY: fine for development, refused with DEBUG=False.
 const SEED_SECRET_KEY: &str = "your-super-secret-key-change-this-in-production-environment";
@@ -38,6 +39,9 @@ struct Raw {
     cors_allowed_origins: Option<String>,
     rust_log: Option<String>,
     log_format: Option<String>,
+    metrics_token: Option<String>,
+    history_retention_days: Option<String>,
+    history_max_per_user: Option<String>,
 }
 
 /// The settings of one running service.
@@ -75,6 +79,10 @@ pub struct Config {
     pub log_filter: String,
     /// Lines for people or for machines.
     pub log_format: LogFormat,
+    /// Opens `/metrics` to other machines. Without it and with DEBUG=False, only loopback may read them.
+    pub metrics_token: Option<Secret>,
+    /// How long the log keeps published changes, and how many of one user. Default: 30 days, 10,000.
+    pub retention: Retention,
     /// Not a setting: where the wall clock is read. Tests replace it.
     pub clock: Clock,
 }
@@ -184,6 +192,13 @@ impl Config {
             cors: cors(raw.cors_allowed_origins, debug)?,
             log_filter: log_filter(raw.rust_log)?,
             log_format: log_format(raw.log_format)?,
+            metrics_token: token("METRICS_TOKEN", raw.metrics_token)?,
+            retention: Retention {
+                keep: Duration::from_secs(
+                    86_400 * number("HISTORY_RETENTION_DAYS", raw.history_retention_days, 30, 1, 36_500)?,
+                ),
+                per_owner: number("HISTORY_MAX_PER_USER", raw.history_max_per_user, 10_000, 100, 1_000_000_000)?,
+            },
             clock: Clock::system(),
         };
         if !debug && config.app_api_token.is_none() {
@@ -412,6 +427,9 @@ mod tests {
             ("CORS_ALLOWED_ORIGINS", "a.example", "separated by commas"),
             ("RUST_LOG", "app=loud", "error, warn"),
             ("LOG_FORMAT", "xml", "text and json"),
+            ("METRICS_TOKEN", "a b", "printable ASCII"),
+            ("HISTORY_RETENTION_DAYS", "0", "from 1 to 36500"),
+            ("HISTORY_MAX_PER_USER", "99", "from 100"),
         ] {
             let problem = config(&[(variable, value)]).expect_err(value);
             assert_eq!(problem.variable, variable);

@@ -36,6 +36,12 @@ pub enum ApiError {
     },
     /// 401 to a sidecar without the right token.
     SidecarToken,
+    /// 403: only for admins.
+    Forbidden,
+    /// 404: no such event waits for an operator.
+    EventNotParked,
+    /// 404: no account has this name.
+    UserNotFound,
     /// 404: no such todo of this user.
     TodoNotFound,
     /// 404: no such path.
@@ -98,7 +104,8 @@ impl ResponseError for ApiError {
             Self::NotAuthenticated | Self::InvalidToken | Self::InvalidCredentials | Self::SidecarToken => {
                 StatusCode::UNAUTHORIZED
             }
-            Self::TodoNotFound | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::TodoNotFound | Self::NotFound | Self::EventNotParked | Self::UserNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Busy | Self::NotStored | Self::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -125,6 +132,9 @@ impl ResponseError for ApiError {
                 .insert_header((header::CACHE_CONTROL, "no-store"))
                 .json(json!({ "error": code, "error_description": description, "detail": description })),
             Self::SidecarToken => challenge(&mut response, "Bearer", "Invalid or missing dapr-api-token"),
+            Self::Forbidden => detail(&mut response, "Not enough permissions"),
+            Self::EventNotParked => detail(&mut response, "Event not parked"),
+            Self::UserNotFound => detail(&mut response, "User not found"),
             Self::TodoNotFound => detail(&mut response, "Todo not found"),
             Self::NotFound => detail(&mut response, "Not Found"),
             Self::MethodNotAllowed { allow } => {
@@ -188,6 +198,9 @@ mod tests {
                 Some(("www-authenticate", "Bearer")),
                 json!("Invalid or missing dapr-api-token"),
             ),
+            (ApiError::Forbidden, 403, None, json!("Not enough permissions")),
+            (ApiError::EventNotParked, 404, None, json!("Event not parked")),
+            (ApiError::UserNotFound, 404, None, json!("User not found")),
             (ApiError::TodoNotFound, 404, None, json!("Todo not found")),
             (ApiError::NotFound, 404, None, json!("Not Found")),
             (

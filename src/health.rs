@@ -4,12 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_web::http::StatusCode;
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
+use crate::auth::user::bearer;
+use crate::clock::Clock;
+use crate::config::{Config, Secret};
+use crate::error::ApiError;
 use crate::http::Endpoint;
+use crate::metrics::Metrics;
 use crate::store::Store;
 
 /// The crate's version, which is the API's.
@@ -32,7 +38,8 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(Endpoint::at("/").get(root).done())
         .service(Endpoint::at("/health").get(health).done())
         .service(Endpoint::at("/health/live").get(live).done())
-        .service(Endpoint::at("/health/ready").get(ready).done());
+        .service(Endpoint::at("/health/ready").get(ready).done())
+        .service(Endpoint::at("/metrics").get(metrics).done());
 }
 
 /// That the service runs.
@@ -128,4 +135,50 @@ pub async fn ready(store: web::Data<Store>, readiness: web::Data<Readiness>) -> 
         sidecar: if sidecar { "ready" } else { "away" },
         pending_events: store.outbox().pending(),
     })
+}
+
+/// Who may read the metrics.
+pub struct MetricsAccess {
+    everybody: bool,
+    token: Option<Secret>,
+}
+
+impl MetricsAccess {
+    /// As the settings say: with DEBUG=True everybody; otherwise whoever has the token, and the machine itself.
+    pub fn new(config: &Config) -> Self {
+        Self { everybody: config.debug, token: config.metrics_token.clone() }
+    }
+
+    fn allows(&self, request: &HttpRequest) -> bool {
+        // The connection's own address: headers of proxies can be forged.
+        let local = request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+        let sent = bearer(request).unwrap_or_default().as_bytes();
+        let token = self.token.as_ref().map(|token| token.expose().as_bytes());
+        self.everybody || local || token.is_some_and(|token| sent.ct_eq(token).into())
+    }
+}
+
+/// Metrics for Prometheus.
+async fn metrics(
+    request: HttpRequest,
+    access: web::Data<MetricsAccess>,
+    store: web::Data<Store>,
+    readiness: web::Data<Readiness>,
+    metrics: web::Data<Metrics>,
+    clock: web::Data<Clock>,
+) -> Result<HttpResponse, ApiError> {
+    if !access.allows(&request) {
+        return Err(ApiError::NotAuthenticated);
+    }
+    metrics.samples.sidecar_ready.set(i64::from(*readiness.sidecar.borrow()));
+    let now = clock.now();
+    let sampled = tokio::task::spawn_blocking(move || store.sample(now)).await;
+    if !matches!(sampled, Ok(Ok(()))) {
+        log::warn!("the store can't be sampled for the metrics: {sampled:?}");
+    }
+    let text = metrics.encode().map_err(|problem| {
+        log::error!("the metrics can't be written: {problem}");
+        ApiError::Internal
+    })?;
+    Ok(HttpResponse::Ok().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(text))
 }

@@ -25,6 +25,7 @@ pub mod health;
 pub mod healthcheck;
 pub mod http;
 pub mod logging;
+pub mod metrics;
 pub mod store;
 pub mod todos;
 pub mod trace;

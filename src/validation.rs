@@ -170,6 +170,26 @@ impl Fields {
         }
     }
 
+    /// A whole number of at least `min`, if it was sent.
+    pub fn integer(&mut self, name: &'static str, min: i64) -> Option<i64> {
+        let value = self.map.remove(name)?;
+        let loc = ["body", name];
+        match value.as_i64() {
+            Some(number) if number >= min => return Some(number),
+            Some(_) => self.problems.push(
+                Problem::new(
+                    "greater_than_equal",
+                    &loc,
+                    format!("Input should be greater than or equal to {min}"),
+                    value,
+                )
+                .with(json!({ "ge": min })),
+            ),
+            None => self.problems.push(Problem::new("int_type", &loc, "Input should be a valid integer", value)),
+        }
+        None
+    }
+
     /// Everything that is wrong with the body, or nothing.
     pub fn finish(self) -> Result<(), Vec<Problem>> {
         if self.problems.is_empty() { Ok(()) } else { Err(self.problems) }

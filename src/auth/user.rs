@@ -7,7 +7,7 @@ use actix_web::dev::Payload;
 use actix_web::http::header;
 use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
 
-use super::accounts::User;
+use super::accounts::{Role, User};
 use super::token::Keys;
 use crate::access_log::Actor;
 use crate::clock::Clock;
@@ -30,6 +30,22 @@ impl FromRequest for AuthUser {
     }
 }
 
+/// Who makes the request, and may use the routes under `/admin`.
+pub struct Admin(pub Arc<User>);
+
+impl FromRequest for Admin {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let user = AuthUser::from_request(request, payload).into_inner();
+        ready(user.and_then(|AuthUser(user)| match user.role {
+            Role::Admin => Ok(Self(user)),
+            Role::User => Err(ApiError::Forbidden),
+        }))
+    }
+}
+
 fn authenticate(request: &HttpRequest) -> Result<Arc<User>, ApiError> {
     let token = bearer(request).ok_or(ApiError::NotAuthenticated)?;
     let (Some(keys), Some(store), Some(clock)) = (
@@ -46,7 +62,7 @@ fn authenticate(request: &HttpRequest) -> Result<Arc<User>, ApiError> {
 }
 
 /// The token of `Authorization: Bearer TOKEN`; the scheme's case doesn't matter (RFC 9110, section 11.1).
-fn bearer(request: &HttpRequest) -> Option<&str> {
+pub fn bearer(request: &HttpRequest) -> Option<&str> {
     let mut values = request.headers().get_all(header::AUTHORIZATION);
     let value = values.next()?.to_str().ok()?;
     if values.next().is_some() {

@@ -32,6 +32,7 @@ use crate::health::VERSION;
     tags(
         (name = "auth", description = "Logging in."),
         (name = "todos", description = "The todos of the user who is logged in."),
+        (name = "admin", description = "What operators do; for the role admin."),
         (name = "health", description = "Whether the service works. Only at the root."),
     ),
     paths(
@@ -46,6 +47,10 @@ use crate::health::VERSION;
         crate::todos::routes::read,
         crate::todos::routes::update,
         crate::todos::routes::delete,
+        crate::events::admin::parked,
+        crate::events::admin::retry,
+        crate::events::admin::skip,
+        crate::events::admin::republish,
     ),
     modifiers(&WholeDocument)
 )]

@@ -101,6 +101,33 @@ pub struct InvalidCredentials(#[to_schema] ErrorBody);
 )]
 pub struct TodoNotFound(#[to_schema] ErrorBody);
 
+/// Not an admin.
+#[derive(IntoResponses)]
+#[response(
+    status = 403,
+    description = "Only for the role admin.",
+    example = json!({ "detail": "Not enough permissions" })
+)]
+pub struct Forbidden(#[to_schema] ErrorBody);
+
+/// No such parked event.
+#[derive(IntoResponses)]
+#[response(
+    status = 404,
+    description = "No event with this id is parked.",
+    example = json!({ "detail": "Event not parked" })
+)]
+pub struct EventNotParked(#[to_schema] ErrorBody);
+
+/// No such account.
+#[derive(IntoResponses)]
+#[response(
+    status = 404,
+    description = "No account has this name.",
+    example = json!({ "detail": "User not found" })
+)]
+pub struct UserNotFound(#[to_schema] ErrorBody);
+
 /// The body can't be read.
 #[derive(IntoResponses)]
 #[response(

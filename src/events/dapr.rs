@@ -30,6 +30,18 @@ pub enum Outcome {
     Unknown(String),
 }
 
+impl Outcome {
+    /// For metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Refused(_) => "refused",
+            Self::Unavailable(_) => "unavailable",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+}
+
 /// Talks to the sidecar.
 #[derive(Clone)]
 pub struct DaprClient {

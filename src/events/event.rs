@@ -24,6 +24,11 @@ pub fn id(change: &Change) -> String {
     format!("{}-{}", change.todo.id, change.todo.version)
 }
 
+/// What happened, as the seed names it: `todo_created`.
+pub fn name(change: &Change) -> String {
+    format!("todo_{}", change.kind.name())
+}
+
 #[derive(Serialize)]
 struct CloudEvent<'a> {
     specversion: &'static str,
@@ -86,7 +91,7 @@ fn data(change: &Change) -> Data<'_> {
         completed: todo.completed,
         created_at: todo.created_at,
         created_by: &change.actor,
-        event: format!("todo_{}", change.kind.name()),
+        event: name(change),
         updated_at: todo.updated_at,
         owner: todo.owner,
         actor: &change.actor,

@@ -13,6 +13,7 @@ use super::dapr::{DaprClient, Outcome};
 use super::event;
 use super::lanes::{Lanes, Result as LaneResult};
 use crate::config::Config;
+use crate::metrics::Metrics;
 use crate::store::outbox::{Mark, Pending};
 use crate::store::{Change, Store};
 use crate::todos::model::TodoId;
@@ -33,11 +34,14 @@ pub struct Relay {
     lanes: Lanes,
     started: Instant,
     trouble: Trouble,
+    metrics: Arc<Metrics>,
+    /// An operator changed what is pending: nothing is started until nothing is in flight, then all begins anew.
+    reloading: bool,
 }
 
 impl Relay {
     /// A relay that begins with what the log has as unpublished.
-    pub fn new(store: Arc<Store>, dapr: DaprClient, config: &Config) -> Self {
+    pub fn new(store: Arc<Store>, dapr: DaprClient, config: &Config, metrics: Arc<Metrics>) -> Self {
         Self {
             store,
             dapr,
@@ -45,6 +49,8 @@ impl Relay {
             lanes: Lanes::new(rand::random()),
             started: Instant::now(),
             trouble: Trouble::default(),
+            metrics,
+            reloading: false,
         }
     }
 
@@ -58,19 +64,27 @@ impl Relay {
         let mut flights = FuturesUnordered::new();
         let mut reading: Option<JoinHandle<Option<Pending>>> = None;
         while !*stop.borrow() {
+            self.reloading |= self.store.outbox().take_reload();
+            if self.reloading && reading.is_none() && self.lanes.in_flight() == 0 {
+                self.reloading = false;
+                self.lanes = Lanes::new(rand::random());
+            }
             if reading.is_none() {
                 let (changes, overflowed) = self.store.outbox().take();
                 self.lanes.committed(changes, overflowed);
                 reading = self.start_reading();
             }
             let now = self.now();
-            while let Some(change) = self.lanes.start(now) {
+            while !self.reloading
+                && let Some(change) = self.lanes.start(now)
+            {
                 flights.push(publish(self.dapr.clone(), change));
             }
+            self.metrics.breaker_open.set(i64::from(!self.lanes.healthy()));
             let wake =
                 self.lanes.wake_at().map_or(POLL, |at| Duration::from_millis(at.saturating_sub(self.now())).min(POLL));
             tokio::select! {
-                Some((change, outcome)) = flights.next() => self.finish(&change, outcome),
+                Some((change, outcome, took)) = flights.next() => self.finish(&change, outcome, took),
                 // While the log is read, new changes wait in the outbox.
                 () = self.store.outbox().pushed(), if reading.is_none() => {}
                 pending = finished(&mut reading) => {
@@ -88,8 +102,8 @@ impl Relay {
             }
         }
         let drain = async {
-            while let Some((change, outcome)) = flights.next().await {
-                self.finish(&change, outcome);
+            while let Some((change, outcome, took)) = flights.next().await {
+                self.finish(&change, outcome, took);
             }
         };
         if tokio::time::timeout(STOP, drain).await.is_err() {
@@ -109,7 +123,8 @@ impl Relay {
         }))
     }
 
-    fn finish(&mut self, change: &Change, outcome: Outcome) {
+    fn finish(&mut self, change: &Change, outcome: Outcome, took: Duration) {
+        self.metrics.published(outcome.name(), took);
         let now = self.now();
         let was_healthy = self.lanes.healthy();
         let (result, why) = match outcome {
@@ -144,9 +159,10 @@ impl Relay {
     }
 }
 
-async fn publish(dapr: DaprClient, change: Arc<Change>) -> (Arc<Change>, Outcome) {
+async fn publish(dapr: DaprClient, change: Arc<Change>) -> (Arc<Change>, Outcome, Duration) {
+    let started = Instant::now();
     let outcome = dapr.publish(&change).await;
-    (change, outcome)
+    (change, outcome, started.elapsed())
 }
 
 fn read_log(store: &Store, held: &HashMap<TodoId, crate::store::outbox::Skip>, limit: usize) -> Option<Pending> {

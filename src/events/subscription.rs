@@ -2,6 +2,7 @@
 //! (<https://docs.dapr.io/reference/api/pubsub_api/#provide-routes-for-dapr-to-deliver-topic-events>).
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use parking_lot::Mutex;
@@ -9,9 +10,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 
+use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Secret};
 use crate::error::ApiError;
 use crate::http::{Endpoint, RawBody};
+use crate::metrics::Metrics;
 
 /// Where Dapr delivers.
 pub const ROUTE: &str = "/events/todos";
@@ -70,6 +73,7 @@ struct Delivered {
     #[serde(rename = "type")]
     kind: String,
     subject: Option<String>,
+    time: Option<String>,
     data: Value,
 }
 
@@ -77,6 +81,8 @@ struct Delivered {
 async fn deliver(
     request: HttpRequest,
     subscription: web::Data<Subscription>,
+    metrics: web::Data<Metrics>,
+    clock: web::Data<Clock>,
     body: Result<RawBody, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
     if !authorized(&request, subscription.token.as_ref()) {
@@ -99,6 +105,9 @@ async fn deliver(
     let version = event.data.get("version").and_then(Value::as_i64);
     let new = version.is_none_or(|version| subscription.seen.lock().advance(key, version));
     if new {
+        if let Some(at) = event.time.as_deref().and_then(Timestamp::parse) {
+            metrics.delivered(Duration::from_millis(u64::try_from(clock.now().0 - at.0).unwrap_or_default()));
+        }
         log::info!("Event received from {}: {} {} {}", subscription.topic, event.kind, event.id, event.data);
     } else {
         log::debug!("Event received again from {}: {} {}", subscription.topic, event.kind, event.id);

@@ -2,6 +2,7 @@
 //! same transaction as the todo. Reads come from memory; the relay reads the log through [`Store::pending`].
 
 pub mod change;
+pub mod maintenance;
 pub mod outbox;
 mod sqlite;
 mod writer;
@@ -10,24 +11,26 @@ use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::auth::accounts::{DEMO_USERS, User, Users};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::Database;
+use crate::metrics::Metrics;
 use crate::todos::map::TodoMap;
 use crate::todos::model::{NewTodo, Todo, TodoId, TodoPatch, UserId};
 use crate::trace::TraceParent;
 
 pub use change::{Change, Epoch, Kind};
 use outbox::{Outbox, Pending, Skip};
-use writer::{Job, Writer};
+use writer::{Job, Log, Request, Writer};
 
 /// Operations that may wait for the writer; one more is answered [`Failure::Busy`].
 const QUEUE: usize = 4096;
@@ -54,6 +57,42 @@ pub enum Command {
     Delete(TodoId),
 }
 
+/// What an operator does about events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutboxCommand {
+    /// Publishes a parked change after all.
+    Retry {
+        /// The todo.
+        todo: TodoId,
+        /// Its parked version.
+        version: i64,
+    },
+    /// Gives a parked change up: its event is never published, later ones of the todo are.
+    Skip {
+        /// The todo.
+        todo: TodoId,
+        /// Its parked version.
+        version: i64,
+    },
+    /// Publishes what was published before, again.
+    Republish {
+        /// Whose changes.
+        owner: UserId,
+        /// The first of them.
+        from_revision: i64,
+    },
+}
+
+/// How long the log keeps published changes. What is not published is always kept, and everything after it of the
+/// same owner.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    /// How long, in time that the service runs: a wall clock that jumps prunes nothing.
+    pub keep: Duration,
+    /// How many of one owner at most.
+    pub per_owner: i64,
+}
+
 /// Why commands were not answered with their changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
@@ -65,6 +104,18 @@ pub enum Failure {
     NotApplied,
     /// The disk failed in a way that leaves open whether the change was stored.
     Unknown,
+}
+
+impl Failure {
+    /// For metrics.
+    fn name(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::Busy => "busy",
+            Self::NotApplied => "not_applied",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// Why the store could not be opened: one line that says what to do.
@@ -88,6 +139,10 @@ pub struct Options<'a> {
     /// Development: makes the demo users that are missing with this password hash function. Without it, demo users
     /// that an earlier run in development made are not loaded: they don't exist.
     pub demo_password_hash: Option<&'a dyn Fn(&str) -> String>,
+    /// What the log keeps.
+    pub retention: Retention,
+    /// Where the store counts.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The open store: a cheap handle for readers, the queue of the one writer, and the outbox of the relay.
@@ -109,6 +164,9 @@ struct Shared {
     users: RwLock<Users>,
     outbox: Outbox,
     writable: AtomicBool,
+    /// Jobs that wait for the writer.
+    queued: AtomicUsize,
+    metrics: Arc<Metrics>,
 }
 
 impl Store {
@@ -136,15 +194,18 @@ impl Store {
         }
         let loaded = sqlite::load(&connection, options.demo_password_hash.is_some()).map_err(failed)?;
         let reader = sqlite::open_reader(&path).map_err(failed)?;
+        let loaded_log = Log { heads: loaded.heads, next: loaded.next, uptime: loaded.uptime };
         let shared = Arc::new(Shared {
             epoch: loaded.epoch,
             todos: RwLock::new(loaded.todos),
             users: RwLock::new(loaded.users),
             outbox: Outbox::new(loaded.pending),
             writable: AtomicBool::new(true),
+            queued: AtomicUsize::new(0),
+            metrics: options.metrics,
         });
         let (queue, jobs) = sync_channel(QUEUE);
-        let writer = Writer::new(connection, Arc::clone(&shared), options.clock, loaded.heads, loaded.next);
+        let writer = Writer::new(connection, Arc::clone(&shared), options.clock, options.retention, loaded_log);
         let writer = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run(&jobs))
@@ -163,12 +224,27 @@ impl Store {
     /// Applies `commands` all or none, in one commit, and returns their changes once they are durable.
     pub async fn apply(&self, context: Context, commands: Vec<Command>) -> Result<Vec<Arc<Change>>, Failure> {
         let (reply, answer) = oneshot::channel();
-        match self.queue.try_send(Job::Apply { context, commands, reply }) {
-            Ok(()) => answer.await.unwrap_or(Err(Failure::NotApplied)),
-            Err(TrySendError::Full(_)) => Err(Failure::Busy),
-            // The writer has ended: the service is stopping.
-            Err(TrySendError::Disconnected(_)) => Err(Failure::Busy),
+        let done = self.enqueue(Job::Apply(Request { context, commands, reply }), answer).await;
+        if let Err(failure) = &done {
+            self.shared.metrics.refused(failure.name());
         }
+        done
+    }
+
+    /// Does what an operator asks; returns how many changes it was about.
+    pub async fn operate(&self, command: OutboxCommand) -> Result<usize, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Job::Operate { command, reply }, answer).await
+    }
+
+    async fn enqueue<T>(&self, job: Job, answer: oneshot::Receiver<Result<T, Failure>>) -> Result<T, Failure> {
+        self.shared.queued.fetch_add(1, Ordering::Relaxed);
+        // Full; or the writer has ended, because the service is stopping.
+        if self.queue.try_send(job).is_err() {
+            self.shared.queued.fetch_sub(1, Ordering::Relaxed);
+            return Err(Failure::Busy);
+        }
+        answer.await.unwrap_or(Err(Failure::NotApplied))
     }
 
     /// One todo of `owner`, from memory.
@@ -224,6 +300,30 @@ impl Store {
         sqlite::read_pending(&self.reader.lock(), self.shared.epoch, held, &marked, limit)
     }
 
+    /// Changes that wait for an operator, oldest first. Blocks on the disk.
+    pub fn parked(&self, limit: usize) -> Result<Vec<Change>, rusqlite::Error> {
+        sqlite::read_parked(&self.reader.lock(), self.shared.epoch, limit)
+    }
+
+    /// Looks up what the metrics show of the store. Blocks on the disk.
+    pub fn sample(&self, now: Timestamp) -> Result<(), rusqlite::Error> {
+        let log = sqlite::sample_log(&self.reader.lock())?;
+        let samples = &self.shared.metrics.samples;
+        let size =
+            |path: &Path| std::fs::metadata(path).map_or(0, |file| i64::try_from(file.len()).unwrap_or(i64::MAX));
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        samples.outbox_pending.set(count(self.outbox().pending()));
+        samples.outbox_oldest_seconds.set(log.oldest_pending.map_or(0, |at| (now.0 - at.0).max(0) / 1000));
+        samples.outbox_parked.set(log.parked);
+        samples.log_changes.set(log.changes);
+        samples.queue_depth.set(count(self.shared.queued.load(Ordering::Relaxed)));
+        samples.todos.set(count(self.todo_count()));
+        samples.store_writable.set(i64::from(self.writable()));
+        samples.database_bytes.set(size(&self.path));
+        samples.wal_bytes.set(size(&with_suffix(&self.path, "-wal")));
+        Ok(())
+    }
+
     /// Ends the writer after what is queued and the final marks, and closes the database. Blocks.
     pub fn close(&self) {
         // Fails when the writer has already ended.
@@ -245,9 +345,7 @@ impl Drop for Store {
 /// Takes the lock that keeps a second process away. On a file of its own: a lock on the database file itself would
 /// be lost whenever SQLite closes it (POSIX locks).
 fn lock(path: &Path) -> Result<File, OpenError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let name = PathBuf::from(name);
+    let name = with_suffix(path, ".lock");
     let file = File::options()
         .create(true)
         .truncate(false)
@@ -262,4 +360,10 @@ fn lock(path: &Path) -> Result<File, OpenError> {
         ))),
         Err(TryLockError::Error(e)) => Err(OpenError(format!("cannot lock {}: {e}", name.display()))),
     }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }

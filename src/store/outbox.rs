@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -31,6 +31,7 @@ pub struct Outbox {
     wake: Notify,
     marks: Mutex<BTreeMap<i64, Mark>>,
     pending: AtomicUsize,
+    reload: AtomicBool,
 }
 
 #[derive(Default)]
@@ -68,6 +69,7 @@ impl Outbox {
             wake: Notify::new(),
             marks: Mutex::default(),
             pending: AtomicUsize::new(pending),
+            reload: AtomicBool::new(false),
         }
     }
 
@@ -112,8 +114,19 @@ impl Outbox {
     /// Forgets marks that are committed now.
     pub(super) fn marks_committed(&self, committed: &BTreeMap<i64, Mark>) {
         self.marks.lock().retain(|seq, mark| committed.get(seq) != Some(mark));
-        let published = committed.values().filter(|mark| **mark == Mark::Published).count();
-        self.pending.fetch_sub(published, Ordering::Relaxed);
+        self.pending.fetch_sub(committed.len(), Ordering::Relaxed);
+    }
+
+    /// An operator made `count` changes pending again: the relay is to begin anew with what the log has.
+    pub(super) fn changed_by_operator(&self, count: usize) {
+        self.pending.fetch_add(count, Ordering::Relaxed);
+        self.reload.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// Whether the relay has to begin anew; true once for each time that it has to.
+    pub fn take_reload(&self) -> bool {
+        self.reload.swap(false, Ordering::Relaxed)
     }
 
     /// How many changes are committed and not known as published on disk.

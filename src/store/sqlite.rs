@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, ffi, params};
 
-use super::OpenError;
 use super::change::{Change, Epoch, Kind};
 use super::outbox::{Admission, Mark, Outbox, Pending, Skip};
+use super::{OpenError, OutboxCommand};
 use crate::auth::accounts::{DemoUser, Role, User, Users};
 use crate::clock::Timestamp;
 use crate::todos::map::TodoMap;
@@ -21,7 +21,8 @@ const OLDEST_SQLITE: i32 = 3_051_003;
 /// The schema's versions: `PRAGMA user_version` says how many of these a database has. Append only.
 const MIGRATIONS: [&str; 1] = ["
     CREATE TABLE meta (
-        epoch TEXT NOT NULL            -- 16 hex digits
+        epoch TEXT NOT NULL,           -- 16 hex digits
+        uptime INTEGER NOT NULL        -- seconds that the service has run on this database
     );
     CREATE TABLE users (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -31,7 +32,8 @@ const MIGRATIONS: [&str; 1] = ["
         demo INTEGER NOT NULL,         -- 1: exists only with DEBUG=True
         created_at INTEGER NOT NULL,   -- this and every other time: ms since 1970
         revision INTEGER NOT NULL,     -- of the last change of this owner
-        last_at INTEGER NOT NULL       -- time of that change
+        last_at INTEGER NOT NULL,      -- time of that change
+        floor INTEGER NOT NULL         -- changes up to this revision were pruned
     );
     CREATE TABLE todos (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -59,12 +61,18 @@ const MIGRATIONS: [&str; 1] = ["
         completed INTEGER NOT NULL,
         created_at INTEGER NOT NULL,
         updated_at INTEGER NOT NULL,
-        state INTEGER NOT NULL DEFAULT 0  -- 0 pending, 1 published, 2 parked
+        uptime INTEGER NOT NULL,       -- meta.uptime at that moment: what retention goes by
+        state INTEGER NOT NULL DEFAULT 0  -- 0 pending, 1 published, 2 parked, 3 skipped
     );
     CREATE UNIQUE INDEX changes_by_owner ON changes (owner_id, revision);
     CREATE INDEX changes_pending ON changes (seq, todo_id, version) WHERE state = 0;
     CREATE INDEX changes_parked ON changes (todo_id) WHERE state = 2;
 "];
+
+/// `changes.state`; 0 is pending. Partial indexes and queries name these numbers.
+const PUBLISHED: i64 = 1;
+const PARKED: i64 = 2;
+const SKIPPED: i64 = 3;
 
 /// Opens the connection that writes. `durable`: whether a commit waits for the disk.
 pub fn open_writer(path: &Path, durable: bool) -> rusqlite::Result<Connection> {
@@ -119,7 +127,9 @@ pub fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError
         transaction.execute_batch(migration).map_err(failed)?;
         if done == 0 {
             let epoch = Epoch(rand::random());
-            transaction.execute("INSERT INTO meta (epoch) VALUES (?1)", [epoch.to_string()]).map_err(failed)?;
+            transaction
+                .execute("INSERT INTO meta (epoch, uptime) VALUES (?1, 0)", [epoch.to_string()])
+                .map_err(failed)?;
         }
         transaction.pragma_update(None, "user_version", done + 1).map_err(failed)?;
         transaction.commit().map_err(failed)?;
@@ -142,8 +152,8 @@ pub fn add_demo_users(
             .is_some();
         if !known {
             transaction.execute(
-                "INSERT INTO users (username, password_hash, role, demo, created_at, revision, last_at)
-                 VALUES (?1, ?2, ?3, 1, ?4, 0, 0)",
+                "INSERT INTO users (username, password_hash, role, demo, created_at, revision, last_at, floor)
+                 VALUES (?1, ?2, ?3, 1, ?4, 0, 0, 0)",
                 params![user.username, hash(user.password), user.role.name(), now.0],
             )?;
         }
@@ -158,6 +168,8 @@ pub struct Head {
     pub revision: i64,
     /// Of the last change.
     pub last_at: Timestamp,
+    /// Changes up to this revision were pruned.
+    pub floor: i64,
 }
 
 /// The numbers that the next todo and the next change get.
@@ -177,20 +189,23 @@ pub struct Loaded {
     pub todos: TodoMap,
     pub next: Next,
     pub pending: usize,
+    /// Seconds that the service has run on this database.
+    pub uptime: i64,
 }
 
 /// Reads everything that memory holds.
 pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loaded> {
-    let epoch: String = connection.query_row("SELECT epoch FROM meta", [], |row| row.get(0))?;
+    let (epoch, uptime): (String, i64) =
+        connection.query_row("SELECT epoch, uptime FROM meta", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let epoch = Epoch(u64::from_str_radix(&epoch, 16).map_err(|_| invalid("meta.epoch"))?);
     let mut users = Users::default();
     let mut heads = HashMap::new();
     let mut statement =
-        connection.prepare("SELECT id, username, password_hash, role, demo, revision, last_at FROM users")?;
+        connection.prepare("SELECT id, username, password_hash, role, demo, revision, last_at, floor FROM users")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let id: UserId = row.get(0)?;
-        heads.insert(id, Head { revision: row.get(5)?, last_at: Timestamp(row.get(6)?) });
+        heads.insert(id, Head { revision: row.get(5)?, last_at: Timestamp(row.get(6)?), floor: row.get(7)? });
         if demo_users || !row.get::<_, bool>(4)? {
             let role: String = row.get(3)?;
             users.insert(User {
@@ -215,6 +230,11 @@ pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loade
         todos,
         next: Next { id: next(connection, "todos")?, seq: next(connection, "changes")? },
         pending: connection.query_row("SELECT count(*) FROM changes WHERE state = 0", [], |row| row.get(0))?,
+        // A kill can leave meta behind the last change.
+        uptime: connection
+            .query_row("SELECT uptime FROM changes ORDER BY seq DESC LIMIT 1", [], |row| row.get(0))
+            .optional()?
+            .map_or(uptime, |last: i64| last.max(uptime)),
     })
 }
 
@@ -284,11 +304,12 @@ pub fn commit(
     changes: &[Arc<Change>],
     heads: &HashMap<UserId, Head>,
     marks: &BTreeMap<i64, Mark>,
+    uptime: i64,
 ) -> Result<(), CommitError> {
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(CommitError::before_commit)?;
     // Dropping the transaction rolls it back.
-    write(&transaction, changes, heads, marks).map_err(CommitError::before_commit)?;
+    write(&transaction, changes, heads, marks, uptime).map_err(CommitError::before_commit)?;
     transaction.commit().map_err(CommitError::at_commit)
 }
 
@@ -297,6 +318,7 @@ fn write(
     changes: &[Arc<Change>],
     heads: &HashMap<UserId, Head>,
     marks: &BTreeMap<i64, Mark>,
+    uptime: i64,
 ) -> rusqlite::Result<()> {
     let mut put = transaction.prepare_cached(
         "INSERT INTO todos (id, owner_id, version, title, description, completed, created_at, updated_at)
@@ -307,8 +329,8 @@ fn write(
     let mut delete = transaction.prepare_cached("DELETE FROM todos WHERE id = ?1")?;
     let mut log = transaction.prepare_cached(
         "INSERT INTO changes (seq, owner_id, revision, todo_id, version, kind, at, actor, changed, trace,
-             title, description, completed, created_at, updated_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+             title, description, completed, created_at, updated_at, uptime)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
     )?;
     for change in changes {
         let todo = &change.todo;
@@ -341,7 +363,8 @@ fn write(
             todo.description,
             todo.completed,
             todo.created_at.0,
-            todo.updated_at.0
+            todo.updated_at.0,
+            uptime
         ])?;
     }
     let mut set_head = transaction.prepare_cached("UPDATE users SET revision = ?2, last_at = ?3 WHERE id = ?1")?;
@@ -351,12 +374,115 @@ fn write(
     let mut set_state = transaction.prepare_cached("UPDATE changes SET state = ?2 WHERE seq = ?1 AND state = 0")?;
     for (seq, mark) in marks {
         let state = match mark {
-            Mark::Published => 1,
-            Mark::Parked => 2,
+            Mark::Published => PUBLISHED,
+            Mark::Parked => PARKED,
         };
         set_state.execute(params![seq, state])?;
     }
+    if changes.is_empty() && heads.is_empty() {
+        // Also what makes a commit without marks a write, when the writer tries a disk that failed.
+        transaction.prepare_cached("UPDATE meta SET uptime = ?1")?.execute([uptime])?;
+    }
     Ok(())
+}
+
+/// Removes what retention doesn't keep, for each of `owners`: a prefix of its part of the log, up to the first change
+/// that is not published, at most `limit` changes in all. Returns the owners' new floors.
+pub fn prune(
+    connection: &mut Connection,
+    owners: &[(UserId, Head)],
+    keep_from_uptime: i64,
+    keep_per_owner: i64,
+    limit: usize,
+) -> Result<Vec<(UserId, i64)>, CommitError> {
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(CommitError::before_commit)?;
+    let floors = delete_prefixes(&transaction, owners, keep_from_uptime, keep_per_owner, limit)
+        .map_err(CommitError::before_commit)?;
+    transaction.commit().map_err(CommitError::at_commit)?;
+    Ok(floors)
+}
+
+fn delete_prefixes(
+    transaction: &Transaction<'_>,
+    owners: &[(UserId, Head)],
+    keep_from_uptime: i64,
+    keep_per_owner: i64,
+    limit: usize,
+) -> rusqlite::Result<Vec<(UserId, i64)>> {
+    let mut read = transaction.prepare_cached(
+        "SELECT revision, uptime, state FROM changes WHERE owner_id = ?1 AND revision > ?2 ORDER BY revision",
+    )?;
+    let mut delete = transaction.prepare_cached("DELETE FROM changes WHERE owner_id = ?1 AND revision <= ?2")?;
+    let mut set_floor = transaction.prepare_cached("UPDATE users SET floor = ?2 WHERE id = ?1")?;
+    let (mut floors, mut left) = (Vec::new(), limit);
+    for &(owner, head) in owners {
+        let mut floor = head.floor;
+        let mut rows = read.query([owner, head.floor])?;
+        while let Some(row) = rows.next()? {
+            let (revision, uptime, state): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let too_many = revision <= head.revision - keep_per_owner;
+            if left == 0 || ![PUBLISHED, SKIPPED].contains(&state) || !(too_many || uptime < keep_from_uptime) {
+                break;
+            }
+            floor = revision;
+            left -= 1;
+        }
+        drop(rows);
+        if floor > head.floor {
+            delete.execute([owner, floor])?;
+            set_floor.execute([owner, floor])?;
+            floors.push((owner, floor));
+        }
+    }
+    Ok(floors)
+}
+
+/// What an operator does with events; see [`super::OutboxCommand`]. Returns how many changes are to be published (again).
+pub fn operate(connection: &mut Connection, command: &OutboxCommand) -> Result<usize, CommitError> {
+    let (sql, target): (&str, [i64; 2]) = match *command {
+        OutboxCommand::Retry { todo, version } => {
+            ("UPDATE changes SET state = 0 WHERE todo_id = ?1 AND version = ?2 AND state = 2", [todo, version])
+        }
+        OutboxCommand::Skip { todo, version } => {
+            ("UPDATE changes SET state = 3 WHERE todo_id = ?1 AND version = ?2 AND state = 2", [todo, version])
+        }
+        OutboxCommand::Republish { owner, from_revision } => (
+            "UPDATE changes SET state = 0 WHERE owner_id = ?1 AND revision >= ?2 AND state = 1",
+            [owner, from_revision],
+        ),
+    };
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(CommitError::before_commit)?;
+    let changed = transaction.execute(sql, target).map_err(CommitError::before_commit)?;
+    transaction.commit().map_err(CommitError::at_commit)?;
+    Ok(changed)
+}
+
+/// Changes that wait for an operator, oldest first.
+pub fn read_parked(connection: &Connection, epoch: Epoch, limit: usize) -> rusqlite::Result<Vec<Change>> {
+    let sql = format!("SELECT {CHANGE_COLUMNS} FROM changes WHERE state = 2 ORDER BY seq LIMIT ?1");
+    connection.prepare_cached(&sql)?.query_map([limit], |row| change(row, epoch))?.collect()
+}
+
+/// What the metrics show of the log.
+pub struct LogSamples {
+    /// Time of the oldest pending change.
+    pub oldest_pending: Option<Timestamp>,
+    /// Parked changes.
+    pub parked: i64,
+    /// Changes in the log, without counting them one by one.
+    pub changes: i64,
+}
+
+/// Looks up what the metrics show of the log.
+pub fn sample_log(connection: &Connection) -> rusqlite::Result<LogSamples> {
+    let at = "SELECT at FROM changes WHERE state = 0 ORDER BY seq LIMIT 1";
+    Ok(LogSamples {
+        oldest_pending: connection.prepare_cached(at)?.query_row([], |row| row.get(0)).optional()?.map(Timestamp),
+        parked: connection.query_row("SELECT count(*) FROM changes WHERE state = 2", [], |row| row.get(0))?,
+        changes: connection.query_row("SELECT coalesce(sum(revision - floor), 0) FROM users", [], |row| row.get(0))?,
+    })
 }
 
 /// Whether the log holds this change.
@@ -388,11 +514,7 @@ pub fn read_pending(
     // Answered from the partial index alone; the rows behind it are read only for what is taken.
     let mut index =
         snapshot.prepare_cached("SELECT seq, todo_id, version FROM changes WHERE state = 0 ORDER BY seq")?;
-    let mut body = snapshot.prepare_cached(
-        "SELECT owner_id, todo_id, version, title, description, completed, created_at, updated_at,
-             seq, revision, kind, at, actor, changed, trace
-         FROM changes WHERE seq = ?1",
-    )?;
+    let mut body = snapshot.prepare_cached(&format!("SELECT {CHANGE_COLUMNS} FROM changes WHERE seq = ?1"))?;
     let mut rows = index.query([])?;
     while let Some(row) = rows.next()? {
         let (seq, todo_id, version): (i64, TodoId, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
@@ -417,6 +539,10 @@ pub fn read_pending(
     }
     Ok(pending)
 }
+
+/// What [`change`] reads, in its order.
+const CHANGE_COLUMNS: &str = "owner_id, todo_id, version, title, description, completed, created_at, updated_at, \
+    seq, revision, kind, at, actor, changed, trace";
 
 fn change(row: &Row<'_>, epoch: Epoch) -> rusqlite::Result<Change> {
     let kind: usize = row.get(10)?;

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::change::{Change, Kind};
 use super::outbox::Mark;
 use super::sqlite::{self, CommitError, Head, Next};
-use super::{Command, Context, Failure, Shared};
+use super::{Command, Context, Failure, OutboxCommand, Retention, Shared};
 use crate::clock::Clock;
 use crate::todos::model::{Field, Todo, TodoId, UserId};
 
@@ -26,19 +26,42 @@ const GROUP: usize = 512;
 /// With nothing else to write, marks are committed this often; a failed disk is tried this often.
 const TICK: Duration = Duration::from_secs(1);
 
+/// After a whole round, pruning pauses this long.
+const PRUNE_PAUSE: Duration = Duration::from_secs(60);
+/// Owners whose part of the log is looked at in one step of pruning.
+const PRUNE_OWNERS: usize = 200;
+/// Changes that one step removes at most.
+const PRUNE_CHANGES: usize = 500;
+
 /// Pages in the log that make the writer checkpoint, SQLite's own default.
 const CHECKPOINT_PAGES: i32 = 1000;
 
 /// What the writer is asked to do.
 pub enum Job {
-    /// Apply commands, all or none.
-    Apply { context: Context, commands: Vec<Command>, reply: Reply },
+    /// Apply commands.
+    Apply(Request),
+    /// Do what an operator asks.
+    Operate { command: OutboxCommand, reply: oneshot::Sender<Result<usize, Failure>> },
     /// Commit the final marks and end.
     Close,
 }
 
+/// What the writer knows of the log.
+pub struct Log {
+    pub heads: HashMap<UserId, Head>,
+    pub next: Next,
+    /// Seconds that the service has run on this database, at start.
+    pub uptime: i64,
+}
+
+/// Commands to be applied all or none.
+pub struct Request {
+    pub context: Context,
+    pub commands: Vec<Command>,
+    pub reply: oneshot::Sender<Answer>,
+}
+
 type Answer = Result<Vec<Arc<Change>>, Failure>;
-type Reply = oneshot::Sender<Answer>;
 
 thread_local! {
     /// Pages in the log after the last commit on this thread, as SQLite's hook told.
@@ -49,20 +72,29 @@ pub struct Writer {
     connection: Connection,
     shared: Arc<Shared>,
     clock: Clock,
-    heads: HashMap<UserId, Head>,
-    next: Next,
+    retention: Retention,
+    log: Log,
+    started: Instant,
     marks_due: Instant,
+    prune_due: Instant,
+    /// Owners whose part of the log this round of pruning has still to look at.
+    prune_next: Vec<UserId>,
 }
 
 impl Writer {
-    pub fn new(
-        connection: Connection,
-        shared: Arc<Shared>,
-        clock: Clock,
-        heads: HashMap<UserId, Head>,
-        next: Next,
-    ) -> Self {
-        Self { connection, shared, clock, heads, next, marks_due: Instant::now() + TICK }
+    pub fn new(connection: Connection, shared: Arc<Shared>, clock: Clock, retention: Retention, log: Log) -> Self {
+        let now = Instant::now();
+        Self {
+            connection,
+            shared,
+            clock,
+            retention,
+            log,
+            started: now,
+            marks_due: now + TICK,
+            prune_due: now + TICK,
+            prune_next: Vec::new(),
+        }
     }
 
     /// Works until told to close. A panic here would leave memory and disk apart: it ends the process.
@@ -82,36 +114,45 @@ impl Writer {
         if let Err(problem) = hook {
             log::warn!("the log is only checkpointed at the end: {problem}");
         }
-        let mut open = true;
-        while open {
-            let mut group = Vec::new();
-            match jobs.recv_timeout(self.marks_due.saturating_duration_since(Instant::now())) {
-                Ok(Job::Apply { context, commands, reply }) => {
-                    let mut operations = commands.len();
-                    group.push((context, commands, reply));
+        let mut next = None;
+        loop {
+            let wait = self.marks_due.saturating_duration_since(Instant::now());
+            match next.take().map_or_else(|| jobs.recv_timeout(wait), Ok) {
+                Ok(Job::Apply(request)) => {
+                    let mut operations = request.commands.len();
+                    let mut group = vec![request];
                     while operations < GROUP {
                         match jobs.try_recv() {
-                            Ok(Job::Apply { context, commands, reply }) => {
-                                operations += commands.len();
-                                group.push((context, commands, reply));
+                            Ok(Job::Apply(request)) => {
+                                operations += request.commands.len();
+                                group.push(request);
                             }
-                            Ok(Job::Close) => {
-                                open = false;
+                            other => {
+                                next = other.ok();
                                 break;
                             }
-                            Err(_) => break,
                         }
                     }
+                    self.shared.queued.fetch_sub(group.len(), Ordering::Relaxed);
+                    self.apply(group, operations);
                 }
+                Ok(Job::Operate { command, reply }) => {
+                    self.shared.queued.fetch_sub(1, Ordering::Relaxed);
+                    // A client that went away doesn't take its answer.
+                    let _ = reply.send(self.operate(&command));
+                }
+                Ok(Job::Close) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
-                Ok(Job::Close) | Err(RecvTimeoutError::Disconnected) => open = false,
             }
-            if group.is_empty() {
+            if Instant::now() >= self.marks_due {
                 self.tick();
-            } else {
-                self.apply(group);
+            }
+            if Instant::now() >= self.prune_due {
+                self.prune();
             }
         }
+        // The final marks.
+        self.tick();
         // Jobs that arrived after the last one are answered by dropping them.
         if let Err(problem) = sqlite::checkpoint(&self.connection) {
             log::warn!("the last checkpoint failed, the next start reads the log: {problem}");
@@ -122,22 +163,31 @@ impl Writer {
     fn tick(&mut self) {
         self.marks_due = Instant::now() + TICK;
         if self.shared.outbox.has_marks() || !self.shared.writable.load(Ordering::Relaxed) {
-            self.apply(Vec::new());
+            self.apply(Vec::new(), 0);
         }
     }
 
-    fn apply(&mut self, group: Vec<(Context, Vec<Command>, Reply)>) {
-        let mut overlay = Overlay::new(self.next);
-        let answers: Vec<(Answer, Reply)> = group
+    /// Seconds that the service has run on this database. Never runs faster than the monotonic clock, and not at all
+    /// while the service is down: what retention goes by.
+    fn uptime(&self) -> i64 {
+        self.log.uptime.saturating_add_unsigned(self.started.elapsed().as_secs())
+    }
+
+    fn apply(&mut self, group: Vec<Request>, operations: usize) {
+        let mut overlay = Overlay::new(self.log.next);
+        let answers: Vec<(Answer, oneshot::Sender<Answer>)> = group
             .into_iter()
-            .map(|(context, commands, reply)| (self.decide(&mut overlay, &context, commands), reply))
+            .map(|request| (self.decide(&mut overlay, &request.context, request.commands), request.reply))
             .collect();
         let marks = self.shared.outbox.marks();
         let failing = !self.shared.writable.load(Ordering::Relaxed);
         let outcome = if overlay.changes.is_empty() && marks.is_empty() && !failing {
             Ok(())
         } else {
-            sqlite::commit(&mut self.connection, &overlay.changes, &overlay.heads, &marks)
+            let (started, uptime) = (Instant::now(), self.uptime());
+            let outcome = sqlite::commit(&mut self.connection, &overlay.changes, &overlay.heads, &marks, uptime);
+            self.shared.metrics.committed(operations, started.elapsed());
+            outcome
         };
         let failure = match outcome {
             Ok(()) => {
@@ -165,8 +215,8 @@ impl Writer {
 
     /// A group is on disk: show it to readers, then to the relay. Nothing here can fail.
     fn committed(&mut self, overlay: Overlay, marks: &BTreeMap<i64, Mark>) {
-        self.next = overlay.next;
-        self.heads.extend(overlay.heads);
+        self.log.next = overlay.next;
+        self.log.heads.extend(overlay.heads);
         if !overlay.changes.is_empty() {
             let mut todos = self.shared.todos.write();
             for change in &overlay.changes {
@@ -208,6 +258,63 @@ impl Writer {
         }
     }
 
+    fn operate(&mut self, command: &OutboxCommand) -> Result<usize, Failure> {
+        // Marks that are not committed yet would undo what the command does.
+        self.tick();
+        match sqlite::operate(&mut self.connection, command) {
+            Ok(changed) => {
+                let again = !matches!(command, OutboxCommand::Skip { .. });
+                if changed > 0 {
+                    self.shared.outbox.changed_by_operator(if again { changed } else { 0 });
+                }
+                Ok(changed)
+            }
+            Err(CommitError::NotApplied(problem)) => {
+                self.failed(&problem, "nothing of it was stored");
+                Err(Failure::NotApplied)
+            }
+            Err(CommitError::Unknown(problem)) => {
+                self.failed(&problem, "it may have been stored");
+                Err(Failure::Unknown)
+            }
+            Err(CommitError::Fsync(problem)) => abort_unflushed(&problem),
+        }
+    }
+
+    /// Looks at the next owners' parts of the log and removes what retention doesn't keep: a little at a time, so
+    /// that nobody waits for it.
+    fn prune(&mut self) {
+        if self.prune_next.is_empty() {
+            let grown = self.log.heads.iter().filter(|(_, head)| head.revision > head.floor);
+            self.prune_next = grown.map(|(owner, _)| *owner).collect();
+        }
+        let from = self.prune_next.len().saturating_sub(PRUNE_OWNERS);
+        let owners: Vec<(UserId, Head)> =
+            self.prune_next.drain(from..).filter_map(|owner| Some((owner, *self.log.heads.get(&owner)?))).collect();
+        let keep = i64::try_from(self.retention.keep.as_secs()).unwrap_or(i64::MAX);
+        let keep_from = self.uptime().saturating_sub(keep);
+        let pruned = sqlite::prune(&mut self.connection, &owners, keep_from, self.retention.per_owner, PRUNE_CHANGES);
+        let mut busy = !self.prune_next.is_empty();
+        match pruned {
+            Ok(floors) => {
+                for (owner, floor) in floors {
+                    if let Some(head) = self.log.heads.get_mut(&owner) {
+                        self.shared.metrics.pruned(usize::try_from(floor - head.floor).unwrap_or_default());
+                        head.floor = floor;
+                        busy = true;
+                    }
+                }
+            }
+            Err(CommitError::Fsync(problem)) => abort_unflushed(&problem),
+            // Its outcome doesn't matter: the next round finds out what is there.
+            Err(CommitError::NotApplied(problem) | CommitError::Unknown(problem)) => {
+                log::warn!("pruning the log failed and is tried again later: {problem}");
+            }
+        }
+        self.prune_due = Instant::now() + if busy { TICK } else { PRUNE_PAUSE };
+        self.checkpoint();
+    }
+
     fn checkpoint(&self) {
         if WAL_PAGES.get() < CHECKPOINT_PAGES {
             return;
@@ -239,7 +346,7 @@ impl Writer {
         command: Command,
     ) -> Result<(), Failure> {
         let owner = context.owner;
-        let head = [&scratch.heads, &earlier.heads, &self.heads].into_iter().find_map(|heads| heads.get(&owner));
+        let head = [&scratch.heads, &earlier.heads, &self.log.heads].into_iter().find_map(|heads| heads.get(&owner));
         let head = head.copied().unwrap_or_default();
         let at = self.clock.now().max(head.last_at);
         let current = |id: TodoId| -> Result<Todo, Failure> {
@@ -274,7 +381,7 @@ impl Writer {
         };
         let todo = Arc::new(todo);
         scratch.todos.insert(todo.id, (kind != Kind::Deleted).then(|| Arc::clone(&todo)));
-        scratch.heads.insert(owner, Head { revision: head.revision + 1, last_at: at });
+        scratch.heads.insert(owner, Head { revision: head.revision + 1, last_at: at, ..head });
         scratch.changes.push(Arc::new(Change {
             seq: scratch.next.seq,
             epoch: self.shared.epoch,

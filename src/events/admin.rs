@@ -1,0 +1,210 @@
+//! `/admin/events`: what an operator sees of parked events and does about them. For the role admin.
+
+use std::sync::Arc;
+
+use actix_web::{HttpResponse, web};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::event;
+use crate::auth::user::Admin;
+use crate::clock::Timestamp;
+use crate::docs::responses::{
+    EventNotParked, Forbidden, Invalid, TooLarge, Unauthenticated, Unavailable, UnreadableBody, UserNotFound,
+};
+use crate::error::ApiError;
+use crate::http::{Endpoint, JsonBody};
+use crate::store::{OutboxCommand, Store};
+use crate::todos::model::{TodoId, UserId};
+use crate::validation::{Fields, Problem};
+
+/// Parked events that are listed at once.
+const LISTED: usize = 1000;
+
+/// The routes under `/admin/events`.
+pub fn configure(config: &mut web::ServiceConfig) {
+    config
+        .service(Endpoint::at("/admin/events/parked").get(parked).done())
+        .service(Endpoint::at("/admin/events/republish").post(republish).done())
+        .service(Endpoint::at("/admin/events/{id}/retry").post(retry).done())
+        .service(Endpoint::at("/admin/events/{id}/skip").post(skip).done());
+}
+
+/// An event that was refused again and again.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": "3-2", "event": "todo_updated", "todo_id": 3, "version": 2, "owner": 1, "revision": 7, "actor": "admin",
+    "at": "2025-01-15T10:30:00.000Z",
+}))]
+pub struct ParkedEvent {
+    /// The CloudEvent's id: todo and version.
+    id: String,
+    /// What happened: `todo_created`, `todo_updated` or `todo_deleted`.
+    event: String,
+    /// The todo. Its later events wait behind this one.
+    #[schema(value_type = i64)]
+    todo_id: TodoId,
+    /// The todo's version.
+    version: i64,
+    /// The account whose todo it is.
+    #[schema(value_type = i64)]
+    owner: UserId,
+    /// The owner's revision.
+    revision: i64,
+    /// Who did it.
+    #[schema(value_type = String)]
+    actor: Arc<str>,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+}
+
+/// Which events to publish again.
+// For the document; the handler reads the body itself, to tell every problem.
+#[allow(dead_code)]
+#[derive(ToSchema)]
+#[schema(example = json!({ "username": "admin", "from_revision": 1 }))]
+pub struct Republish {
+    /// Whose changes.
+    username: String,
+    /// The first of them; 1 is everything that the log still has.
+    #[schema(minimum = 1, maximum = 9223372036854775807_i64)]
+    from_revision: i64,
+}
+
+/// How many events will be published.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "events": 1 }))]
+pub struct Affected {
+    /// The number.
+    events: usize,
+}
+
+/// Lists parked events.
+///
+/// Oldest first, at most 1,000. An event is parked after 5 refusals while others were accepted.
+#[utoipa::path(
+    get, path = "/admin/events/parked", tag = "admin", operation_id = "listParkedEvents",
+    security(("bearer" = []), ("password" = [])),
+    responses(
+        (status = 200, description = "The parked events.", body = Vec<ParkedEvent>),
+        Unauthenticated, Forbidden,
+    )
+)]
+pub async fn parked(_: Admin, store: web::Data<Store>) -> Result<HttpResponse, ApiError> {
+    let read = tokio::task::spawn_blocking(move || store.parked(LISTED)).await;
+    let Ok(Ok(changes)) = read else {
+        log::error!("parked events can't be read: {read:?}");
+        return Err(ApiError::Internal);
+    };
+    let events: Vec<ParkedEvent> = changes
+        .iter()
+        .map(|change| ParkedEvent {
+            id: event::id(change),
+            event: event::name(change),
+            todo_id: change.todo.id,
+            version: change.todo.version,
+            owner: change.todo.owner,
+            revision: change.revision,
+            actor: Arc::clone(&change.actor),
+            at: change.at,
+        })
+        .collect();
+    Ok(HttpResponse::Ok().json(events))
+}
+
+/// Publishes a parked event after all.
+///
+/// It is parked again if it is refused again.
+#[utoipa::path(
+    post, path = "/admin/events/{id}/retry", tag = "admin", operation_id = "retryParkedEvent",
+    security(("bearer" = []), ("password" = [])),
+    params(("id" = String, Path, description = "The event's id.", example = "3-2")),
+    responses(
+        (status = 200, description = "It will be published.", body = Affected),
+        Unauthenticated, Forbidden, EventNotParked, Unavailable,
+    )
+)]
+pub async fn retry(
+    Admin(admin): Admin,
+    id: web::Path<String>,
+    store: web::Data<Store>,
+) -> Result<HttpResponse, ApiError> {
+    let (todo, version) = parse_event_id(&id).ok_or(ApiError::EventNotParked)?;
+    operate(&store, OutboxCommand::Retry { todo, version }).await?;
+    log::warn!("Parked event {todo}-{version} is retried by user: {}", admin.username);
+    Ok(HttpResponse::Ok().json(Affected { events: 1 }))
+}
+
+/// Gives a parked event up.
+///
+/// It is never published; later events of the same todo are.
+#[utoipa::path(
+    post, path = "/admin/events/{id}/skip", tag = "admin", operation_id = "skipParkedEvent",
+    security(("bearer" = []), ("password" = [])),
+    params(("id" = String, Path, description = "The event's id.", example = "3-2")),
+    responses(
+        (status = 200, description = "It is given up.", body = Affected),
+        Unauthenticated, Forbidden, EventNotParked, Unavailable,
+    )
+)]
+pub async fn skip(
+    Admin(admin): Admin,
+    id: web::Path<String>,
+    store: web::Data<Store>,
+) -> Result<HttpResponse, ApiError> {
+    let (todo, version) = parse_event_id(&id).ok_or(ApiError::EventNotParked)?;
+    operate(&store, OutboxCommand::Skip { todo, version }).await?;
+    log::warn!("Parked event {todo}-{version} is given up by user: {}", admin.username);
+    Ok(HttpResponse::Ok().json(Affected { events: 1 }))
+}
+
+/// Publishes events again.
+///
+/// All that the log still has of one user's changes from a revision on, for a consumer that lost them. Consumers that
+/// have them already drop them by their versions.
+#[utoipa::path(
+    post, path = "/admin/events/republish", tag = "admin", operation_id = "republishEvents",
+    security(("bearer" = []), ("password" = [])),
+    request_body = Republish,
+    responses(
+        (status = 200, description = "They will be published.", body = Affected),
+        UnreadableBody, Unauthenticated, Forbidden, UserNotFound, TooLarge, Invalid, Unavailable,
+    )
+)]
+pub async fn republish(
+    Admin(admin): Admin,
+    store: web::Data<Store>,
+    JsonBody(body): JsonBody,
+) -> Result<HttpResponse, ApiError> {
+    let (username, from_revision) = parse_republish(body?)?;
+    let owner = store.user_by_name(&username).ok_or(ApiError::UserNotFound)?.id;
+    let events = store.operate(OutboxCommand::Republish { owner, from_revision }).await?;
+    log::warn!(
+        "{events} events of {username} from revision {from_revision} on are published again by user: {}",
+        admin.username
+    );
+    Ok(HttpResponse::Ok().json(Affected { events }))
+}
+
+async fn operate(store: &Store, command: OutboxCommand) -> Result<(), ApiError> {
+    match store.operate(command).await? {
+        0 => Err(ApiError::EventNotParked),
+        _ => Ok(()),
+    }
+}
+
+fn parse_event_id(id: &str) -> Option<(TodoId, i64)> {
+    let (todo, version) = id.split_once('-')?;
+    Some((todo.parse().ok()?, version.parse().ok()?))
+}
+
+fn parse_republish(body: Map<String, Value>) -> Result<(String, i64), Vec<Problem>> {
+    let mut fields = Fields::new(body);
+    fields.require(&["username", "from_revision"]);
+    let username = fields.string("username", 0, usize::MAX);
+    let from_revision = fields.integer("from_revision", 1);
+    fields.finish()?;
+    Ok((username.unwrap_or_default(), from_revision.unwrap_or(1)))
+}

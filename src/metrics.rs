@@ -1,0 +1,203 @@
+//! What the service counts and measures, for Prometheus (OpenMetrics text; names and units as
+//! <https://prometheus.io/docs/practices/naming/> asks). docs/operations.md says what to watch.
+
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// One label.
+type Label = (&'static str, &'static str);
+/// A family of histograms, made as they are needed.
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// Labels of a request: method, route template, status.
+type HttpLabels = [(&'static str, String); 3];
+
+/// 0.1 ms to 26 s.
+fn durations() -> Histogram {
+    Histogram::new(exponential_buckets(0.0001, 4.0, 10))
+}
+
+/// 1 to 512 operations.
+fn sizes() -> Histogram {
+    Histogram::new(exponential_buckets(1.0, 2.0, 10))
+}
+
+/// Every metric of the process. Whoever measures something holds it; `/metrics` shows it.
+pub struct Metrics {
+    registry: Registry,
+    http: Histograms<HttpLabels>,
+    publishes: Family<[Label; 1], Counter>,
+    publish_seconds: Histogram,
+    refusals: Family<[Label; 1], Counter>,
+    restarts: Family<[Label; 1], Counter>,
+    /// Operations in one commit.
+    pub commit_operations: Histogram,
+    commit_seconds: Histogram,
+    delivery_seconds: Histogram,
+    pruned: Counter,
+    /// 1 while publishing waits for the sidecar to recover.
+    pub breaker_open: Gauge,
+    /// Sampled when `/metrics` is read.
+    pub samples: Samples,
+}
+
+/// What is looked up when `/metrics` is read.
+#[derive(Default)]
+pub struct Samples {
+    /// Changes that are not known as published.
+    pub outbox_pending: Gauge,
+    /// Age of the oldest of them, in seconds.
+    pub outbox_oldest_seconds: Gauge,
+    /// Changes that wait for an operator.
+    pub outbox_parked: Gauge,
+    /// Operations that wait for the writer.
+    pub queue_depth: Gauge,
+    /// Live todos.
+    pub todos: Gauge,
+    /// 1 while the database can be written.
+    pub store_writable: Gauge,
+    /// 1 while the sidecar is ready.
+    pub sidecar_ready: Gauge,
+    /// Size of the database file.
+    pub database_bytes: Gauge,
+    /// Size of SQLite's write-ahead log.
+    pub wal_bytes: Gauge,
+    /// Changes in the log.
+    pub log_changes: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("todo_backend"),
+            http: Family::new_with_constructor(durations),
+            publishes: Family::default(),
+            publish_seconds: durations(),
+            refusals: Family::default(),
+            restarts: Family::default(),
+            commit_operations: sizes(),
+            commit_seconds: durations(),
+            delivery_seconds: durations(),
+            pruned: Counter::default(),
+            breaker_open: Gauge::default(),
+            samples: Samples::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let Self { registry, samples, .. } = self;
+        let seconds = || Unit::Seconds;
+        let http = "HTTP requests by method, route and status";
+        registry.register_with_unit("http_request_duration", http, seconds(), self.http.clone());
+        registry.register("publishes", "Attempts to publish an event, by result", self.publishes.clone());
+        registry.register_with_unit("publish_duration", "Time of an attempt", seconds(), self.publish_seconds.clone());
+        registry.register("publish_breaker_open", "1 while publishing waits for recovery", self.breaker_open.clone());
+        registry.register("commands_refused", "Commands that changed nothing, by reason", self.refusals.clone());
+        registry.register("task_restarts", "Background tasks that panicked and started again", self.restarts.clone());
+        registry.register("commit_operations", "Operations in one commit", self.commit_operations.clone());
+        registry.register_with_unit("commit_duration", "Time of one commit", seconds(), self.commit_seconds.clone());
+        let delivery = "Time from a change to its event's return through the subscription";
+        registry.register_with_unit("event_delivery_duration", delivery, seconds(), self.delivery_seconds.clone());
+        registry.register("log_pruned_changes", "Changes removed from the log by retention", self.pruned.clone());
+        let gauge = |registry: &mut Registry, name: &str, help: &str, gauge: &Gauge| {
+            registry.register(name, help, gauge.clone());
+        };
+        gauge(registry, "outbox_pending_events", "Changes not known as published", &samples.outbox_pending);
+        let oldest = &samples.outbox_oldest_seconds;
+        gauge(registry, "outbox_oldest_age_seconds", "Age of the oldest unpublished change", oldest);
+        gauge(registry, "outbox_parked_events", "Changes that wait for an operator", &samples.outbox_parked);
+        gauge(registry, "queue_depth", "Operations that wait for the writer", &samples.queue_depth);
+        gauge(registry, "todos", "Live todos", &samples.todos);
+        gauge(registry, "store_writable", "1 while the database can be written", &samples.store_writable);
+        gauge(registry, "sidecar_ready", "1 while the Dapr sidecar is ready", &samples.sidecar_ready);
+        gauge(registry, "database_bytes", "Size of the database file", &samples.database_bytes);
+        gauge(registry, "wal_bytes", "Size of SQLite's write-ahead log", &samples.wal_bytes);
+        gauge(registry, "log_changes", "Changes in the log", &samples.log_changes);
+    }
+
+    /// Counts a request. `route` is its template, never its path: paths are without number.
+    pub fn request(&self, method: &str, route: Option<String>, status: u16, took: Duration) {
+        let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+        let method = if known.contains(&method) { method } else { "other" };
+        let route = route.unwrap_or_else(|| "none".to_owned());
+        let labels = [("method", method.to_owned()), ("route", route), ("status", status.to_string())];
+        self.http.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// Counts an attempt to publish.
+    pub fn published(&self, result: &'static str, took: Duration) {
+        self.publishes.get_or_create(&[("result", result)]).inc();
+        self.publish_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts a command that changed nothing.
+    pub fn refused(&self, reason: &'static str) {
+        self.refusals.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Counts a background task's panic.
+    pub fn restarted(&self, task: &'static str) {
+        self.restarts.get_or_create(&[("task", task)]).inc();
+    }
+
+    /// Measures a commit.
+    pub fn committed(&self, operations: usize, took: Duration) {
+        self.commit_operations.observe(operations as f64);
+        self.commit_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Measures an event's way from its change to the subscription.
+    pub fn delivered(&self, took: Duration) {
+        self.delivery_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts changes that retention removed.
+    pub fn pruned(&self, changes: usize) {
+        self.pruned.inc_by(changes as u64);
+    }
+
+    /// Everything as OpenMetrics text.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_have_names_units_and_labels() {
+        let metrics = Metrics::new();
+        metrics.request("GET", Some("/todos/{id}".into()), 200, Duration::from_millis(2));
+        metrics.request("BREW", None, 404, Duration::from_millis(2));
+        metrics.published("stored", Duration::from_millis(3));
+        metrics.samples.todos.set(7);
+        let text = metrics.encode().unwrap();
+        for line in [
+            r#"todo_backend_http_request_duration_seconds_count{method="GET",route="/todos/{id}",status="200"} 1"#,
+            r#"todo_backend_http_request_duration_seconds_count{method="other",route="none",status="404"} 1"#,
+            r#"todo_backend_publishes_total{result="stored"} 1"#,
+            "todo_backend_todos 7",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What an operator does with the database file: check it, back it up, put a backup in its place.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, params};
+
+use super::change::Epoch;
+use super::{OpenError, lock, sqlite, with_suffix};
+
+/// What a healthy database's log has none of. Each query gives one row for each violation; its text says what.
+const RULES: [(&str, &str); 5] = [
+    (
+        "revisions of an owner are contiguous up to its head",
+        "SELECT 'owner ' || u.id FROM users u LEFT JOIN
+             (SELECT owner_id, count(*) AS n, min(revision) AS first, max(revision) AS last FROM changes GROUP BY owner_id) c
+             ON c.owner_id = u.id
+         WHERE coalesce(c.n, 0) <> u.revision - u.floor
+             OR (c.n > 0 AND (c.first <> u.floor + 1 OR c.last <> u.revision))",
+    ),
+    (
+        "versions of a todo are contiguous",
+        "SELECT 'todo ' || todo_id FROM changes GROUP BY todo_id HAVING count(*) <> max(version) - min(version) + 1",
+    ),
+    (
+        "a todo is as its last change left it",
+        "SELECT 'todo ' || t.id FROM todos t JOIN
+             (SELECT todo_id, max(version) AS version FROM changes GROUP BY todo_id) l ON l.todo_id = t.id
+             JOIN changes c ON c.todo_id = l.todo_id AND c.version = l.version
+         WHERE c.kind = 2 OR c.version <> t.version OR c.owner_id <> t.owner_id OR c.title <> t.title
+             OR c.description IS NOT t.description OR c.completed <> t.completed OR c.updated_at <> t.updated_at",
+    ),
+    (
+        "a todo whose last change is not a deletion exists",
+        "SELECT 'todo ' || c.todo_id FROM changes c JOIN
+             (SELECT todo_id, max(version) AS version FROM changes GROUP BY todo_id) l
+             ON l.todo_id = c.todo_id AND l.version = c.version
+         WHERE c.kind <> 2 AND NOT EXISTS (SELECT 1 FROM todos t WHERE t.id = c.todo_id)",
+    ),
+    (
+        "no published change of a todo comes after one that waits",
+        "SELECT 'todo ' || todo_id FROM changes GROUP BY todo_id
+         HAVING max(CASE WHEN state <> 0 THEN version END) > min(CASE WHEN state = 0 THEN version END)",
+    ),
+];
+
+/// Violations that are listed of each rule.
+const SHOWN: usize = 10;
+
+/// Checks the file's structure and the log's rules; returns what is wrong. Works while the service runs.
+pub fn check(path: &Path) -> Result<Vec<String>, OpenError> {
+    let connection = existing(path)?;
+    problems(&connection).map_err(|e| failed(path, &e))
+}
+
+fn problems(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let snapshot = connection.unchecked_transaction()?;
+    let mut problems = Vec::new();
+    let mut statement = snapshot.prepare("PRAGMA integrity_check(10)")?;
+    for line in statement.query_map([], |row| row.get::<_, String>(0))? {
+        problems.extend(Some(line?).filter(|line| line != "ok"));
+    }
+    let mut statement = snapshot.prepare("PRAGMA foreign_key_check")?;
+    for table in statement.query_map([], |row| row.get::<_, String>(0))?.take(SHOWN) {
+        problems.push(format!("a row of {} refers to a row that is not there", table?));
+    }
+    for (rule, sql) in RULES {
+        let mut statement = snapshot.prepare(sql)?;
+        for violation in statement.query_map([], |row| row.get::<_, String>(0))?.take(SHOWN) {
+            problems.push(format!("not so: {rule}: {}", violation?));
+        }
+    }
+    Ok(problems)
+}
+
+/// Writes a copy of the database, as it is at one moment, to `target`, which must not exist. Works while the service
+/// runs and writes.
+pub fn backup(path: &Path, target: &Path) -> Result<(), OpenError> {
+    if target.exists() {
+        return Err(OpenError(format!("{} exists already; name another file", target.display())));
+    }
+    let connection = existing(path)?;
+    let partial = with_suffix(target, ".partial");
+    remove_if_there(&partial)?;
+    let name = partial.to_str().ok_or_else(|| OpenError(format!("{} is no UTF-8 name", partial.display())))?;
+    connection.execute("VACUUM INTO ?1", params![name]).map_err(|e| failed(path, &e))?;
+    let copied = problems(&existing(&partial)?).map_err(|e| failed(&partial, &e))?;
+    if let Some(problem) = copied.first() {
+        return Err(OpenError(format!("the copy is not good, so it was left at {}: {problem}", partial.display())));
+    }
+    put_in_place(&partial, target)
+}
+
+/// Puts a copy of `backup` in the place of the database, with a new epoch: consumers and clients see that versions
+/// begin anew. The database that was there is kept beside it; returns its new name. The service must not run.
+pub fn restore(path: &Path, backup: &Path) -> Result<Option<PathBuf>, OpenError> {
+    let _lock = lock(path)?;
+    let found = check(backup)?;
+    if let Some(problem) = found.first() {
+        return Err(OpenError(format!("{} is not good, nothing was changed: {problem}", backup.display())));
+    }
+    let partial = with_suffix(path, ".restoring");
+    remove_if_there(&partial)?;
+    let source = existing(backup)?;
+    let name = partial.to_str().ok_or_else(|| OpenError(format!("{} is no UTF-8 name", partial.display())))?;
+    source.execute("VACUUM INTO ?1", params![name]).map_err(|e| failed(backup, &e))?;
+    renew_epoch(&partial).map_err(|e| failed(&partial, &e))?;
+    let replaced = if path.exists() { Some(set_aside(path)?) } else { None };
+    put_in_place(&partial, path)?;
+    Ok(replaced)
+}
+
+fn renew_epoch(path: &Path) -> rusqlite::Result<()> {
+    let connection = Connection::open(path)?;
+    connection.execute("UPDATE meta SET epoch = ?1", [Epoch(rand::random()).to_string()])?;
+    connection.close().map_err(|(_, problem)| problem)
+}
+
+/// Gives the database a second name, under which it stays when the first one is taken over. Its log is empty then:
+/// everything is in the one file.
+fn set_aside(path: &Path) -> Result<PathBuf, OpenError> {
+    let connection = sqlite::open_writer(path, true).map_err(|e| failed(path, &e))?;
+    let busy: i64 =
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(|e| failed(path, &e))?;
+    if busy != 0 {
+        return Err(OpenError(format!("another process reads {}; stop it first", path.display())));
+    }
+    connection.close().map_err(|(_, e)| failed(path, &e))?;
+    let aside = (1..)
+        .map(|n| with_suffix(path, &format!(".replaced-{n}")))
+        .find(|name| !name.exists())
+        .unwrap_or_else(|| with_suffix(path, ".replaced"));
+    std::fs::hard_link(path, &aside)
+        .map_err(|e| OpenError(format!("cannot keep the present database as {}: {e}", aside.display())))?;
+    for suffix in ["-wal", "-shm"] {
+        remove_if_there(&with_suffix(path, suffix))?;
+    }
+    Ok(aside)
+}
+
+/// Flushes `partial` to the disk and gives it its final name, in one step.
+fn put_in_place(partial: &Path, target: &Path) -> Result<(), OpenError> {
+    let put = || -> std::io::Result<()> {
+        File::open(partial)?.sync_all()?;
+        std::fs::rename(partial, target)?;
+        let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // On Windows a directory can't be opened as a file, and needs no flush.
+        if cfg!(unix) { File::open(parent)?.sync_all() } else { Ok(()) }
+    };
+    put().map_err(|e| OpenError(format!("cannot put {} in place: {e}", target.display())))
+}
+
+fn existing(path: &Path) -> Result<Connection, OpenError> {
+    if !path.is_file() {
+        return Err(OpenError(format!("there is no database at {}", path.display())));
+    }
+    sqlite::open_reader(path).map_err(|e| failed(path, &e))
+}
+
+fn remove_if_there(path: &Path) -> Result<(), OpenError> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(OpenError(format!("cannot remove {}: {e}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn failed(path: &Path, problem: &rusqlite::Error) -> OpenError {
+    OpenError(format!("cannot use the database {}: {problem}", path.display()))
+}
