@@ -28,6 +28,9 @@ use crate::todos;
 
 /// At stop, how long requests may take to end, in seconds.
 const FINISH_REQUESTS: u64 = 10;
+/// A refused request's body is read on for this long, unseen. Closing at once resets the connection: a client that
+/// reads only after it has sent everything would never see why it was refused.
+const READ_REFUSED: Duration = Duration::from_secs(5);
 /// A background task that panicked starts again after this.
 const RESTART: Duration = Duration::from_secs(1);
 
@@ -113,6 +116,7 @@ impl App {
         .map_err(|e| failed(&e))?
         // actix takes SIGINT for "at once"; `run` treats it as SIGTERM.
         .disable_signals()
+        .client_disconnect_timeout(READ_REFUSED)
         .shutdown_timeout(FINISH_REQUESTS)
         .run();
         Ok(Self { address, server, store, dapr, config, stop: watch::Sender::new(false) })
