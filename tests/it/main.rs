@@ -7,6 +7,7 @@
 mod app;
 
 mod auth;
+mod cors;
 mod health;
 mod limits;
 mod paths;
