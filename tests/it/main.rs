@@ -11,4 +11,5 @@ mod cors;
 mod health;
 mod limits;
 mod paths;
+mod subscription;
 mod todos;
