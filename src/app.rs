@@ -37,6 +37,9 @@ const FINISH_REQUESTS: u64 = 10;
 /// How long an idle connection is kept: longer than the 60 s after which proxies and clients commonly stop using
 /// one, so that a request is not sent into a connection that is just being closed.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// A refused request's body is read on for this long, unseen. Closing at once resets the connection: a client that
+/// reads only after it has sent everything would never see why it was refused.
+const READ_REFUSED: Duration = Duration::from_secs(5);
 /// A background task that panicked starts again after this.
 const RESTART: Duration = Duration::from_secs(1);
 
@@ -136,6 +139,7 @@ impl App {
         // actix takes SIGINT for "at once"; `run` treats it as SIGTERM.
         .disable_signals()
         .keep_alive(KEEP_ALIVE)
+        .client_disconnect_timeout(READ_REFUSED)
         .shutdown_timeout(FINISH_REQUESTS)
         .run();
         Ok(Self { address, server, store, dapr, config, stop: watch::Sender::new(false), stopping, sidecar, metrics })

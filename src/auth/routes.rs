@@ -143,9 +143,11 @@ pub async fn token(
         return Err(refused("invalid_request", "The body must be application/x-www-form-urlencoded"));
     }
     let mut form = parse_form(&body).ok_or(refused("invalid_request", "A parameter is sent twice or not readable"))?;
+    // A parameter without a value counts as not sent (RFC 6749, section 3.2).
+    form.retain(|_, value| !value.is_empty());
     match form.get("grant_type").map(String::as_str) {
         Some("password") => {}
-        None | Some("") => return Err(refused("invalid_request", "grant_type is missing")),
+        None => return Err(refused("invalid_request", "grant_type is missing")),
         Some(_) => return Err(refused("unsupported_grant_type", "grant_type must be password")),
     }
     let (Some(username), Some(password)) = (form.remove("username"), form.remove("password")) else {

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use rusqlite::Connection;
+use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use crate::auth::accounts::{DEMO_USERS, User, Users};
@@ -152,9 +153,8 @@ pub struct Store {
     writer: Mutex<Option<JoinHandle<()>>>,
     reader: Mutex<Connection>,
     path: PathBuf,
-    // Held until the end: the lock on the database, and a temporary database's directory.
-    _lock: File,
-    _directory: Option<tempfile::TempDir>,
+    /// Held until it is closed: the lock on the database, and a temporary database's directory.
+    held: Mutex<Option<(File, Option<TempDir>)>>,
 }
 
 /// What the writer shares with everybody else.
@@ -216,8 +216,7 @@ impl Store {
             writer: Mutex::new(Some(writer)),
             reader: Mutex::new(reader),
             path,
-            _lock: lock,
-            _directory: directory,
+            held: Mutex::new(Some((lock, directory))),
         })
     }
 
@@ -324,7 +323,8 @@ impl Store {
         Ok(())
     }
 
-    /// Ends the writer after what is queued and the final marks, and closes the database. Blocks.
+    /// Ends the writer after what is queued and the final marks, and closes the database: another store can open it
+    /// now, also while somebody still reads this one's memory. Blocks.
     pub fn close(&self) {
         // Fails when the writer has already ended.
         if self.queue.send(Job::Close).is_ok()
@@ -333,6 +333,7 @@ impl Store {
         {
             log::error!("the writer thread panicked while closing");
         }
+        drop(self.held.lock().take());
     }
 }
 

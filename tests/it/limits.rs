@@ -1,0 +1,147 @@
+//! Bodies at and over the limit. A client must get the 413, also one that reads only after it has sent everything.
+
+use std::io::Write;
+use std::net::{Shutdown, TcpStream};
+use std::thread::sleep;
+use std::time::Duration;
+
+use futures_util::future::join;
+use serde_json::json;
+
+use crate::app::{Answer, PREFIXES, Send, TestApp};
+
+const LIMIT: usize = 256 << 10;
+const TOO_LARGE: &str = "Request body is larger than 262144 bytes";
+
+/// A todo in `size` bytes.
+fn todo(size: usize) -> String {
+    let mut body = r#"{"title":"x"}"#.to_owned();
+    body.push_str(&" ".repeat(size - body.len()));
+    body
+}
+
+fn head(start: &str, token: &str, length: &str) -> String {
+    format!(
+        "{start} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\nConnection: close\r\n{length}\r\n\r\n"
+    )
+}
+
+fn chunk(body: &str) -> String {
+    format!("{:x}\r\n{body}\r\n", body.len())
+}
+
+/// Sends `head`, then `pieces` with a pause after each, and only then reads.
+async fn send_slowly(app: &TestApp, head: String, pieces: Vec<String>, pause: Duration) -> Answer {
+    let send = move |stream: &mut TcpStream| {
+        stream.write_all(head.as_bytes()).unwrap();
+        for piece in pieces {
+            stream.write_all(piece.as_bytes()).expect("the server takes what the client sends");
+            sleep(pause);
+        }
+    };
+    app.converse(send).await
+}
+
+/// A body in `count` pieces.
+fn split(body: &str, count: usize) -> Vec<String> {
+    let pieces = body.as_bytes().chunks(body.len().div_ceil(count));
+    pieces.map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect()
+}
+
+#[actix_web::test]
+async fn a_body_of_exactly_the_limit_is_read() {
+    let app = TestApp::start();
+    let token = app.token("demo");
+    for prefix in PREFIXES {
+        let path = format!("{prefix}/todos");
+        assert_eq!(app.post(&path).bearer_auth(&token).json_bytes(todo(LIMIT)).answer().await.status, 201);
+        let chunked = head(&format!("POST {path}"), &token, "Transfer-Encoding: chunked");
+        let body = todo(LIMIT);
+        let (first, second) = body.split_at(1000);
+        let answer = app.raw(format!("{chunked}{}{}0\r\n\r\n", chunk(first), chunk(second))).await;
+        assert_eq!(answer.status, 201);
+    }
+    app.stop().await;
+}
+
+#[actix_web::test]
+async fn one_byte_more_is_413_on_every_route_with_a_body() {
+    let app = TestApp::start();
+    let token = app.token("demo");
+    app.create(&token, json!({"title": "stays"})).await;
+    for prefix in PREFIXES {
+        for (method, path) in [
+            ("POST", "/todos"),
+            ("PUT", "/todos/1"),
+            ("PUT", "/todos/x"),
+            ("POST", "/auth/login"),
+            ("POST", "/auth/token"),
+        ] {
+            let path = format!("{prefix}{path}");
+            let body = todo(LIMIT + 1);
+            let answer = app.request(method, &path).bearer_auth(&token).json_bytes(body.clone()).answer().await;
+            answer.assert_refused(413, TOO_LARGE);
+            let chunked = head(&format!("{method} {path}"), &token, "Transfer-Encoding: chunked");
+            app.raw(format!("{chunked}{}0\r\n\r\n", chunk(&body))).await.assert_refused(413, TOO_LARGE);
+        }
+    }
+    assert_eq!((app.store().todo_count(), app.log().len()), (1, 1));
+    app.stop().await;
+}
+
+#[actix_web::test]
+async fn a_claimed_length_over_the_limit_is_refused_before_the_body_comes() {
+    let app = TestApp::start();
+    let token = app.token("demo");
+    for length in ["262145", "1000000000000"] {
+        let answer = app.raw(head("POST /todos", &token, &format!("Content-Length: {length}"))).await;
+        answer.assert_refused(413, TOO_LARGE);
+    }
+    app.stop().await;
+}
+
+#[actix_web::test]
+async fn a_client_that_sends_slowly_still_gets_its_413() {
+    let app = TestApp::start();
+    let token = app.token("demo");
+    let body = todo(LIMIT + LIMIT / 2);
+    let pieces = split(&body, 15);
+    let pause = Duration::from_millis(150);
+    let length = head("POST /todos", &token, &format!("Content-Length: {}", body.len()));
+    let chunked = head("POST /todos", &token, "Transfer-Encoding: chunked");
+    let chunks = pieces.iter().map(|piece| chunk(piece)).chain(["0\r\n\r\n".to_owned()]).collect();
+    let answers = join(send_slowly(&app, length, pieces, pause), send_slowly(&app, chunked, chunks, pause)).await;
+    answers.0.assert_refused(413, TOO_LARGE);
+    answers.1.assert_refused(413, TOO_LARGE);
+    app.stop().await;
+}
+
+#[actix_web::test]
+async fn a_client_that_sends_slowly_gets_other_errors_too() {
+    let app = TestApp::start();
+    let body = todo(LIMIT);
+    let length = format!("Content-Length: {}", body.len());
+    for (start, status, detail) in [
+        ("POST /todos", 401, "Invalid or expired token"),
+        ("POST /nope", 404, "Not Found"),
+        ("PATCH /todos", 405, "Method Not Allowed"),
+    ] {
+        let answer = send_slowly(&app, head(start, "bad", &length), split(&body, 4), Duration::from_millis(5)).await;
+        answer.assert_refused(status, detail);
+    }
+    app.stop().await;
+}
+
+#[actix_web::test]
+async fn a_body_that_breaks_off_changes_nothing() {
+    let app = TestApp::start();
+    let token = app.token("demo");
+    let head = head("POST /todos", &token, "Content-Length: 100");
+    let send = move |stream: &mut TcpStream| {
+        stream.write_all(format!("{head}{{\"title\":\"x\"}}").as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+    };
+    app.converse(send).await.assert_refused(400, "There was an error parsing the body");
+    assert!(app.log().is_empty());
+    app.stop().await;
+}

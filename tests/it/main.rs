@@ -1,0 +1,16 @@
+//! The service in process: every test starts its own, on a free port, and talks to it over HTTP.
+//! The modules mirror the URLs.
+
+// clippy.toml allows these in test functions; here, the functions they call are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod app;
+
+mod auth;
+mod config_start;
+mod cors;
+mod health;
+mod limits;
+mod paths;
+mod subscription;
+mod todos;
