@@ -6,5 +6,6 @@ mod events;
 mod faults;
 mod order;
 mod process;
+mod proof;
 mod seed;
 mod stack;

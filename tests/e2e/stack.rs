@@ -1,6 +1,7 @@
 //! Kafka, daprd and the service as processes on free ports: what a test starts, freezes, kills and starts again.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -130,16 +131,19 @@ impl Stack {
         self.service_port = port;
     }
 
-    pub fn start_kafka(&mut self) {
+    fn kafka_command(&self) -> Command {
         let mut command = Command::new("bash");
         command.arg(script()).arg("kafka").arg(self.directory.path().join("kafka")).arg(self.kafka_port.to_string());
-        let mut kafka = Process::start("kafka", &mut command);
+        command
+    }
+
+    pub fn start_kafka(&mut self) {
+        let mut kafka = Process::start("kafka", &mut self.kafka_command());
         wait_until_listening(&mut kafka, self.kafka_port, "Kafka");
         self.kafka = Some(kafka);
     }
 
-    /// Starts daprd; it exits at once when Kafka refuses connections.
-    pub fn start_sidecar(&mut self) {
+    fn sidecar_command(&self) -> Command {
         let mut command = Command::new(tool("DAPRD"));
         command
             .args(["--app-id", "todo-backend", "--dapr-listen-addresses", "127.0.0.1", "--enable-metrics=false"])
@@ -150,7 +154,12 @@ impl Stack {
             .arg("--resources-path")
             .arg(self.components())
             .envs(self.sidecar_env.iter().map(|(name, value)| (name, value)));
-        let mut sidecar = Process::start("daprd", &mut command);
+        command
+    }
+
+    /// Starts daprd; it exits at once when Kafka refuses connections.
+    pub fn start_sidecar(&mut self) {
+        let mut sidecar = Process::start("daprd", &mut self.sidecar_command());
         wait_until_listening(&mut sidecar, self.sidecar_port, "daprd");
         self.sidecar = Some(sidecar);
     }
@@ -170,11 +179,69 @@ impl Stack {
     pub fn start_service(&mut self) {
         let mut service = Process::start("todo-backend", &mut self.service_command());
         wait_until_listening(&mut service, self.service_port, "the service");
+        // It listens before it has read its database: it is there when it answers.
+        let mut connection = std::net::TcpStream::connect(("127.0.0.1", self.service_port)).unwrap();
+        connection.set_read_timeout(Some(PATIENCE)).unwrap();
+        connection.write_all(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        let answered = connection.read_to_string(&mut answer);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answered:?} {answer}\n  {}", service.lines().join("\n  "));
         self.service = Some(service);
     }
 
     pub fn service(&mut self) -> &mut Process {
         self.service.as_mut().unwrap()
+    }
+
+    pub fn kafka(&mut self) -> &mut Process {
+        self.kafka.as_mut().unwrap()
+    }
+
+    /// Starts daprd without blocking the test's own clients.
+    pub async fn start_sidecar_meanwhile(&mut self) {
+        let mut sidecar = Process::start("daprd", &mut self.sidecar_command());
+        while !listening(self.sidecar_port) {
+            assert!(sidecar.running(), "daprd ended; it wrote:\n  {}", sidecar.lines().join("\n  "));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.sidecar = Some(sidecar);
+    }
+
+    /// Starts Kafka without blocking the test's own clients.
+    pub async fn start_kafka_meanwhile(&mut self) {
+        let mut kafka = Process::start("kafka", &mut self.kafka_command());
+        while !listening(self.kafka_port) {
+            assert!(kafka.running(), "Kafka ended; it wrote:\n  {}", kafka.lines().join("\n  "));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.kafka = Some(kafka);
+    }
+
+    /// Runs one of the binary's subcommands to its end, with the service's settings; returns what it wrote.
+    pub fn run_service(&self, arguments: &[&str]) -> String {
+        let output = self.service_command().args(arguments).output().unwrap();
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    }
+
+    /// Waits until the service has no event left to publish.
+    pub async fn wait_until_published(&self) {
+        let url = format!("http://127.0.0.1:{}/health/ready", self.service_port);
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        // A backlog after a long torture takes its time; getting nowhere does not.
+        let (mut left, mut since) = (u64::MAX, Instant::now());
+        loop {
+            let body = http.get(&url).send().await.unwrap().bytes().await.unwrap();
+            let ready: Value = serde_json::from_slice(&body).unwrap();
+            let pending = ready["pending_events"].as_u64().unwrap();
+            if pending == 0 {
+                return;
+            }
+            if pending < left {
+                (left, since) = (pending, Instant::now());
+            }
+            assert!(since.elapsed() < PATIENCE, "{pending} events are not published, and it gets no better");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     pub fn sidecar(&mut self) -> &mut Process {
