@@ -462,6 +462,41 @@ mod tests {
         }
     }
 
+    /// The README's settings table, as (variable, default).
+    fn documented() -> Vec<(String, String)> {
+        let readme = include_str!("../README.md");
+        let table = readme.split("## Settings").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+        let rows = table.lines().filter(|line| line.starts_with("| `"));
+        let cell = |row: &str, n: usize| row.split('|').nth(n).unwrap().trim().trim_matches('`').to_owned();
+        rows.map(|row| (cell(row, 1), cell(row, 2))).collect()
+    }
+
+    /// The variables that are read: envy asks for every field of `Raw`.
+    fn read() -> Vec<String> {
+        let source = include_str!("config.rs");
+        let fields = source.split("struct Raw {").nth(1).and_then(|rest| rest.split('}').next()).unwrap();
+        let names = fields.lines().filter_map(|line| line.trim().strip_suffix(": Option<String>,"));
+        names.map(str::to_ascii_uppercase).collect()
+    }
+
+    #[test]
+    fn the_readme_documents_every_setting_with_its_default() {
+        let (mut documented_names, mut read) = (documented().into_iter().map(|row| row.0).collect::<Vec<_>>(), read());
+        documented_names.sort();
+        read.sort();
+        assert_eq!(documented_names, read);
+        // A documented default is what happens without the variable: setting it changes nothing.
+        let nothing_set = format!("{:?}", config(&[]).unwrap());
+        for (variable, default) in documented() {
+            if default.is_empty() || variable == "SECRET_KEY" || variable == "RUST_LOG" {
+                continue;
+            }
+            let set = format!("{:?}", config(&[(&variable, &default)]).unwrap());
+            let clock = |text: &str| text.split("clock: ").next().unwrap().to_owned();
+            assert_eq!(clock(&set), clock(&nothing_set), "{variable}={default}");
+        }
+    }
+
     #[test]
     fn listed_origins_are_kept_as_browsers_send_them() {
         let config = production_with("CORS_ALLOWED_ORIGINS", "https://a.example, http://b.example:8080").unwrap();

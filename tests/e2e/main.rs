@@ -7,5 +7,6 @@ mod faults;
 mod order;
 mod process;
 mod proof;
+mod readme;
 mod seed;
 mod stack;

@@ -80,6 +80,12 @@ impl Process {
         assert!(sent.success(), "{} can't be sent SIG{signal}", self.name);
     }
 
+    /// Sends a signal to the process's whole group, as a terminal does.
+    pub fn signal_group(&self, signal: &str) {
+        let sent = Command::new("kill").args([&format!("-{signal}"), "--", &format!("-{}", self.child.id())]).status();
+        assert!(sent.unwrap().success(), "{}'s group can't be sent SIG{signal}", self.name);
+    }
+
     /// SIGKILL, and waits until it is gone.
     pub fn kill(&mut self) {
         // Both fail only when it is gone already.

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::stack::{Stack, project, tool};
+use crate::stack::{PORT_8000, Stack, project, tool};
 
 /// The code blocks of `language` after `heading`, up to the next heading of the same level.
 fn snippets(heading: &str, language: &str) -> Vec<String> {
@@ -31,8 +31,11 @@ fn bash(script: &str) -> String {
 }
 
 // One test: both need port 8000.
+// The lock is held across awaits, and meant to be: this test's runtime runs nothing else.
+#[allow(clippy::await_holding_lock)]
 #[actix_web::test]
 async fn the_curl_and_python_snippets_run_unchanged() {
+    let _port = PORT_8000.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let _stack = seed_like();
     let curl = snippets("### Using cURL", "bash");
     let [login, create, list, update, delete] = &curl[..] else { panic!("the seed has 5 curl snippets: {curl:?}") };

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rskafka::client::ClientBuilder;
@@ -16,6 +16,9 @@ use crate::process::Process;
 
 /// How long anything of the stack may take to start, or an event to arrive, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Held by tests that use the ports which examples name.
+pub static PORT_8000: Mutex<()> = Mutex::new(());
 
 /// Partitions that the stack's Kafka gives a new topic.
 const PARTITIONS: i32 = 4;
@@ -123,6 +126,12 @@ impl Stack {
 
     pub fn service_port(&self) -> u16 {
         self.service_port
+    }
+
+    /// Lets Kafka listen on a port of the test's choice.
+    pub fn use_kafka_port(&mut self, port: u16) {
+        assert!(!listening(port), "port {port} is in use: stop what listens there, this test needs it");
+        self.kafka_port = port;
     }
 
     /// Lets the service listen on a port of the test's choice.

@@ -1,0 +1,117 @@
+//! The README's commands, run as they are written, in a copy of the project. They use the ports that they name: 8000,
+//! 3500 and 9092.
+
+use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::process::Process;
+use crate::stack::{PATIENCE, PORT_8000, Stack, project, tool};
+
+/// The `bash` blocks of the README.
+fn blocks() -> Vec<String> {
+    let readme = std::fs::read_to_string(project().join("README.md")).unwrap();
+    readme.split("```bash\n").skip(1).map(|rest| rest.split("\n```").next().unwrap().to_owned()).collect()
+}
+
+/// What a newcomer has after `git clone`, changes that are not committed yet included.
+fn copy_of_the_project(target: &Path) -> PathBuf {
+    let copy = target.join("todo-backend");
+    std::fs::create_dir(&copy).unwrap();
+    let script = "git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t \"$0\"";
+    let copied = Command::new("bash").args(["-c", script]).arg(&copy).current_dir(project()).status().unwrap();
+    assert!(copied.success());
+    // The crates are built already.
+    let target = Path::new(env!("CARGO_BIN_EXE_todo-backend")).ancestors().nth(2).unwrap();
+    std::os::unix::fs::symlink(target, copy.join("target")).unwrap();
+    copy
+}
+
+/// Starts a command line in a process group of its own, as a terminal does; ctrl-c reaches all of it.
+fn start(name: &'static str, line: &str, directory: &Path) -> Process {
+    let home = std::env::var("HOME").unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let dapr = Path::new(tool("DAPR")).parent().unwrap();
+    let or = |variable: &str, default: &str| std::env::var(variable).unwrap_or(format!("{home}/{default}"));
+    let mut command = Command::new("bash");
+    command
+        .args(["-c", line])
+        .current_dir(directory)
+        .env_remove("CARGO_TARGET_DIR")
+        // As if Dapr were installed: its CLI in the PATH, its runtime in the home directory.
+        .env("PATH", format!("{}:{path}", dapr.display()))
+        .env("XDG_CACHE_HOME", or("XDG_CACHE_HOME", ".cache"))
+        .env("CARGO_HOME", or("CARGO_HOME", ".cargo"))
+        .env("RUSTUP_HOME", or("RUSTUP_HOME", ".rustup"))
+        .env("HOME", tool("DAPR_RUNTIME_PATH"))
+        .process_group(0);
+    Process::start(name, &mut command)
+}
+
+/// Runs the walk-through and looks at every answer.
+fn walk(script: &str) {
+    let output = Command::new("bash").args(["-ec", &script.replace("curl -s", "curl -sS -w '\\n'")]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let answers: Vec<&str> = text.lines().collect();
+    let expected = [r#"{"id":1,"title":"Learn Dapr""#, r#"[{"id":1,"#, r#"{"id":1,"#, r#""completed":true"#];
+    for (answer, expected) in answers.iter().zip(expected) {
+        assert!(answer.contains(expected), "{expected} is not in:\n{text}");
+    }
+    assert_eq!((answers.len(), answers[4]), (5, ""), "{text}");
+}
+
+fn ctrl_c(mut process: Process) {
+    process.signal_group("INT");
+    process.wait(PATIENCE);
+    // make and cargo end at once, the service when it has finished.
+    let deadline = Instant::now() + PATIENCE;
+    while let Some(port) = [8000, 3500].into_iter().find(|port| TcpStream::connect(("127.0.0.1", *port)).is_ok()) {
+        assert!(Instant::now() < deadline, "something still listens on {port}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn the_commands_work_as_written() {
+    let _port = PORT_8000.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let blocks = blocks();
+    let [make, cargo, dapr, walkthrough] = &blocks[..] else { panic!("the README has other commands now: {blocks:?}") };
+    let build = Duration::from_secs(600);
+    let directory = tempfile::tempdir().unwrap();
+    let copy = copy_of_the_project(directory.path());
+    let ctrl_c = |process| {
+        ctrl_c(process);
+        // The next command is the first one, too.
+        std::fs::remove_dir_all(copy.join("data")).unwrap();
+    };
+
+    // `make run`, then `cargo run`: the service alone.
+    let run = make.lines().find(|line| line.starts_with("make run")).unwrap();
+    for line in [run, cargo] {
+        let service = start("the service", line, &copy);
+        service.wait_for("the API is at http://127.0.0.1:8000", build);
+        service.wait_for("no Dapr sidecar at http://localhost:3500", PATIENCE);
+        walk(walkthrough);
+        ctrl_c(service);
+    }
+
+    // `make dapr`: everything.
+    let everything = start("make dapr", "make dapr", &copy);
+    everything.wait_for("You're up and running", build);
+    walk(walkthrough);
+    everything.wait_for("Event received from todos: todo.deleted 1-3", PATIENCE);
+    ctrl_c(everything);
+
+    // Plain Dapr, with a Kafka on localhost:9092.
+    let mut stack = Stack::new();
+    stack.use_kafka_port(9092);
+    stack.start_kafka();
+    let plain = start("dapr run", dapr, &copy);
+    plain.wait_for("You're up and running", build);
+    walk(walkthrough);
+    plain.wait_for("Event received from todos: todo.deleted 1-3", PATIENCE);
+    ctrl_c(plain);
+}
