@@ -99,6 +99,9 @@ pub struct Lanes {
     /// The log has unpublished changes of todos without a lane.
     behind: bool,
     reading: bool,
+    /// The last `seq` that the last reading saw. Whatever is told of the log up to there is told late: it is in a lane,
+    /// or the reading left it in the log, or it is published already.
+    read_through: i64,
     breaker: Breaker,
     random: SmallRng,
 }
@@ -123,6 +126,7 @@ impl Lanes {
             starved: 0,
             behind: true,
             reading: false,
+            read_through: 0,
             breaker: Breaker::Closed,
             random: SmallRng::seed_from_u64(seed),
         }
@@ -153,6 +157,9 @@ impl Lanes {
     pub fn committed(&mut self, changes: Vec<Arc<Change>>, overflowed: bool) {
         debug_assert!(!self.reading);
         for change in changes {
+            if change.seq <= self.read_through {
+                continue;
+            }
             self.offer(change, false);
         }
         self.behind |= overflowed;
@@ -180,6 +187,7 @@ impl Lanes {
             return;
         };
         self.behind = pending.more;
+        self.read_through = pending.through;
         self.parked = pending.parked;
         self.parked.extend(self.parked_while_reading.drain());
         for lane in self.lanes.values_mut() {

@@ -59,6 +59,8 @@ pub struct Pending {
     pub more: bool,
     /// Todos that wait for an operator: they have a parked change.
     pub parked: HashSet<TodoId>,
+    /// The last `seq` that the log had. The relay can be told of a change after it has read it.
+    pub through: i64,
 }
 
 impl Outbox {

@@ -378,7 +378,8 @@ pub fn read_pending(
     limit: usize,
 ) -> rusqlite::Result<Pending> {
     let snapshot = connection.unchecked_transaction()?;
-    let mut pending = Pending::default();
+    let through = snapshot.query_row("SELECT coalesce(max(seq), 0) FROM changes", [], |row| row.get(0))?;
+    let mut pending = Pending { through, ..Pending::default() };
     let mut statement = snapshot.prepare_cached("SELECT DISTINCT todo_id FROM changes WHERE state = 2")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {

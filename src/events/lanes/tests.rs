@@ -184,7 +184,7 @@ impl Plan {
             reading: *choose(random, &[0, 5, 50, 1_000]),
             reading_fails,
             marks_fail,
-            told_late: 0,
+            told_late: *choose(random, &[0, 0, 1, 300]),
         }
     }
 }
@@ -720,7 +720,11 @@ impl World {
         let Some(reading) = &mut self.reading else { return };
         let unsettled = &self.log[self.settled..];
         let parked = unsettled.iter().filter(|entry| entry.state == Some(Mark::Parked));
-        let mut pending = Pending { parked: parked.map(|e| e.change.todo.id).collect(), ..Pending::default() };
+        let mut pending = Pending {
+            parked: parked.map(|e| e.change.todo.id).collect(),
+            through: self.log.len() as i64,
+            ..Pending::default()
+        };
         for entry in unsettled.iter().filter(|entry| entry.state.is_none()) {
             let (seq, todo) = (entry.change.seq, &entry.change.todo);
             match reading.marked.get(&seq) {
