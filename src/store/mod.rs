@@ -4,6 +4,8 @@
 pub mod change;
 pub mod outbox;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::collections::HashMap;

@@ -35,6 +35,9 @@ pub enum Job {
     Apply { context: Context, commands: Vec<Command>, reply: Reply },
     /// Commit the final marks and end.
     Close,
+    /// Make the database fail, or stop failing.
+    #[cfg(test)]
+    Sabotage(fn(&mut Connection)),
 }
 
 type Answer = Result<Vec<Arc<Change>>, Failure>;
@@ -99,10 +102,14 @@ impl Writer {
                                 open = false;
                                 break;
                             }
+                            #[cfg(test)]
+                            Ok(Job::Sabotage(sabotage)) => sabotage(&mut self.connection),
                             Err(_) => break,
                         }
                     }
                 }
+                #[cfg(test)]
+                Ok(Job::Sabotage(sabotage)) => sabotage(&mut self.connection),
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(Job::Close) | Err(RecvTimeoutError::Disconnected) => open = false,
             }
