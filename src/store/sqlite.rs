@@ -278,7 +278,8 @@ pub fn is_fsync(error: &rusqlite::Error) -> bool {
         if [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_DIR_FSYNC].contains(&code.extended_code))
 }
 
-/// Commits a group: its changes, the heads of its owners, and the relay's marks, all or nothing.
+/// Commits a group: its changes, the heads of its owners, and the relay's marks, all or nothing. With nothing to
+/// commit, it writes all the same: whether the disk takes it is what the caller wants to know.
 pub fn commit(
     connection: &mut Connection,
     changes: &[Arc<Change>],
@@ -287,6 +288,10 @@ pub fn commit(
 ) -> Result<(), CommitError> {
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(CommitError::before_commit)?;
+    if changes.is_empty() && marks.is_empty() {
+        // Its page is written even if the value stays the same; an empty transaction would write nothing.
+        transaction.pragma_update(None, "user_version", MIGRATIONS.len()).map_err(CommitError::before_commit)?;
+    }
     // Dropping the transaction rolls it back.
     write(&transaction, changes, heads, marks).map_err(CommitError::before_commit)?;
     transaction.commit().map_err(CommitError::at_commit)

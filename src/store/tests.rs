@@ -388,6 +388,18 @@ fn a_commit_with_an_open_outcome_that_did_happen_is_seen_by_everybody() {
     assert_eq!(seen(&f), after);
 }
 
+#[test]
+fn only_a_write_says_that_writing_works_again() {
+    let f = Fixture::new();
+    let other = f.connection();
+    let commits_seen = || -> i64 { other.query_row("PRAGMA data_version", [], |row| row.get(0)).unwrap() };
+    other.execute_batch("CREATE TRIGGER broken BEFORE INSERT ON changes BEGIN SELECT raise(ABORT, 'no'); END").unwrap();
+    let before = commits_seen();
+    assert_eq!(f.apply(1, vec![create("fails")]), Err(Failure::NotApplied));
+    f.wait_until("a try to write", |f| f.writable());
+    assert_ne!(commits_seen(), before, "an empty transaction, which a full disk takes as well");
+}
+
 // Time, restarts, and long random lives.
 
 #[test]
