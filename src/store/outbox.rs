@@ -114,11 +114,10 @@ impl Outbox {
     /// Forgets marks that are committed now.
     pub(super) fn marks_committed(&self, committed: &BTreeMap<i64, Mark>) {
         self.marks.lock().retain(|seq, mark| committed.get(seq) != Some(mark));
-        let published = committed.values().filter(|mark| **mark == Mark::Published).count();
-        self.pending.fetch_sub(published, Ordering::Relaxed);
+        self.pending.fetch_sub(committed.len(), Ordering::Relaxed);
     }
 
-    /// How many changes are committed and not known as published on disk.
+    /// How many changes are committed, and neither published nor parked as far as the disk knows.
     pub fn pending(&self) -> usize {
         self.pending.load(Ordering::Relaxed)
     }

@@ -586,6 +586,19 @@ fn refused_commands_do_not_keep_marks_waiting() {
 }
 
 #[test]
+fn parked_changes_are_not_counted_as_pending_before_and_after_a_restart() {
+    let mut f = Fixture::new();
+    f.apply(1, vec![create("published"), create("parked"), create("waits"), rename(2, "waits behind")]).unwrap();
+    f.outbox().mark(1, Mark::Published);
+    f.outbox().mark(2, Mark::Parked);
+    f.apply(1, vec![Command::Delete(9)]).unwrap_err();
+    assert_eq!(states(&f), [1, 2, 0, 0]);
+    assert_eq!(f.outbox().pending(), 2);
+    f.reopen();
+    assert_eq!(f.outbox().pending(), 2);
+}
+
+#[test]
 fn marks_survive_a_group_that_fails_and_are_committed_at_the_end() {
     let mut f = Fixture::new();
     f.create(1, "a");
