@@ -53,7 +53,7 @@ enum Breaker {
     Open { attempts: u32, until: u64, probe: Option<TodoId> },
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Lane {
     /// Unpublished changes, contiguous versions; the first one may be in flight.
     queue: VecDeque<Arc<Change>>,
@@ -68,14 +68,19 @@ struct Lane {
     truncated: bool,
 }
 
-impl Lane {
-    fn room(&self) -> usize {
-        LANE - self.queue.len()
-    }
+/// How much at once: small in tests, which then reach every limit often.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    in_flight: usize,
+    held: usize,
+    /// Changes in one lane.
+    lane: usize,
 }
 
 /// The state machine.
+#[cfg_attr(test, derive(Clone))]
 pub struct Lanes {
+    limits: Limits,
     lanes: HashMap<TodoId, Lane>,
     /// Lanes that could send now, in round robin order.
     ready: VecDeque<TodoId>,
@@ -94,6 +99,9 @@ pub struct Lanes {
     /// The log has unpublished changes of todos without a lane.
     behind: bool,
     reading: bool,
+    /// The last `seq` that the last reading saw. Whatever is told of the log up to there is told late: it is in a lane,
+    /// or the reading left it in the log, or it is published already.
+    read_through: i64,
     breaker: Breaker,
     random: SmallRng,
 }
@@ -101,7 +109,12 @@ pub struct Lanes {
 impl Lanes {
     /// Empty, and behind: everything unpublished is still in the log.
     pub fn new(seed: u64) -> Self {
+        Self::with_limits(seed, Limits { in_flight: IN_FLIGHT, held: HELD, lane: LANE })
+    }
+
+    fn with_limits(seed: u64, limits: Limits) -> Self {
         Self {
+            limits,
             lanes: HashMap::new(),
             ready: VecDeque::new(),
             waiting: BTreeSet::new(),
@@ -113,6 +126,7 @@ impl Lanes {
             starved: 0,
             behind: true,
             reading: false,
+            read_through: 0,
             breaker: Breaker::Closed,
             random: SmallRng::seed_from_u64(seed),
         }
@@ -143,6 +157,9 @@ impl Lanes {
     pub fn committed(&mut self, changes: Vec<Arc<Change>>, overflowed: bool) {
         debug_assert!(!self.reading);
         for change in changes {
+            if change.seq <= self.read_through {
+                continue;
+            }
             self.offer(change, false);
         }
         self.behind |= overflowed;
@@ -150,13 +167,16 @@ impl Lanes {
 
     /// Whether the log should be read: how many changes to read at most, and what to skip.
     pub fn start_reading(&mut self) -> Option<(usize, HashMap<TodoId, Skip>)> {
-        let wanted = (self.behind && self.held <= HELD / 2) || (self.starved > 0 && self.held < HELD);
+        let wanted =
+            (self.behind && self.held <= self.limits.held / 2) || (self.starved > 0 && self.held < self.limits.held);
         if self.reading || !wanted {
             return None;
         }
         self.reading = true;
-        let skip = |(&todo, lane): (&TodoId, &Lane)| (todo, Skip { last: lane.last, room: lane.room() });
-        Some((HELD - self.held, self.lanes.iter().map(skip).collect()))
+        let skip = |(&todo, lane): (&TodoId, &Lane)| {
+            (todo, Skip { last: lane.last, room: self.limits.lane - lane.queue.len() })
+        };
+        Some((self.limits.held - self.held, self.lanes.iter().map(skip).collect()))
     }
 
     /// Takes what was read from the log; `None`: reading failed, it is tried again.
@@ -167,6 +187,7 @@ impl Lanes {
             return;
         };
         self.behind = pending.more;
+        self.read_through = pending.through;
         self.parked = pending.parked;
         self.parked.extend(self.parked_while_reading.drain());
         for lane in self.lanes.values_mut() {
@@ -198,18 +219,18 @@ impl Lanes {
         }
         if !self.lanes.contains_key(&todo) {
             // Behind, the log may hold earlier changes of this todo: only the log may open its lane.
-            if self.held >= HELD || (self.behind && !from_log) {
+            if self.held >= self.limits.held || (self.behind && !from_log) {
                 self.behind = true;
                 return;
             }
             self.lanes.insert(todo, Lane { last: version - 1, ..Lane::default() });
         }
-        let full = self.held >= HELD;
+        let full = self.held >= self.limits.held;
         let Some(lane) = self.lanes.get_mut(&todo) else { return };
         if version <= lane.last {
             return;
         }
-        if full || lane.room() == 0 || version != lane.last + 1 || (lane.truncated && !from_log) {
+        if full || lane.queue.len() >= self.limits.lane || version != lane.last + 1 || (lane.truncated && !from_log) {
             if !lane.truncated && lane.queue.is_empty() {
                 self.starved += 1;
             }
@@ -230,7 +251,7 @@ impl Lanes {
             self.waiting.remove(&(at, todo));
             self.ready.push_back(todo);
         }
-        if self.in_flight >= IN_FLIGHT {
+        if self.in_flight >= self.limits.in_flight {
             return None;
         }
         if let Breaker::Open { until, probe, .. } = self.breaker
@@ -348,7 +369,7 @@ impl Lanes {
 
     /// When [`Self::start`] may return something again without anything else happening.
     pub fn wake_at(&self) -> Option<u64> {
-        if self.in_flight >= IN_FLIGHT {
+        if self.in_flight >= self.limits.in_flight {
             return None;
         }
         let lane = if self.ready.is_empty() { self.waiting.first().map(|(at, _)| *at) } else { Some(0) };
@@ -359,3 +380,6 @@ impl Lanes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,8 @@ pub mod change;
 pub mod maintenance;
 pub mod outbox;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::collections::HashMap;

@@ -60,6 +60,8 @@ pub struct Pending {
     pub more: bool,
     /// Todos that wait for an operator: they have a parked change.
     pub parked: HashSet<TodoId>,
+    /// The last `seq` that the log had. The relay can be told of a change after it has read it.
+    pub through: i64,
 }
 
 impl Outbox {
@@ -129,7 +131,7 @@ impl Outbox {
         self.reload.swap(false, Ordering::Relaxed)
     }
 
-    /// How many changes are committed and not known as published on disk.
+    /// How many changes are committed, and neither published nor parked as far as the disk knows.
     pub fn pending(&self) -> usize {
         self.pending.load(Ordering::Relaxed)
     }

@@ -298,7 +298,8 @@ pub fn is_fsync(error: &rusqlite::Error) -> bool {
         if [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_DIR_FSYNC].contains(&code.extended_code))
 }
 
-/// Commits a group: its changes, the heads of its owners, and the relay's marks, all or nothing.
+/// Commits a group: its changes, the heads of its owners, and the relay's marks, all or nothing. With nothing to
+/// commit, it writes all the same: whether the disk takes it is what the caller wants to know.
 pub fn commit(
     connection: &mut Connection,
     changes: &[Arc<Change>],
@@ -380,7 +381,7 @@ fn write(
         set_state.execute(params![seq, state])?;
     }
     if changes.is_empty() && heads.is_empty() {
-        // Also what makes a commit without marks a write, when the writer tries a disk that failed.
+        // A page is written even if the value stays the same: a commit of nothing finds out whether the disk takes it.
         transaction.prepare_cached("UPDATE meta SET uptime = ?1")?.execute([uptime])?;
     }
     Ok(())
@@ -504,7 +505,8 @@ pub fn read_pending(
     limit: usize,
 ) -> rusqlite::Result<Pending> {
     let snapshot = connection.unchecked_transaction()?;
-    let mut pending = Pending::default();
+    let through = snapshot.query_row("SELECT coalesce(max(seq), 0) FROM changes", [], |row| row.get(0))?;
+    let mut pending = Pending { through, ..Pending::default() };
     let mut statement = snapshot.prepare_cached("SELECT DISTINCT todo_id FROM changes WHERE state = 2")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {

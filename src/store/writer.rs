@@ -44,6 +44,9 @@ pub enum Job {
     Operate { command: OutboxCommand, reply: oneshot::Sender<Result<usize, Failure>> },
     /// Commit the final marks and end.
     Close,
+    /// Make the database fail, or stop failing.
+    #[cfg(test)]
+    Sabotage(fn(&mut Connection)),
 }
 
 /// What the writer knows of the log.
@@ -140,6 +143,11 @@ impl Writer {
                     self.shared.queued.fetch_sub(1, Ordering::Relaxed);
                     // A client that went away doesn't take its answer.
                     let _ = reply.send(self.operate(&command));
+                }
+                #[cfg(test)]
+                Ok(Job::Sabotage(sabotage)) => {
+                    self.shared.queued.fetch_sub(1, Ordering::Relaxed);
+                    sabotage(&mut self.connection);
                 }
                 Ok(Job::Close) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
