@@ -1,13 +1,13 @@
 //! The OpenAPI 3.1 document, put together from the handlers' own descriptions.
 
-use serde_json::{Value, json};
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{Flow, HttpAuthScheme, HttpBuilder, OAuth2, Password, Scopes, SecurityScheme};
 use utoipa::openapi::server::ServerBuilder;
-use utoipa::openapi::{ObjectBuilder, RefOr, Type};
+use utoipa::openapi::{ObjectBuilder, RefOr, Required, Type};
 use utoipa::{Modify, OpenApi};
 
+use super::responses::{ErrorBody, ValidationErrors};
 use crate::error::ApiError;
 use crate::health::VERSION;
 
@@ -23,7 +23,11 @@ use crate::health::VERSION;
             The events that changes cause are described in `docs/events.md`; the routes that the Dapr sidecar calls \
             are not part of this document.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
-        contact(name = "todo-backend", url = "https://docs.dapr.io/developing-applications/building-blocks/pubsub/"),
+        contact(name = "todo-backend"),
+    ),
+    external_docs(
+        url = "https://docs.dapr.io/developing-applications/building-blocks/pubsub/",
+        description = "How Dapr delivers events."
     ),
     servers(
         (url = "/", description = "This service."),
@@ -52,6 +56,8 @@ use crate::health::VERSION;
         crate::events::admin::skip,
         crate::events::admin::republish,
     ),
+    // What the answers in `responses` refer to: utoipa collects only what paths name themselves.
+    components(schemas(ErrorBody, ValidationErrors)),
     modifiers(&WholeDocument)
 )]
 struct Document;
@@ -79,6 +85,12 @@ impl Modify for WholeDocument {
                 if path == "/" || path.starts_with("/health") {
                     operation.servers = Some(vec![ServerBuilder::new().url("/").build()]);
                 }
+                // Name and password may be in the query: utoipa has no attribute for a body that can be left out.
+                if path == "/auth/login"
+                    && let Some(RefOr::T(body)) = &mut operation.request_body
+                {
+                    body.required = Some(Required::False);
+                }
                 add_request_id(operation);
             }
         }
@@ -101,16 +113,8 @@ fn add_request_id(operation: &mut Operation) {
 
 /// The document as JSON, for people: indented.
 pub fn json() -> Result<String, ApiError> {
-    let written =
-        serde_json::to_value(Document::openapi()).map(finished).and_then(|v| serde_json::to_string_pretty(&v));
-    written.map_err(|problem| {
+    serde_json::to_string_pretty(&Document::openapi()).map_err(|problem| {
         log::error!("the OpenAPI document can't be written: {problem}");
         ApiError::Internal
     })
-}
-
-/// Names the dialect of the schemas.
-fn finished(mut document: Value) -> Value {
-    document["jsonSchemaDialect"] = json!("https://json-schema.org/draft/2020-12/schema");
-    document
 }

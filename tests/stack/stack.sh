@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# The real stack without Docker: finds or builds daprd, the dapr CLI and Kafka, and runs them.
+# The real stack without Docker: finds or builds daprd, the dapr CLI and Kafka, and runs them; finds or installs the
+# browser of the web tests.
 # One script for `make`, the tests and CI. Everything it builds is cached outside the checkout, in
 # ${XDG_CACHE_HOME:-~/.cache}/todo-backend, once per version.
 #
 #   stack.sh build                       everything below, ready to run; prints what was found or built
 #   stack.sh env                         the same, as NAME=value lines for a caller to read
+#   stack.sh chromium                    the path of Chromium, installed if it has to be
+#   stack.sh node                        whether Node.js is there and new enough
 #   stack.sh kafka DIR PORT              one broker in the foreground (this process becomes java); data in DIR
 #   stack.sh dapr SERVICE_BINARY         Kafka + `dapr run` + the service; ctrl-c stops all of it
 #
@@ -157,12 +160,53 @@ find_python() {
   once "$PYTHON_ENV.ready" make_python
 }
 
+look_for_chromium() {
+  local name
+  CHROMIUM=""
+  for name in chromium chromium-browser google-chrome google-chrome-stable; do
+    CHROMIUM=$(command -v "$name" 2>/dev/null) && return 0
+  done
+  return 1
+}
+
+install_chromium() {
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update
+  # Text in screenshots needs a font, which is only recommended.
+  apt-get install -y --no-install-recommends chromium fonts-liberation
+}
+
+# Chromium is not pinned: a distribution keeps only its newest, and old browsers are not worth testing.
+find_chromium() {
+  look_for_chromium && return 0
+  if ! command -v apt-get >/dev/null 2>&1 || [ "$(id -u)" != 0 ]; then
+    die "Chromium is not installed; the web tests need it (Debian: sudo apt-get install chromium; elsewhere Chromium or Google Chrome)"
+  fi
+  mkdir -p "$cache"
+  exec 9>"$cache/lock"
+  if command -v flock >/dev/null 2>&1; then flock 9; fi
+  look_for_chromium || step "installing Chromium (about 400 MB, once)" install_chromium
+  exec 9>&-
+  look_for_chromium || die "apt-get installed no Chromium; install Chromium or Google Chrome"
+}
+
+need_node() {
+  local version
+  need node "the web tests run on Node.js 20.19 or newer (Debian 13: apt-get install nodejs npm; or https://nodejs.org)"
+  need npm "it comes with Node.js (Debian: apt-get install npm)"
+  version=$(node --version)
+  node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' ||
+    die "node is $version; the web tests need 20.19 or newer: https://nodejs.org"
+}
+
 find_all() {
   need curl "the stack and the seed's examples use curl (Debian: apt-get install curl)"
+  need_node
   find_daprd
   find_dapr_cli
   find_kafka
   find_python
+  find_chromium
 }
 
 run_kafka() { # run_kafka DIR PORT: formats DIR on first use; the controller listens on an ephemeral port
@@ -243,11 +287,19 @@ case ${1:-} in
     say "dapr    $DAPR ($("$DAPR" --version | head -n 1))"
     say "kafka   $KAFKA_LIBS ($KAFKA_VERSION)"
     say "python  $PYTHON_ENV"
+    say "browser $CHROMIUM ($("$CHROMIUM" --version 2>/dev/null))"
     ;;
   env)
     find_all
     printf '%s=%s\n' DAPRD "$DAPRD" DAPR "$DAPR" DAPR_RUNTIME_PATH "$DAPR_RUNTIME_PATH" KAFKA_LIBS "$KAFKA_LIBS" \
-      PYTHON "$PYTHON_ENV/bin/python"
+      PYTHON "$PYTHON_ENV/bin/python" CHROMIUM "$CHROMIUM"
+    ;;
+  node)
+    need_node
+    ;;
+  chromium)
+    find_chromium
+    printf '%s\n' "$CHROMIUM"
     ;;
   kafka)
     [ $# -eq 3 ] || die "usage: stack.sh kafka DIR PORT"
@@ -258,7 +310,7 @@ case ${1:-} in
     run_dapr "$2"
     ;;
   *)
-    sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 2
     ;;
 esac

@@ -1,0 +1,116 @@
+// The walkthrough with types generated from the OpenAPI document. contract.test.mjs compiles it strictly beside the
+// generated `openapi.ts`, and runs it: types that compile but do not tell the truth would be of no use.
+import type { components, paths } from './openapi.js';
+
+type Schemas = components['schemas'];
+type Method = 'get' | 'post' | 'put' | 'delete';
+type Operation<P extends keyof paths, M extends Method> = NonNullable<paths[P][M]>;
+type Json<T> = T extends { content: { 'application/json': infer B } } ? B : undefined;
+type RequestBody<O> = O extends { requestBody?: infer R } ? Json<NonNullable<R>> : undefined;
+type Parameters<O> = O extends { parameters: { path: infer P } } ? P : undefined;
+/** One member for each status of the document, told apart by it. */
+type Answer<O> = O extends { responses: infer R } ? { [S in keyof R]: { status: S; body: Json<R[S]> } }[keyof R] : never;
+
+/** Calls an operation. Only what the document has compiles. */
+async function call<P extends keyof paths, M extends Method>(
+  method: M,
+  path: P,
+  send: { body?: RequestBody<Operation<P, M>>; path?: Parameters<Operation<P, M>>; token?: string } = {},
+): Promise<Answer<Operation<P, M>>> {
+  const parameters: Record<string, unknown> = { ...send.path };
+  const filled = String(path).replace(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(String(parameters[name])));
+  const headers: Record<string, string> = {};
+  if (send.body !== undefined) headers['Content-Type'] = 'application/json';
+  if (send.token !== undefined) headers['Authorization'] = `Bearer ${send.token}`;
+  const body = send.body === undefined ? null : JSON.stringify(send.body);
+  const response = await fetch(base + filled, { method: method.toUpperCase(), headers, body });
+  const text = await response.text();
+  return { status: response.status, body: text === '' ? undefined : JSON.parse(text) } as Answer<Operation<P, M>>;
+}
+
+const base: string = new URL(import.meta.url).searchParams.get('base') ?? '';
+
+function check(right: boolean, what: string): asserts right {
+  if (!right) throw new Error(what);
+}
+
+export async function walkthrough(): Promise<string[]> {
+  const steps: string[] = [];
+  const wrong = await call('post', '/auth/login', { body: { username: 'admin', password: 'no' } });
+  check(wrong.status === 401, `wrong password: ${wrong.status}`);
+  steps.push(wrong.body.detail);
+
+  const login = await call('post', '/auth/login', { body: { username: 'admin', password: 'admin123' } });
+  check(login.status === 200, `login: ${login.status}`);
+  const token: string = login.body.access_token;
+
+  const made = await call('post', '/todos', { token, body: { title: 'typed', description: null } });
+  check(made.status === 201, `create: ${made.status}`);
+  const todo: Schemas['Todo'] = made.body;
+  const id: number = todo.id;
+
+  const invalid = await call('post', '/todos', { token, body: { title: '' } });
+  check(invalid.status === 422, `invalid: ${invalid.status}`);
+  for (const problem of invalid.body.detail) {
+    const where: (string | number)[] = problem.loc;
+    steps.push(`${where.join('.')}: ${problem.msg} ${JSON.stringify(problem.ctx)}`);
+  }
+
+  const list = await call('get', '/todos', { token });
+  check(list.status === 200, `list: ${list.status}`);
+  const found: Schemas['Todo'] | undefined = list.body.find((other) => other.id === id);
+  check(found?.title === 'typed', 'the new todo is listed');
+
+  const changed = await call('put', '/todos/{id}', { token, path: { id }, body: { completed: true } });
+  check(changed.status === 200, `update: ${changed.status}`);
+  const done: boolean = changed.body.completed;
+  steps.push(`done: ${done}`);
+
+  const deleted = await call('delete', '/todos/{id}', { token, path: { id } });
+  check(deleted.status === 204, `delete: ${deleted.status}`);
+  const nothing: undefined = deleted.body;
+  steps.push(`deleted: ${nothing}`);
+  const gone = await call('get', '/todos/{id}', { token, path: { id } });
+  check(gone.status === 404, `read: ${gone.status}`);
+  steps.push(gone.body.detail);
+
+  const ready = await call('get', '/health/ready');
+  const pending: number = ready.body.pending_events;
+  steps.push(`pending: ${pending >= 0}`);
+  return steps;
+}
+
+/** What the document must not allow; never called. Each line fails to compile, or the compiler complains about the comment. */
+export async function refused(): Promise<void> {
+  // @ts-expect-error a title is needed
+  await call('post', '/todos', { body: { description: 'no title' } });
+  // @ts-expect-error a title is a string
+  await call('post', '/todos', { body: { title: 1 } });
+  // @ts-expect-error completed is a boolean
+  await call('put', '/todos/{id}', { path: { id: 1 }, body: { completed: 'yes' } });
+  // @ts-expect-error an id is a number
+  await call('get', '/todos/{id}', { path: { id: 'one' } });
+  // @ts-expect-error there is no such path
+  await call('get', '/todo', {});
+  const made = await call('post', '/todos', { body: { title: 'x' } });
+  if (made.status === 201) {
+    // @ts-expect-error a todo has no such field
+    made.body.colour;
+    // @ts-expect-error it may be null
+    made.body.description.length;
+  }
+  // @ts-expect-error no such status
+  check(made.status === 200, '');
+}
+
+/** That the types are neither wider nor narrower than this. */
+type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
+type Flat<T> = { [K in keyof T]: T[K] };
+export const exact: [
+  Same<Flat<Schemas['NewTodo']>, { title: string; description?: string | null; completed?: boolean }>,
+  Same<Flat<Schemas['TodoPatch']>, { title?: string; description?: string | null; completed?: boolean }>,
+  Same<Pick<Schemas['Todo'], 'id' | 'title' | 'description' | 'completed' | 'created_at' | 'updated_at'>, {
+    id: number; title: string; description: string | null; completed: boolean; created_at: string; updated_at: string;
+  }>,
+  Same<Flat<Schemas['Error']>, { detail: string }>,
+] = [true, true, true, true];

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# run.sh: the web tests against the service at $BASE_URL, which has the demo users (DEBUG=True):
+#
+#   bash tests/stack/serve.sh -- bash tests/web/run.sh
+#
+# Swagger UI, ReDoc and CORS in Chromium; the OpenAPI document in Redocly, Spectral and TypeScript. Screenshots are
+# written to target/web. Arguments go to `node --test`: --test-name-pattern=ReDoc.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+stack=$root/tests/stack
+[ -n "${BASE_URL:-}" ] || { echo "run.sh: BASE_URL is not set: bash tests/stack/serve.sh -- bash tests/web/run.sh" >&2; exit 1; }
+started=$SECONDS
+
+bash "$stack/stack.sh" node
+CHROMIUM=${CHROMIUM:-$(bash "$stack/stack.sh" chromium)}
+export CHROMIUM
+# Debian's wrapper script complains about machines with more memory than it can count.
+"$CHROMIUM" --version 2>/dev/null
+
+cd "$here"
+# npm keeps no record of the lock file that it installed: this one is ours.
+installed=node_modules/.package-lock.cksum
+wanted=$(cat package.json package-lock.json | cksum)
+if [ "$(cat "$installed" 2>/dev/null)" != "$wanted" ]; then
+  echo "installing the packages of tests/web (npm ci, about half a minute) …"
+  npm ci --no-progress
+  printf '%s\n' "$wanted" >"$installed"
+fi
+
+export SCREENSHOTS=${SCREENSHOTS:-${CARGO_TARGET_DIR:-$root/target}/web}
+# A name that only the browser resolves, to the tests' own page.
+export ALLOWED_ORIGIN=http://app.test
+export DEBUG_URL=$BASE_URL
+results=$(mktemp)
+trap 'rm -f "$results"' EXIT
+status=0
+# The second service is as in production: no demo users, one listed origin.
+bash "$stack/serve.sh" DEBUG=False SECRET_KEY=web-tests-web-tests-web-tests-web-tests APP_API_TOKEN=web-tests \
+  CORS_ALLOWED_ORIGINS="$ALLOWED_ORIGIN" -- \
+  bash -c 'STRICT_URL=$BASE_URL BASE_URL=$DEBUG_URL exec "$@"' _ \
+  node --test --test-reporter=spec --test-reporter-destination=stdout --test-reporter=tap \
+  --test-reporter-destination="$results" "$@" browser.test.mjs contract.test.mjs || status=$?
+
+count() { awk -v name="$1" '$1 == "#" && $2 == name { n = $3 } END { print n + 0 }' "$results"; }
+passed=$(count pass)
+# A test that is cut off, skipped or left for later has not passed, unless the caller chose among them.
+failed=$(($(count tests) - passed))
+if [ $# -gt 0 ]; then failed=$((failed - $(count skipped))); fi
+if [ "$status" -eq 0 ] && { [ "$failed" -ne 0 ] || [ "$passed" -eq 0 ]; }; then status=1; fi
+echo "screenshots: $SCREENSHOTS"
+echo "web tests: $passed passed, $failed failed in $((SECONDS - started)) s"
+exit "$status"
