@@ -71,7 +71,8 @@ async fn every_event_in_kafka_is_as_the_schema_says() {
     let stack = Stack::started();
     let admin = stack.client("admin", "admin123").await;
     let path = format!("/todos/{}", admin.create("with a description").await);
-    for change in [json!({"description": "line 1\nline 2 ✓", "completed": true}), json!({"completed": true}), json!({})] {
+    for change in [json!({"description": "line 1\nline 2 ✓", "completed": true}), json!({"completed": true}), json!({})]
+    {
         assert_eq!(admin.send("PUT", &path, Some(change)).await.0, 200);
     }
     assert_eq!(admin.send("DELETE", &path, None).await.0, 204);
