@@ -22,5 +22,5 @@ VOLUME /data
 EXPOSE 8000
 # Stopping takes up to 15 s when requests or publishes hang: docker stop -t 30.
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=5s --timeout=6s --start-period=30s CMD ["todo-backend", "healthcheck"]
+HEALTHCHECK --interval=15s --timeout=6s --start-period=30s CMD ["todo-backend", "healthcheck"]
 ENTRYPOINT ["todo-backend"]
