@@ -21,6 +21,9 @@ pub const IN_FLIGHT: usize = 64;
 pub const HELD: usize = 10_000;
 /// A change is parked after this many definite refusals, each followed by another lane's success.
 pub const REFUSALS: u32 = 5;
+/// A refused lane waits this long before it tries again, in milliseconds, doubled with every confirmed refusal: so a
+/// partition that is without a leader for some seconds uses up nobody's refusals.
+const LANE_BACKOFF: u64 = 1000;
 /// The breaker's first wait and its longest, in milliseconds.
 const BACKOFF: (u64, u64) = (100, 30_000);
 
@@ -293,7 +296,7 @@ impl Lanes {
             }
             Result::Refused => {
                 lane.refused = true;
-                let again = now + (BACKOFF.0 << lane.confirmed.min(REFUSALS));
+                let again = now + (LANE_BACKOFF << lane.confirmed.min(REFUSALS));
                 self.refused.insert(todo);
                 if lane.confirmed >= REFUSALS {
                     verdict.parked.extend(self.park(todo));

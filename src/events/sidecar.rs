@@ -19,14 +19,22 @@ pub async fn watch(dapr: DaprClient, config: Config, ready: watch::Sender<bool>,
     let mut told: Option<String> = None;
     let mut first = true;
     while !*stop.borrow() {
-        let wait = match dapr.ready().await {
+        let health = tokio::select! {
+            health = dapr.ready() => health,
+            _ = stop.changed() => return,
+        };
+        let wait = match health {
             Ok(()) if *ready.borrow() => CHECK,
             Ok(()) => {
                 log::info!("the Dapr sidecar at {} is ready", dapr.sidecar_url());
                 told = None;
                 ready.send_replace(true);
+                let settled = async {
+                    tokio::time::sleep(SETTLE).await;
+                    check_setup(&dapr, &config).await;
+                };
                 tokio::select! {
-                    () = tokio::time::sleep(SETTLE) => check_setup(&dapr, &config).await,
+                    () = settled => {}
                     _ = stop.changed() => {}
                 }
                 CHECK

@@ -78,7 +78,11 @@ const SKIPPED: i64 = 3;
 pub fn open_writer(path: &Path, durable: bool) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     set_up(&connection)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode != "wal" {
+        // Readers would block the writer, and the writer readers.
+        return Err(unsupported(&format!("its file system can't hold a write-ahead log (journal mode {mode})")));
+    }
     connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "OFF" })?;
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
@@ -259,6 +263,10 @@ fn todo(row: &Row<'_>, first: usize) -> rusqlite::Result<Todo> {
         created_at: Timestamp(row.get(first + 6)?),
         updated_at: Timestamp(row.get(first + 7)?),
     })
+}
+
+fn unsupported(why: &str) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), Some(why.to_owned()))
 }
 
 fn invalid(column: &str) -> rusqlite::Error {

@@ -63,6 +63,20 @@ fn wait_until_listening(process: &mut Process, port: u16, what: &str) {
     }
 }
 
+/// A sidecar for an application on `app_port`, with its own API on `http_port`.
+pub fn daprd(app_id: &str, app_port: u16, http_port: u16, components: &Path) -> Command {
+    let mut command = Command::new(tool("DAPRD"));
+    command
+        .args(["--app-id", app_id, "--dapr-listen-addresses", "127.0.0.1", "--enable-metrics=false"])
+        .args(["--app-port", &app_port.to_string()])
+        .args(["--dapr-http-port", &http_port.to_string()])
+        .args(["--dapr-grpc-port", &free_port().to_string()])
+        .args(["--dapr-internal-grpc-port", &free_port().to_string()])
+        .arg("--resources-path")
+        .arg(components);
+    command
+}
+
 /// Ports, directories and processes of one test. Everything ends with it.
 pub struct Stack {
     pub directory: tempfile::TempDir,
@@ -91,7 +105,7 @@ impl Stack {
             sidecar_env: Vec::new(),
             service_env: Vec::new(),
         };
-        stack.write_components();
+        stack.copy_components("components", &stack.components());
         stack
     }
 
@@ -104,11 +118,10 @@ impl Stack {
         stack
     }
 
-    /// The shipped components, with this stack's broker.
-    fn write_components(&self) {
-        let target = self.components();
-        std::fs::create_dir(&target).unwrap();
-        for entry in std::fs::read_dir(project().join("components")).unwrap() {
+    /// Shipped components, with this stack's broker.
+    pub fn copy_components(&self, shipped: &str, target: &Path) {
+        std::fs::create_dir(target).unwrap();
+        for entry in std::fs::read_dir(project().join(shipped)).unwrap() {
             let path = entry.unwrap().path();
             let text = std::fs::read_to_string(&path).unwrap();
             let text = text.replace("localhost:9092", &format!("localhost:{}", self.kafka_port));
@@ -153,16 +166,8 @@ impl Stack {
     }
 
     fn sidecar_command(&self) -> Command {
-        let mut command = Command::new(tool("DAPRD"));
-        command
-            .args(["--app-id", "todo-backend", "--dapr-listen-addresses", "127.0.0.1", "--enable-metrics=false"])
-            .args(["--app-port", &self.service_port.to_string()])
-            .args(["--dapr-http-port", &self.sidecar_port.to_string()])
-            .args(["--dapr-grpc-port", &free_port().to_string()])
-            .args(["--dapr-internal-grpc-port", &free_port().to_string()])
-            .arg("--resources-path")
-            .arg(self.components())
-            .envs(self.sidecar_env.iter().map(|(name, value)| (name, value)));
+        let mut command = daprd("todo-backend", self.service_port, self.sidecar_port, &self.components());
+        command.envs(self.sidecar_env.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -8,6 +8,7 @@
 #   stack.sh env                         the same, as NAME=value lines for a caller to read
 #   stack.sh chromium                    the path of Chromium, installed if it has to be
 #   stack.sh node                        whether Node.js is there and new enough
+#   stack.sh python                      the Python with tests/stack/requirements.txt; prints its path
 #   stack.sh kafka DIR PORT              one broker in the foreground (this process becomes java); data in DIR
 #   stack.sh dapr SERVICE_BINARY         Kafka + `dapr run` + the service; ctrl-c stops all of it
 #
@@ -149,7 +150,7 @@ find_kafka() {
 }
 
 make_python() {
-  need python3 "the tests run the seed's Python snippet (Debian: apt-get install python3 python3-venv)"
+  need python3 "the tests run the seed's Python snippet and check events with it (Debian: apt-get install python3 python3-venv)"
   # Virtual environments hold their own path: made in place, and marked as complete by the name of the marker.
   step "installing Python packages" bash -c \
     'python3 -m venv --clear "$1" && "$1/bin/pip" install -q --disable-pip-version-check -r "$2"' _ "$PYTHON_ENV" "$here/requirements.txt"
@@ -301,6 +302,10 @@ case ${1:-} in
     find_chromium
     printf '%s\n' "$CHROMIUM"
     ;;
+  python)
+    find_python
+    printf '%s\n' "$PYTHON_ENV/bin/python"
+    ;;
   kafka)
     [ $# -eq 3 ] || die "usage: stack.sh kafka DIR PORT"
     run_kafka "$2" "$3"
@@ -310,7 +315,7 @@ case ${1:-} in
     run_dapr "$2"
     ;;
   *)
-    sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 2
     ;;
 esac
