@@ -8,6 +8,7 @@ use utoipa::openapi::server::ServerBuilder;
 use utoipa::openapi::{ObjectBuilder, RefOr, Type};
 use utoipa::{Modify, OpenApi};
 
+use super::responses::{ErrorBody, ValidationErrors};
 use crate::error::ApiError;
 use crate::health::VERSION;
 
@@ -47,6 +48,8 @@ use crate::health::VERSION;
         crate::todos::routes::update,
         crate::todos::routes::delete,
     ),
+    // Of the derived responses only the references are collected, not what they refer to.
+    components(schemas(ErrorBody, ValidationErrors)),
     modifiers(&WholeDocument)
 )]
 struct Document;

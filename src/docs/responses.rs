@@ -80,7 +80,7 @@ pub struct OAuthError {
         ("not valid" = (value = json!({ "detail": "Invalid or expired token" }))),
     )
 )]
-pub struct Unauthenticated(#[to_schema] ErrorBody);
+pub struct Unauthenticated(ErrorBody);
 
 /// Wrong name or password.
 #[derive(IntoResponses)]
@@ -90,7 +90,7 @@ pub struct Unauthenticated(#[to_schema] ErrorBody);
     headers(("WWW-Authenticate" = String, description = "`Bearer`")),
     example = json!({ "detail": "Invalid username or password" })
 )]
-pub struct InvalidCredentials(#[to_schema] ErrorBody);
+pub struct InvalidCredentials(ErrorBody);
 
 /// No such todo.
 #[derive(IntoResponses)]
@@ -99,7 +99,7 @@ pub struct InvalidCredentials(#[to_schema] ErrorBody);
     description = "The user has no todo with this id; somebody else may.",
     example = json!({ "detail": "Todo not found" })
 )]
-pub struct TodoNotFound(#[to_schema] ErrorBody);
+pub struct TodoNotFound(ErrorBody);
 
 /// The body can't be read.
 #[derive(IntoResponses)]
@@ -108,7 +108,7 @@ pub struct TodoNotFound(#[to_schema] ErrorBody);
     description = "The body is not UTF-8, or broke off.",
     example = json!({ "detail": "There was an error parsing the body" })
 )]
-pub struct UnreadableBody(#[to_schema] ErrorBody);
+pub struct UnreadableBody(ErrorBody);
 
 /// The body is too large.
 #[derive(IntoResponses)]
@@ -117,12 +117,12 @@ pub struct UnreadableBody(#[to_schema] ErrorBody);
     description = "The body is larger than 256 KiB.",
     example = json!({ "detail": "Request body is larger than 262144 bytes" })
 )]
-pub struct TooLarge(#[to_schema] ErrorBody);
+pub struct TooLarge(ErrorBody);
 
 /// The request is not valid.
 #[derive(IntoResponses)]
 #[response(status = 422, description = "Something in the request is not valid; all problems are listed.")]
-pub struct Invalid(#[to_schema] ValidationErrors);
+pub struct Invalid(ValidationErrors);
 
 /// Nothing was done; later it may work.
 #[derive(IntoResponses)]
@@ -132,4 +132,4 @@ pub struct Invalid(#[to_schema] ValidationErrors);
     headers(("Retry-After" = u32, description = "Seconds after which to try again.")),
     example = json!({ "detail": "Too many requests are waiting; nothing was changed, try again" })
 )]
-pub struct Unavailable(#[to_schema] ErrorBody);
+pub struct Unavailable(ErrorBody);
