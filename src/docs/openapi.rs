@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::Operation;
-use utoipa::openapi::security::{Flow, HttpAuthScheme, HttpBuilder, OAuth2, Password, Scopes, SecurityScheme};
+use utoipa::openapi::security::{
+    Flow, HttpAuthScheme, HttpBuilder, OAuth2, Password, Scopes, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::server::ServerBuilder;
 use utoipa::openapi::{ObjectBuilder, RefOr, Type};
 use utoipa::{Modify, OpenApi};
@@ -76,6 +78,10 @@ impl Modify for WholeDocument {
             for operation in operations.into_iter().flatten() {
                 if path == "/" || path.starts_with("/health") {
                     operation.servers = Some(vec![ServerBuilder::new().url("/").build()]);
+                }
+                // utoipa says "no security" as `[{}]`, which code generators take for some; `[]` is none to all of them.
+                if operation.security.as_deref() == Some(&[SecurityRequirement::default()]) {
+                    operation.security = Some(Vec::new());
                 }
                 add_request_id(operation);
             }
