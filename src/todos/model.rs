@@ -25,7 +25,7 @@ pub type TodoId = i64;
 }))]
 pub struct Todo {
     /// Unique over all users, never used again.
-    #[schema(minimum = 1)]
+    #[schema(value_type = i64, minimum = 1)]
     pub id: TodoId,
     /// Whose it is.
     #[serde(skip)]
