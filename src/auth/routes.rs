@@ -189,10 +189,10 @@ impl Desk<'_> {
     }
 }
 
-/// Name and password: from the query as the seed's clients send them, or from a form or JSON body.
+/// Name and password: both from the query as the seed's clients send them, or both from a form or JSON body.
 fn read_credentials(request: &HttpRequest, body: &[u8]) -> Result<Credentials, ApiError> {
-    if body.is_empty() || has_credentials(request.query_string()) {
-        let mut query = last_wins(request.query_string().as_bytes());
+    let mut query = last_wins(request.query_string().as_bytes());
+    if body.is_empty() || (query.contains_key("username") && query.contains_key("password")) {
         return named("query", query.remove("username"), query.remove("password"));
     }
     if is_form(request) {
@@ -203,11 +203,6 @@ fn read_credentials(request: &HttpRequest, body: &[u8]) -> Result<Credentials, A
     let (username, password) = (fields.string("username", 0, usize::MAX), fields.string("password", 0, usize::MAX));
     fields.finish()?;
     named("body", username, password)
-}
-
-fn has_credentials(query: &str) -> bool {
-    let query = last_wins(query.as_bytes());
-    query.contains_key("username") || query.contains_key("password")
 }
 
 /// Both, or a `missing` for each that is not there. A body is not shown in it: it may hold the password.

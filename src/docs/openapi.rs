@@ -2,7 +2,9 @@
 
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::Operation;
-use utoipa::openapi::security::{Flow, HttpAuthScheme, HttpBuilder, OAuth2, Password, Scopes, SecurityScheme};
+use utoipa::openapi::security::{
+    Flow, HttpAuthScheme, HttpBuilder, OAuth2, Password, Scopes, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::server::ServerBuilder;
 use utoipa::openapi::{ObjectBuilder, RefOr, Required, Type};
 use utoipa::{Modify, OpenApi};
@@ -90,6 +92,10 @@ impl Modify for WholeDocument {
                     && let Some(RefOr::T(body)) = &mut operation.request_body
                 {
                     body.required = Some(Required::False);
+                }
+                // utoipa says "no security" as `[{}]`, which code generators take for some; `[]` is none to all of them.
+                if operation.security.as_deref() == Some(&[SecurityRequirement::default()]) {
+                    operation.security = Some(Vec::new());
                 }
                 add_request_id(operation);
             }

@@ -3,8 +3,6 @@
 // The types exist for the document only: answers are written in `error`.
 #![allow(dead_code)]
 
-use std::collections::HashMap;
-
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::{IntoResponses, ToSchema};
@@ -110,7 +108,7 @@ pub struct TodoNotFound(ErrorBody);
     description = "Only for the role admin.",
     example = json!({ "detail": "Not enough permissions" })
 )]
-pub struct Forbidden(#[to_schema] ErrorBody);
+pub struct Forbidden(ErrorBody);
 
 /// No such parked event.
 #[derive(IntoResponses)]
@@ -119,7 +117,7 @@ pub struct Forbidden(#[to_schema] ErrorBody);
     description = "No event with this id is parked.",
     example = json!({ "detail": "Event not parked" })
 )]
-pub struct EventNotParked(#[to_schema] ErrorBody);
+pub struct EventNotParked(ErrorBody);
 
 /// No such account.
 #[derive(IntoResponses)]
@@ -128,7 +126,7 @@ pub struct EventNotParked(#[to_schema] ErrorBody);
     description = "No account has this name.",
     example = json!({ "detail": "User not found" })
 )]
-pub struct UserNotFound(#[to_schema] ErrorBody);
+pub struct UserNotFound(ErrorBody);
 
 /// The body can't be read.
 #[derive(IntoResponses)]
