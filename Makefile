@@ -8,6 +8,7 @@ SHELL := bash
 
 STACK := bash tests/stack/stack.sh
 STAGE := bash tests/stage.sh
+SERVE := bash tests/stack/serve.sh
 DENY := bash tests/stack/tool.sh cargo-deny 0.20.2 cargo-deny
 WATCHEXEC := bash tests/stack/tool.sh watchexec-cli 2.8.0 watchexec
 
@@ -36,14 +37,20 @@ lint: need-cargo ## format, clippy, licences and sources of all crates
 	@$(STAGE) "cargo clippy" cargo clippy --locked --all-targets -- -D warnings
 	@$(STAGE) "cargo deny" $(DENY) --locked --all-features check licenses bans sources
 
-test: need-cargo ## everything, on the real Dapr and the real Kafka
-	@$(STAGE) "the stack: daprd, dapr CLI, Kafka" $(STACK) build
+test: need-cargo ## everything, on the real Dapr, the real Kafka and a real browser
+	@$(STAGE) "tools: daprd, dapr CLI, Kafka, Python, Chromium" $(STACK) build
+	@$(STAGE) "build" cargo build --locked
 	@$(STAGE) "unit and in-process tests" cargo test --locked --lib --bins --test it
-	@$(STAGE) "end-to-end tests" cargo test --locked --test e2e -- --test-threads=2
+	@$(STAGE) "end-to-end tests" cargo test --locked --test e2e -- --test-threads=2 --skip proof::
+	@$(STAGE) "proofs: kills, outages, linearizability" cargo test --locked --test e2e -- --test-threads=1 --nocapture proof::
+	@$(STAGE) "web tests: Swagger UI, ReDoc, CORS, the document" $(SERVE) -- bash tests/web/run.sh
+	@$(STAGE) "contract tests: FastAPI, schemathesis, a generated client" bash tests/contract/run.sh
+	@$(STAGE) "documents: events, Docker, Compose" bash tests/docs/run.sh
 
-torture: need-cargo ## the long versions of the tests with faults
-	@$(STAGE) "the stack: daprd, dapr CLI, Kafka" $(STACK) build
-	@$(STAGE) "relay, many seeds" env RELAY_SEEDS=200000 cargo test --locked --lib relay
+torture: need-cargo ## the long versions of the tests with faults (about two hours)
+	@$(STAGE) "tools: daprd, dapr CLI, Kafka, Python, Chromium" $(STACK) build
+	@$(STAGE) "relay, many seeds" env RELAY_SEEDS=200000 cargo test --locked --lib lanes
+	@$(STAGE) "proofs, long" env TORTURE=1 cargo test --locked --test e2e -- --test-threads=1 --nocapture proof::
 
 .PHONY: need-cargo
 need-cargo:

@@ -9,6 +9,7 @@ mod app;
 mod auth;
 mod config_start;
 mod cors;
+mod document;
 mod health;
 mod limits;
 mod paths;
