@@ -8,6 +8,7 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, web};
+use log::Level;
 
 use crate::metrics::Metrics;
 
@@ -37,13 +38,16 @@ pub async fn access_log(
     if let Some(metrics) = request.app_data::<web::Data<Metrics>>() {
         metrics.request(request.method().as_str(), request.match_pattern(), response.status().as_u16(), took);
     }
-    if log::log_enabled!(log::Level::Info) {
+    // Probes come every few seconds, for ever.
+    let probe = request.path().starts_with("/health") || request.path() == "/metrics";
+    let level = if probe { Level::Debug } else { Level::Info };
+    if log::log_enabled!(level) {
         let user = request.extensions().get::<Actor>().map_or("-".into(), |actor| Arc::clone(&actor.0));
         let route = request.match_pattern().unwrap_or_else(|| "-".to_owned());
         let (method, status) = (request.method().as_str(), response.status().as_u16());
         let ms = (took.as_secs_f64() * 1e6).round() / 1e3;
-        log::info!(
-            method, route = route.as_str(), status, ms, user = user.as_ref(), request_id = shown.as_str();
+        log::log!(
+            level, method, route = route.as_str(), status, ms, user = user.as_ref(), request_id = shown.as_str();
             "{method} {route} {status} {ms:.1}ms user={user} request_id={shown}"
         );
     }

@@ -75,7 +75,8 @@ pub struct Config {
     pub access_token_ttl: Duration,
     /// Which pages on other origins may use the API.
     pub cors: CorsOrigins,
-    /// env_logger's filter. Default: `info`, without actix's own start-up lines.
+    /// env_logger's filter. Default: `info`, without actix's own start-up lines and
+    /// its ERROR for every request that is no HTTP, which any client could cause.
     pub log_filter: String,
     /// Lines for people or for machines.
     pub log_format: LogFormat,
@@ -337,7 +338,7 @@ fn cors(value: Option<String>, debug: bool) -> Result<CorsOrigins, ConfigError> 
 }
 
 fn log_filter(value: Option<String>) -> Result<String, ConfigError> {
-    let value = value.unwrap_or_else(|| "info,actix_server=warn".to_owned());
+    let value = value.unwrap_or_else(|| "info,actix_server=warn,actix_http=off".to_owned());
     match env_filter::Builder::new().try_parse(&value) {
         Ok(_) => Ok(value),
         Err(_) => error(

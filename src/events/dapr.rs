@@ -84,13 +84,15 @@ pub struct Subscription {
 
 impl DaprClient {
     /// A client for the sidecar that the settings name.
-    pub fn new(config: &Config) -> Result<Self, reqwest::Error> {
+    pub fn new(config: &Config) -> Result<Self, String> {
         // no_proxy: HTTP_PROXY would capture calls to the sidecar. No redirects: the sidecar never sends any.
         let http = Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(PROBE_TIMEOUT)
-            .build()?;
+            .build()
+            // Such as a machine without any root certificate.
+            .map_err(|problem| format!("the HTTP client for the sidecar can't be made: {}", root_cause(&problem)))?;
         let sidecar_url = config.sidecar_url.clone();
         let publish_url = format!("{sidecar_url}/v1.0/publish/{}/{}", config.pubsub, config.topic);
         Ok(Self { http, sidecar_url, publish_url, token: config.dapr_api_token.clone() })

@@ -1,0 +1,130 @@
+"""Generates a Python client from docs/openapi.json, and goes with it through the life of a todo on the service at $BASE_URL.
+
+The client is typed: what it can't read, it does not return. So this passes only if the document is complete enough to be
+worked with, and true.
+"""
+
+import compileall
+import importlib
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+from datetime import UTC, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import Any
+from urllib.request import urlopen
+
+ROOT = Path(__file__).resolve().parents[3]
+DOCUMENT = ROOT / "docs" / "openapi.json"
+PACKAGE = "todo_backend_api_client"
+# In seconds. Debug builds take a while to check a password.
+TIMEOUT = 30.0
+
+
+def generate(directory: Path) -> None:
+    """Whatever the generator would leave out of the client, it warns about; a warning fails."""
+    config = directory / "config.json"
+    # Its code is not for people: no formatter runs over it.
+    config.write_text(json.dumps({"post_hooks": [], "package_name_override": PACKAGE}))
+    command = [sys.executable, "-m", "openapi_python_client", "generate", "--meta", "none", "--fail-on-warning"]
+    output = directory / PACKAGE
+    subprocess.run([*command, "--config", config, "--path", DOCUMENT, "--output-path", output], check=True)
+
+
+def imported(directory: Path) -> dict[str, ModuleType]:
+    """All modules of the client, by their names in it."""
+    assert compileall.compile_dir(directory / PACKAGE, quiet=1), "the client has a module that does not compile"
+    sys.path.insert(0, str(directory))
+    package = importlib.import_module(PACKAGE)
+    names = [module.name for module in pkgutil.walk_packages(package.__path__, f"{PACKAGE}.")]
+    return {name.removeprefix(f"{PACKAGE}."): importlib.import_module(name) for name in names}
+
+
+class Client:
+    """The generated client: `call` answers what it made of an answer, which has to have the given status and type."""
+
+    def __init__(self, modules: dict[str, ModuleType], base: str) -> None:
+        self.operations = {name.rpartition(".")[2]: module for name, module in modules.items() if name.startswith("api.")}
+        self.models = modules["models"]
+        self.connection = modules["client"].Client(base_url=base, timeout=TIMEOUT, raise_on_unexpected_status=True)
+        self.base, self.make = base, modules["client"].AuthenticatedClient
+
+    def log_in(self, token: str) -> None:
+        self.connection = self.make(base_url=self.base, token=token, timeout=TIMEOUT, raise_on_unexpected_status=True)
+
+    def model(self, name: str) -> Any:
+        return getattr(self.models, name)
+
+    def call(self, operation: str, status: int, answer: str | None, *args: Any, **kwargs: Any) -> Any:
+        response = self.operations[operation].sync_detailed(*args, client=self.connection, **kwargs)
+        assert response.status_code == status, f"{operation}: {response.status_code} {response.content!r}, not {status}"
+        kind = type(response.parsed).__name__
+        assert kind == (answer or "NoneType"), f"{operation}: {response.content!r} was read as {kind}, not {answer}"
+        print(f"  {operation}: {status} {answer or ''}".rstrip(), flush=True)
+        return response.parsed
+
+
+def walk(client: Client) -> None:
+    model = client.model
+    client.call("get_root", 200, "Running")
+    assert client.call("get_health", 200, "Healthy").version == json.loads(DOCUMENT.read_text())["info"]["version"]
+    client.call("get_liveness", 200, "Running")
+    client.call("get_readiness", 200, "Ready")
+
+    wrong, right = (model("Credentials")(username="demo", password=password) for password in ("wrong", "demo123"))
+    assert client.call("login", 401, "Error", body=wrong).detail == "Invalid username or password"
+    grant = model("PasswordGrant")(grant_type="password", username="demo", password="wrong")
+    assert client.call("issue_token", 400, "OAuthError", body=grant).error == "invalid_grant"
+    grant.password = "demo123"
+    assert client.call("issue_token", 200, "AccessToken", body=grant).expires_in > 0
+    query = client.call("login", 200, "AccessToken", username="demo", password="demo123")
+    assert query.token_type == "bearer"
+    client.log_in("no token")
+    assert client.call("list_todos", 401, "Error").detail == "Invalid or expired token"
+    client.log_in(client.call("login", 200, "AccessToken", body=right).access_token)
+
+    assert client.call("list_todos", 200, "list") == []
+    new = model("NewTodo")(title="Learn Dapr", description="Publish and subscribe")
+    made = client.call("create_todo", 201, "Todo", body=new)
+    assert (made.title, made.description, made.completed) == ("Learn Dapr", "Publish and subscribe", False)
+    assert made.created_at == made.updated_at and made.created_at.astimezone(UTC).utcoffset() == timedelta(0)
+    assert made.created_at.tzinfo is not None, "a time without a zone"
+    assert not made.additional_properties, f"not in the document: {made.additional_properties}"
+    assert client.call("list_todos", 200, "list") == [made]
+    assert client.call("get_todo", 200, "Todo", made.id) == made
+
+    changed = client.call("update_todo", 200, "Todo", made.id, body=model("TodoPatch")(completed=True))
+    assert (changed.title, changed.description, changed.completed) == (made.title, made.description, True)
+    changed = client.call("update_todo", 200, "Todo", made.id, body=model("TodoPatch")(description=None))
+    assert (changed.title, changed.description, changed.completed) == (made.title, None, True)
+    assert client.call("get_todo", 200, "Todo", made.id) == changed
+
+    invalid = client.call("create_todo", 422, "ValidationErrors", body=model("NewTodo")(title=""))
+    problem = invalid.detail[0]
+    assert (problem.type_, problem.loc, problem.ctx.to_dict()) == ("string_too_short", ["body", "title"], {"min_length": 1})
+
+    client.call("delete_todo", 204, None, made.id)
+    for operation, body in [("get_todo", {}), ("update_todo", {"body": model("TodoPatch")()}), ("delete_todo", {})]:
+        assert client.call(operation, 404, "Error", made.id, **body).detail == "Todo not found"
+    assert client.call("list_todos", 200, "list") == []
+
+
+def main() -> None:
+    base = os.environ["BASE_URL"]
+    with urlopen(f"{base}/openapi.json", timeout=TIMEOUT) as response:
+        served = json.load(response)
+    update = "todo-backend openapi > docs/openapi.json"
+    assert served == json.loads(DOCUMENT.read_text()), f"docs/openapi.json is not what the service serves: {update}"
+    with TemporaryDirectory() as directory:
+        generate(Path(directory))
+        modules = imported(Path(directory))
+        print(f"{len(modules)} modules of the generated client are imported", flush=True)
+        walk(Client(modules, base))
+
+
+if __name__ == "__main__":
+    main()
