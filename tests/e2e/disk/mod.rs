@@ -4,6 +4,7 @@
 
 mod failing;
 mod full;
+mod start;
 mod torn;
 
 use std::collections::BTreeSet;
