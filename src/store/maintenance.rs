@@ -95,13 +95,14 @@ pub fn backup(path: &Path, target: &Path) -> Result<(), OpenError> {
 /// begin anew. The database that was there is kept beside it; returns its new name. The service must not run.
 pub fn restore(path: &Path, backup: &Path) -> Result<Option<PathBuf>, OpenError> {
     let _lock = lock(path)?;
-    let found = check(backup)?;
+    let source = existing(backup)?;
+    sqlite::schema_version(&source, backup)?;
+    let found = problems(&source).map_err(|e| failed(backup, &e))?;
     if let Some(problem) = found.first() {
         return Err(OpenError(format!("{} is not good, nothing was changed: {problem}", backup.display())));
     }
     let partial = with_suffix(path, ".restoring");
     remove_if_there(&partial)?;
-    let source = existing(backup)?;
     let name = partial.to_str().ok_or_else(|| OpenError(format!("{} is no UTF-8 name", partial.display())))?;
     source.execute("VACUUM INTO ?1", params![name]).map_err(|e| failed(backup, &e))?;
     renew_epoch(&partial).map_err(|e| failed(&partial, &e))?;

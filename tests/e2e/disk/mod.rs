@@ -2,6 +2,7 @@
 //! a sidecar every change stays in the log as pending.
 //! `TORTURE=1` makes these tests long, as `make torture` does.
 
+mod backup;
 mod failing;
 mod full;
 mod start;
