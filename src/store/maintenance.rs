@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, params};
 
 use super::change::Epoch;
-use super::{OpenError, lock, sqlite, with_suffix};
+use super::{OpenError, lock, make_parent, sqlite, with_suffix};
 
 /// What a healthy database's log has none of. Each query gives one row for each violation; its text says what.
 const RULES: [(&str, &str); 5] = [
@@ -94,6 +94,7 @@ pub fn backup(path: &Path, target: &Path) -> Result<(), OpenError> {
 /// Puts a copy of `backup` in the place of the database, with a new epoch: consumers and clients see that versions
 /// begin anew. The database that was there is kept beside it; returns its new name. The service must not run.
 pub fn restore(path: &Path, backup: &Path) -> Result<Option<PathBuf>, OpenError> {
+    make_parent(path)?;
     let _lock = lock(path)?;
     let source = existing(backup)?;
     sqlite::schema_version(&source, backup)?;
@@ -107,6 +108,10 @@ pub fn restore(path: &Path, backup: &Path) -> Result<Option<PathBuf>, OpenError>
     source.execute("VACUUM INTO ?1", params![name]).map_err(|e| failed(backup, &e))?;
     renew_epoch(&partial).map_err(|e| failed(&partial, &e))?;
     let replaced = if path.exists() { Some(set_aside(path)?) } else { None };
+    // A log that stays, also that of a file somebody removed, would be played into the restored database.
+    for suffix in ["-wal", "-shm"] {
+        remove_if_there(&with_suffix(path, suffix))?;
+    }
     put_in_place(&partial, path)?;
     Ok(replaced)
 }
@@ -133,9 +138,6 @@ fn set_aside(path: &Path) -> Result<PathBuf, OpenError> {
         .unwrap_or_else(|| with_suffix(path, ".replaced"));
     std::fs::hard_link(path, &aside)
         .map_err(|e| OpenError(format!("cannot keep the present database as {}: {e}", aside.display())))?;
-    for suffix in ["-wal", "-shm"] {
-        remove_if_there(&with_suffix(path, suffix))?;
-    }
     Ok(aside)
 }
 

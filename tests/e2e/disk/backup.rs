@@ -235,6 +235,29 @@ async fn check_finds_planted_damage() {
 }
 
 #[actix_web::test]
+async fn a_backup_replaces_a_database_that_was_removed() {
+    let mut stack = Stack::new();
+    let path = database(&stack);
+    let log = make_database(&mut stack, "moved", 40).await;
+    let backup = stack.directory.path().join("backup.db");
+    run_well(&stack, &["backup", backup.to_str().unwrap()]);
+    // Somebody removed the database, and not the log beside it.
+    stack.start_service();
+    stack.client("admin", "admin123").await.create("after the backup").await;
+    stack.service().kill();
+    std::fs::remove_file(&path).unwrap();
+    assert!(with_suffix(&path, "-wal").exists());
+    run_well(&stack, &["restore-backup", backup.to_str().unwrap()]);
+    assert_eq!(logged(&path), log);
+    assert_good(&path);
+    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    assert_eq!(run_well(&stack, &["restore-backup", backup.to_str().unwrap()]), "data/todos.db is restored\n");
+    assert_eq!(logged(&path), log);
+    stack.start_service();
+    stack.client("admin", "admin123").await.create("goes on").await;
+}
+
+#[actix_web::test]
 async fn an_interrupted_restore_leaves_the_old_or_the_new_database() {
     let seed = std::env::var("DISK_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
     println!("DISK_SEED={seed}");
