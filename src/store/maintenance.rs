@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ErrorCode, params};
 
 use super::change::Epoch;
 use super::{OpenError, lock, make_parent, sqlite, with_suffix};
@@ -122,23 +122,38 @@ fn renew_epoch(path: &Path) -> rusqlite::Result<()> {
     connection.close().map_err(|(_, problem)| problem)
 }
 
-/// Gives the database a second name, under which it stays when the first one is taken over. Its log is empty then:
-/// everything is in the one file.
+/// Gives the database a second name, under which it stays when the first one is taken over: with an empty log,
+/// everything in the one file; or, when it is so damaged that its log can't be emptied, with its log as it is.
 fn set_aside(path: &Path) -> Result<PathBuf, OpenError> {
-    let connection = sqlite::open_writer(path, true).map_err(|e| failed(path, &e))?;
-    let busy: i64 =
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(|e| failed(path, &e))?;
-    if busy != 0 {
-        return Err(OpenError(format!("another process reads {}; stop it first", path.display())));
-    }
-    connection.close().map_err(|(_, e)| failed(path, &e))?;
+    let keep_log = match empty_log(path) {
+        Ok(true) => false,
+        Err(problem) if problem.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) => true,
+        Ok(false) | Err(_) => {
+            return Err(OpenError(format!("another process reads {}; stop it first", path.display())));
+        }
+    };
     let aside = (1..)
         .map(|n| with_suffix(path, &format!(".replaced-{n}")))
         .find(|name| !name.exists())
         .unwrap_or_else(|| with_suffix(path, ".replaced"));
-    std::fs::hard_link(path, &aside)
-        .map_err(|e| OpenError(format!("cannot keep the present database as {}: {e}", aside.display())))?;
+    let keep = |suffix: &str| {
+        let kept = with_suffix(&aside, suffix);
+        std::fs::hard_link(with_suffix(path, suffix), &kept)
+            .map_err(|e| OpenError(format!("cannot keep the present database as {}: {e}", kept.display())))
+    };
+    keep("")?;
+    if keep_log && with_suffix(path, "-wal").exists() {
+        keep("-wal")?;
+    }
     Ok(aside)
+}
+
+/// Moves everything from the database's log into its file; false when somebody reads it.
+fn empty_log(path: &Path) -> rusqlite::Result<bool> {
+    let connection = sqlite::open_writer(path, true)?;
+    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    connection.close().map_err(|(_, problem)| problem)?;
+    Ok(busy == 0)
 }
 
 /// Flushes `partial` to the disk and gives it its final name, in one step.

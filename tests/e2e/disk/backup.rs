@@ -235,6 +235,24 @@ async fn check_finds_planted_damage() {
 }
 
 #[actix_web::test]
+async fn a_backup_replaces_a_database_that_cannot_be_read() {
+    let mut stack = Stack::new();
+    let path = database(&stack);
+    let log = make_database(&mut stack, "lost", 40).await;
+    let backup = stack.directory.path().join("backup.db");
+    run_well(&stack, &["backup", backup.to_str().unwrap()]);
+    // The file is overwritten; its log is still there, and is not to be played into the restored database.
+    std::fs::write(&path, "Not a database. ".repeat(1000)).unwrap();
+    let wal = std::fs::read(with_suffix(&path, "-wal")).unwrap();
+    run_well(&stack, &["restore-backup", backup.to_str().unwrap()]);
+    assert_eq!(logged(&path), log);
+    assert_good(&path);
+    let aside = with_suffix(&path, ".replaced-1");
+    assert!(std::fs::read_to_string(&aside).unwrap().starts_with("Not a database. "));
+    assert_eq!(std::fs::read(with_suffix(&aside, "-wal")).unwrap(), wal, "the log is kept beside it");
+}
+
+#[actix_web::test]
 async fn a_backup_replaces_a_database_that_was_removed() {
     let mut stack = Stack::new();
     let path = database(&stack);
