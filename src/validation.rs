@@ -174,7 +174,9 @@ impl Fields {
     pub fn integer(&mut self, name: &'static str, min: i64) -> Option<i64> {
         let value = self.map.remove(name)?;
         let loc = ["body", name];
-        match value.as_i64() {
+        // JSON Schema and pydantic take 5.0 for an integer; beyond 2^53 a float is no exact number any more.
+        let whole = |number: &f64| number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
+        match value.as_i64().or_else(|| value.as_f64().filter(whole).map(|number| number as i64)) {
             Some(number) if number >= min => return Some(number),
             Some(_) => self.problems.push(
                 Problem::new(

@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ErrorCode, params};
 
 use super::change::Epoch;
-use super::{OpenError, lock, sqlite, with_suffix};
+use super::{OpenError, lock, make_parent, sqlite, with_suffix};
 
 /// What a healthy database's log has none of. Each query gives one row for each violation; its text says what.
 const RULES: [(&str, &str); 5] = [
@@ -94,18 +94,24 @@ pub fn backup(path: &Path, target: &Path) -> Result<(), OpenError> {
 /// Puts a copy of `backup` in the place of the database, with a new epoch: consumers and clients see that versions
 /// begin anew. The database that was there is kept beside it; returns its new name. The service must not run.
 pub fn restore(path: &Path, backup: &Path) -> Result<Option<PathBuf>, OpenError> {
+    make_parent(path)?;
     let _lock = lock(path)?;
-    let found = check(backup)?;
+    let source = existing(backup)?;
+    sqlite::schema_version(&source, backup)?;
+    let found = problems(&source).map_err(|e| failed(backup, &e))?;
     if let Some(problem) = found.first() {
         return Err(OpenError(format!("{} is not good, nothing was changed: {problem}", backup.display())));
     }
     let partial = with_suffix(path, ".restoring");
     remove_if_there(&partial)?;
-    let source = existing(backup)?;
     let name = partial.to_str().ok_or_else(|| OpenError(format!("{} is no UTF-8 name", partial.display())))?;
     source.execute("VACUUM INTO ?1", params![name]).map_err(|e| failed(backup, &e))?;
     renew_epoch(&partial).map_err(|e| failed(&partial, &e))?;
     let replaced = if path.exists() { Some(set_aside(path)?) } else { None };
+    // A log that stays, also that of a file somebody removed, would be played into the restored database.
+    for suffix in ["-wal", "-shm"] {
+        remove_if_there(&with_suffix(path, suffix))?;
+    }
     put_in_place(&partial, path)?;
     Ok(replaced)
 }
@@ -116,26 +122,38 @@ fn renew_epoch(path: &Path) -> rusqlite::Result<()> {
     connection.close().map_err(|(_, problem)| problem)
 }
 
-/// Gives the database a second name, under which it stays when the first one is taken over. Its log is empty then:
-/// everything is in the one file.
+/// Gives the database a second name, under which it stays when the first one is taken over: with an empty log,
+/// everything in the one file; or, when it is so damaged that its log can't be emptied, with its log as it is.
 fn set_aside(path: &Path) -> Result<PathBuf, OpenError> {
-    let connection = sqlite::open_writer(path, true).map_err(|e| failed(path, &e))?;
-    let busy: i64 =
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(|e| failed(path, &e))?;
-    if busy != 0 {
-        return Err(OpenError(format!("another process reads {}; stop it first", path.display())));
-    }
-    connection.close().map_err(|(_, e)| failed(path, &e))?;
+    let keep_log = match empty_log(path) {
+        Ok(true) => false,
+        Err(problem) if problem.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) => true,
+        Ok(false) | Err(_) => {
+            return Err(OpenError(format!("another process reads {}; stop it first", path.display())));
+        }
+    };
     let aside = (1..)
         .map(|n| with_suffix(path, &format!(".replaced-{n}")))
         .find(|name| !name.exists())
         .unwrap_or_else(|| with_suffix(path, ".replaced"));
-    std::fs::hard_link(path, &aside)
-        .map_err(|e| OpenError(format!("cannot keep the present database as {}: {e}", aside.display())))?;
-    for suffix in ["-wal", "-shm"] {
-        remove_if_there(&with_suffix(path, suffix))?;
+    let keep = |suffix: &str| {
+        let kept = with_suffix(&aside, suffix);
+        std::fs::hard_link(with_suffix(path, suffix), &kept)
+            .map_err(|e| OpenError(format!("cannot keep the present database as {}: {e}", kept.display())))
+    };
+    keep("")?;
+    if keep_log && with_suffix(path, "-wal").exists() {
+        keep("-wal")?;
     }
     Ok(aside)
+}
+
+/// Moves everything from the database's log into its file; false when somebody reads it.
+fn empty_log(path: &Path) -> rusqlite::Result<bool> {
+    let connection = sqlite::open_writer(path, true)?;
+    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    connection.close().map_err(|(_, problem)| problem)?;
+    Ok(busy == 0)
 }
 
 /// Flushes `partial` to the disk and gives it its final name, in one step.

@@ -182,10 +182,7 @@ impl Store {
                 (directory.path().join("todos.db"), Some(directory))
             }
         };
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            std::fs::create_dir_all(parent)
-                .map_err(|e| OpenError(format!("cannot make the directory {}: {e}", parent.display())))?;
-        }
+        make_parent(&path)?;
         let lock = lock(&path)?;
         let failed =
             |problem: rusqlite::Error| OpenError(format!("cannot use the database {}: {problem}", path.display()));
@@ -343,6 +340,13 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// Makes the directory that the database is in.
+fn make_parent(path: &Path) -> Result<(), OpenError> {
+    let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
+    std::fs::create_dir_all(parent)
+        .map_err(|e| OpenError(format!("cannot make the directory {}: {e}", parent.display())))
 }
 
 /// Takes the lock that keeps a second process away. On a file of its own: a lock on the database file itself would

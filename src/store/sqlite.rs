@@ -109,6 +109,21 @@ fn set_up(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// How many of the schema's versions the database has; an error when it has more than there are.
+pub fn schema_version(connection: &Connection, path: &Path) -> Result<usize, OpenError> {
+    let version: usize = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(|e| OpenError(format!("cannot use the database {}: {e}", path.display())))?;
+    if version > MIGRATIONS.len() {
+        return Err(OpenError(format!(
+            "the database {} was written by a newer todo-backend (schema {version}, this one knows {}); use that one",
+            path.display(),
+            MIGRATIONS.len()
+        )));
+    }
+    Ok(version)
+}
+
 /// Makes the schema or brings it up to date, one transaction a version.
 pub fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     let failed = |e: rusqlite::Error| OpenError(format!("cannot use the database {}: {e}", path.display()));
@@ -118,14 +133,7 @@ pub fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError
             rusqlite::version()
         )));
     }
-    let version: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-    if version > MIGRATIONS.len() {
-        return Err(OpenError(format!(
-            "the database {} was written by a newer todo-backend (schema {version}, this one knows {}); use that one",
-            path.display(),
-            MIGRATIONS.len()
-        )));
-    }
+    let version = schema_version(connection, path)?;
     for (done, migration) in MIGRATIONS.iter().enumerate().skip(version) {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         transaction.execute_batch(migration).map_err(failed)?;

@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod consumers;
+mod disk;
 mod events;
 mod faults;
 mod order;

@@ -191,7 +191,12 @@ impl Stack {
     }
 
     pub fn start_service(&mut self) {
-        let mut service = Process::start("todo-backend", &mut self.service_command());
+        self.start_service_as(&mut self.service_command());
+    }
+
+    /// Starts the service with a command of the test's choice.
+    pub fn start_service_as(&mut self, command: &mut Command) {
+        let mut service = Process::start("todo-backend", command);
         wait_until_listening(&mut service, self.service_port, "the service");
         // It listens before it has read its database: it is there when it answers.
         let mut connection = std::net::TcpStream::connect(("127.0.0.1", self.service_port)).unwrap();
@@ -359,6 +364,20 @@ impl Client {
         body: Option<Value>,
         headers: &[(&str, &str)],
     ) -> Result<(u16, Value), reqwest::Error> {
+        let response = self.respond(method, path, body, headers).await?;
+        let status = response.status().as_u16();
+        let body = response.bytes().await?;
+        Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+    }
+
+    /// The same, with the answer's headers.
+    pub async fn respond(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+        headers: &[(&str, &str)],
+    ) -> Result<reqwest::Response, reqwest::Error> {
         let mut request =
             self.http.request(method.parse().unwrap(), format!("{}{path}", self.base)).bearer_auth(&self.token);
         for (name, value) in headers {
@@ -367,10 +386,7 @@ impl Client {
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
         }
-        let response = request.send().await?;
-        let status = response.status().as_u16();
-        let body = response.bytes().await?;
-        Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+        request.send().await
     }
 
     /// Sends a request that must reach the service.
