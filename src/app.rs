@@ -247,7 +247,7 @@ fn announce(config: &Config, address: SocketAddr, store: &Store) {
         Database::File(_) => store.path().display().to_string(),
         Database::Temporary => "a temporary database that goes away with the process".to_owned(),
     };
-    log::info!("the API is at http://{address}");
+    log::info!("the API is at http://{address}, its documentation at http://{address}/docs and /redoc");
     log::info!("data: {data} ({} todos, {} events to publish)", store.todo_count(), store.outbox().pending());
     log::info!(
         "events go to the Dapr sidecar at {}, component {}, topic {}; its Kafka is expected at {}",

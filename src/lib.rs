@@ -10,12 +10,13 @@
 //! ```
 //!
 //! Who may know whom: `validation`, `clock`, `trace`, `todos::model` and `auth::accounts` know nobody. `store` knows
-//! these and nothing of HTTP. Routes know `auth`, `store` and `error`, never `events`. `events::relay` knows `store`
-//! and `events::dapr`. Only `app` knows everything, and only `main` knows `app`.
+//! these and nothing of HTTP. Routes know `auth`, `store` and `error`, never the relay or Dapr. `events::relay` knows
+//! `store` and `events::dapr`. Only `app` knows everything, and only `cli`, which `main` runs, knows `app`.
 
 pub mod access_log;
 pub mod app;
 pub mod auth;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod docs;

@@ -1,5 +1,7 @@
 //! The store from outside and from inside: groups, refusals, disks that fail, reopening, marks, and what the relay reads.
 
+mod retention;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
@@ -22,6 +24,7 @@ struct Fixture {
     store: Option<Store>,
     clock: Arc<TestClock>,
     database: Database,
+    retention: Retention,
     _directory: tempfile::TempDir,
 }
 
@@ -51,7 +54,8 @@ impl Fixture {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let database = Database::File(directory.path().join("todos.db"));
-        let mut fixture = Self { store: None, clock: Arc::default(), database, _directory: directory };
+        let retention = Retention { keep: Duration::from_secs(86_400), per_owner: 1_000_000 };
+        let mut fixture = Self { store: None, clock: Arc::default(), database, retention, _directory: directory };
         fixture.open();
         fixture
     }
@@ -64,7 +68,7 @@ impl Fixture {
             database: &self.database,
             clock,
             demo_password_hash: Some(&hash),
-            retention: Retention { keep: Duration::from_secs(86_400), per_owner: 1_000_000 },
+            retention: self.retention,
             metrics: Arc::default(),
         };
         self.store = Some(Store::open(options).unwrap());
