@@ -157,12 +157,26 @@ find_python() {
   once "$PYTHON_ENV.ready" make_python
 }
 
+fetch_faketime() {
+  step "fetching libfaketime" bash -c 'cd "$1" && apt-get download libfaketime && dpkg -x libfaketime_*.deb . && rm libfaketime_*.deb' _ "$1"
+}
+
+# libfaketime shows one test's service another time. Where it can't be had, FAKETIME is empty, and only that test fails.
+find_faketime() {
+  FAKETIME=$(compgen -G "/usr/lib*/*/faketime/libfaketimeMT.so.1" | head -n 1 || true)
+  if [ -z "$FAKETIME" ] && command -v apt-get >/dev/null 2>&1; then
+    (once "$cache/libfaketime" fetch_faketime) || say "no libfaketime: its test will fail"
+    FAKETIME=$(compgen -G "$cache/libfaketime/usr/lib/*/faketime/libfaketimeMT.so.1" | head -n 1 || true)
+  fi
+}
+
 find_all() {
   need curl "the stack and the seed's examples use curl (Debian: apt-get install curl)"
   find_daprd
   find_dapr_cli
   find_kafka
   find_python
+  find_faketime
 }
 
 run_kafka() { # run_kafka DIR PORT: formats DIR on first use; the controller listens on an ephemeral port
@@ -246,7 +260,7 @@ case ${1:-} in
   env)
     find_all
     printf '%s=%s\n' DAPRD "$DAPRD" DAPR "$DAPR" DAPR_RUNTIME_PATH "$DAPR_RUNTIME_PATH" KAFKA_LIBS "$KAFKA_LIBS" \
-      PYTHON "$PYTHON_ENV/bin/python"
+      PYTHON "$PYTHON_ENV/bin/python" FAKETIME "$FAKETIME"
     ;;
   kafka)
     [ $# -eq 3 ] || die "usage: stack.sh kafka DIR PORT"
