@@ -44,6 +44,7 @@ test: need-cargo ## everything, on the real Dapr and the real Kafka
 torture: need-cargo ## the long versions of the tests with faults
 	@$(STAGE) "the stack: daprd, dapr CLI, Kafka" $(STACK) build
 	@$(STAGE) "relay, many seeds" env RELAY_SEEDS=200000 cargo test --locked --lib relay
+	@$(STAGE) "disks that fill up, fail and break off" env TORTURE=1 cargo test --locked --test e2e disk:: -- --test-threads=2
 
 .PHONY: need-cargo
 need-cargo:
