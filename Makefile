@@ -51,6 +51,7 @@ torture: need-cargo ## the long versions of the tests with faults (about two hou
 	@$(STAGE) "tools: daprd, dapr CLI, Kafka, Python, Chromium" $(STACK) build
 	@$(STAGE) "relay, many seeds" env RELAY_SEEDS=200000 cargo test --locked --lib lanes
 	@$(STAGE) "proofs, long" env TORTURE=1 cargo test --locked --test e2e -- --test-threads=1 --nocapture proof::
+	@$(STAGE) "disks that fill up, fail and break off, long" env TORTURE=1 cargo test --locked --test e2e -- --test-threads=2 disk::
 
 .PHONY: need-cargo
 need-cargo:

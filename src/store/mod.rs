@@ -311,7 +311,7 @@ impl Store {
             |path: &Path| std::fs::metadata(path).map_or(0, |file| i64::try_from(file.len()).unwrap_or(i64::MAX));
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         samples.outbox_pending.set(count(self.outbox().pending()));
-        samples.outbox_oldest_seconds.set(log.oldest_pending.map_or(0, |at| (now.0 - at.0).max(0) / 1000));
+        samples.outbox_oldest_seconds.set(log.oldest_pending.map_or(0, |at| now.0.saturating_sub(at.0).max(0) / 1000));
         samples.outbox_parked.set(log.parked);
         samples.log_changes.set(log.changes);
         samples.queue_depth.set(count(self.shared.queued.load(Ordering::Relaxed)));

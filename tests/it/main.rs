@@ -7,6 +7,7 @@
 mod app;
 
 mod auth;
+mod clock;
 mod config_start;
 mod cors;
 mod document;

@@ -200,6 +200,19 @@ need_node() {
     die "node is $version; the web tests need 20.19 or newer: https://nodejs.org"
 }
 
+fetch_faketime() {
+  step "fetching libfaketime" bash -c 'cd "$1" && { apt-get download libfaketime || { apt-get update && apt-get download libfaketime; }; } && dpkg -x libfaketime_*.deb . && rm libfaketime_*.deb' _ "$1"
+}
+
+# libfaketime shows one test's service another time. Where it can't be had, FAKETIME is empty, and only that test fails.
+find_faketime() {
+  FAKETIME=$(compgen -G "/usr/lib*/*/faketime/libfaketimeMT.so.1" | head -n 1 || true)
+  if [ -z "$FAKETIME" ] && command -v apt-get >/dev/null 2>&1; then
+    (once "$cache/libfaketime" fetch_faketime) || say "no libfaketime: its test will fail"
+    FAKETIME=$(compgen -G "$cache/libfaketime/usr/lib/*/faketime/libfaketimeMT.so.1" | head -n 1 || true)
+  fi
+}
+
 find_all() {
   need curl "the stack and the seed's examples use curl (Debian: apt-get install curl)"
   need_node
@@ -208,6 +221,7 @@ find_all() {
   find_kafka
   find_python
   find_chromium
+  find_faketime
 }
 
 run_kafka() { # run_kafka DIR PORT: formats DIR on first use; the controller listens on an ephemeral port
@@ -216,7 +230,7 @@ run_kafka() { # run_kafka DIR PORT: formats DIR on first use; the controller lis
   mkdir -p "$dir"
   dir=$(cd "$dir" && pwd)
   if [ ! -f "$dir/server.properties" ]; then
-    # A port the kernel just had free, outside what it hands out to clients by itself.
+    # A port that nobody listens on now.
     controller=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
     cat >"$dir/server.properties" <<PROPERTIES
 process.roles=broker,controller
@@ -293,7 +307,7 @@ case ${1:-} in
   env)
     find_all
     printf '%s=%s\n' DAPRD "$DAPRD" DAPR "$DAPR" DAPR_RUNTIME_PATH "$DAPR_RUNTIME_PATH" KAFKA_LIBS "$KAFKA_LIBS" \
-      PYTHON "$PYTHON_ENV/bin/python" CHROMIUM "$CHROMIUM"
+      PYTHON "$PYTHON_ENV/bin/python" CHROMIUM "$CHROMIUM" FAKETIME "$FAKETIME"
     ;;
   node)
     need_node

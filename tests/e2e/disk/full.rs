@@ -95,16 +95,17 @@ fn fill(path: &Path, bytes: usize) {
 
 #[actix_web::test]
 async fn a_full_disk_refuses_changes_keeps_reading_and_recovers() {
-    let Some(disk) = Disk::mount("size=8m") else { return };
+    let rounds = amount(2, 8);
+    let Some(disk) = Disk::mount(&format!("size={}m", rounds + 6)) else { return };
     let begun = Instant::now();
     let ballast = disk.path().join("ballast");
     let path: PathBuf = disk.path().join("todos.db");
-    fill(&ballast, 4 << 20);
+    fill(&ballast, (rounds + 2) << 20);
     let mut stack = Stack::new();
     stack.service_env = vec![("DATABASE_URL", format!("sqlite:{}", path.display()))];
     stack.start_service();
     let mut workers = workers(&stack, "full", 4, 3000).await;
-    for round in 0..amount(2, 8) {
+    for round in 0..rounds {
         join_all(workers.iter_mut().map(|worker| work_until(worker, Answer::NotStored, 30))).await;
         // Small changes fit where large ones did not: without any space, the service's own attempt fails too.
         fill(&disk.path().join("rest"), usize::MAX);
@@ -115,7 +116,7 @@ async fn a_full_disk_refuses_changes_keeps_reading_and_recovers() {
             std::fs::remove_file(disk.path().join("rest")).unwrap();
             let size = std::fs::metadata(&ballast).unwrap().len();
             let smaller = std::fs::File::options().write(true).open(&ballast).unwrap();
-            smaller.set_len(size - (1 << 20) / amount(1, 4)).unwrap();
+            smaller.set_len(size - (1 << 20)).unwrap();
         };
         let working = join_all(workers.iter_mut().map(|worker| work_until(worker, Answer::Done, 5)));
         futures_util::future::join(working, free).await;
