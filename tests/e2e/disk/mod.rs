@@ -143,7 +143,7 @@ impl Work {
     /// Reads a todo, and now and then all of them: both must work whatever the disk does.
     pub async fn read(&self) {
         let path = match self.todos.last() {
-            Some(id) if self.steps % 10 != 0 => format!("/todos/{id}"),
+            Some(id) if !self.steps.is_multiple_of(10) => format!("/todos/{id}"),
             _ => "/todos".to_owned(),
         };
         assert_eq!(self.client.send("GET", &path, None).await.0, 200);
