@@ -27,7 +27,7 @@ pub async fn watch(dapr: DaprClient, config: Config, ready: watch::Sender<bool>,
                 ready.send_replace(true);
                 tokio::select! {
                     () = tokio::time::sleep(SETTLE) => check_setup(&dapr, &config).await,
-                    _ = stop.changed() => {}
+                    _ = stop.changed() => return,
                 }
                 CHECK
             }
