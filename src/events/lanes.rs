@@ -233,7 +233,10 @@ impl Lanes {
         if version <= lane.last {
             return;
         }
-        if full || lane.queue.len() >= self.limits.lane || version != lane.last + 1 || (lane.truncated && !from_log) {
+        // The log tells a todo's changes in order and without gaps but those that an operator skipped; what comes
+        // from the writer may come after changes that are only in the log.
+        let gap = !from_log && (lane.truncated || version != lane.last + 1);
+        if full || lane.queue.len() >= self.limits.lane || gap {
             if !lane.truncated && lane.queue.is_empty() {
                 self.starved += 1;
             }

@@ -35,7 +35,7 @@ pub async fn watch(dapr: DaprClient, config: Config, ready: watch::Sender<bool>,
                 };
                 tokio::select! {
                     () = settled => {}
-                    _ = stop.changed() => {}
+                    _ = stop.changed() => return,
                 }
                 CHECK
             }

@@ -8,6 +8,7 @@ mod disk;
 mod events;
 mod faults;
 mod order;
+mod poison;
 mod process;
 mod proof;
 mod readme;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
 use actix_web::{HttpResponse, HttpServer, web};
+use futures_util::future::join_all;
 use rusqlite::Connection;
 use serde_json::json;
 use todo_backend::clock::{Clock, Timestamp};
@@ -83,7 +84,10 @@ async fn whatever_the_clock_shows_everything_goes_on() {
             assert_eq!(app.get(path).answer().await.status, 200, "{path} at {time}");
         }
         app.store().sample(Timestamp(time)).unwrap();
-        wait_until("everything is published", || app.store().outbox().pending() == 0).await;
+        // Marks take up to a second: not every time.
+        if n % 5 == 4 {
+            wait_until("everything is published", || app.store().outbox().pending() == 0).await;
+        }
     }
     let log = Connection::open(app.store().path()).unwrap();
     let at: Vec<i64> = log
@@ -142,9 +146,7 @@ async fn a_clock_a_year_ahead_prunes_nothing_that_is_young_in_running_time() {
     let app = start();
     for (username, count) in [("demo", 103), ("user", 5)] {
         let token = app.token(username);
-        for _ in 0..count {
-            app.create(&token, json!({"title": "x"})).await;
-        }
+        join_all((0..count).map(|_| app.create(&token, json!({"title": "x"})))).await;
     }
     wait_until("everything is published", || app.store().outbox().pending() == 0).await;
     app.stop().await;

@@ -222,3 +222,24 @@ async fn a_stop_does_not_wait_for_idle_connections() {
     std::io::Read::read_to_end(&mut idle, &mut rest).unwrap();
     assert!(rest.is_empty());
 }
+
+#[actix_web::test]
+async fn a_stop_just_after_the_sidecar_came_is_quick() {
+    let sidecar = actix_web::HttpServer::new(|| {
+        actix_web::App::new()
+            .default_service(actix_web::web::to(|| async { actix_web::HttpResponse::NoContent().finish() }))
+    });
+    let sidecar = sidecar.workers(1).disable_signals().bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", sidecar.addrs()[0]);
+    let sidecar = sidecar.run();
+    let handle = sidecar.handle();
+    actix_web::rt::spawn(sidecar);
+    let app = TestApp::with(&[("DAPR_HTTP_ENDPOINT", &url)]);
+    while app.get("/health/ready").answer().await.json()["sidecar"] != "ready" {
+        actix_web::rt::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let begun = std::time::Instant::now();
+    app.stop().await;
+    assert!(begun.elapsed().as_secs() < 4, "{:?}", begun.elapsed());
+    handle.stop(false).await;
+}
