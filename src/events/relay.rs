@@ -81,8 +81,9 @@ impl Relay {
                 flights.push(publish(self.dapr.clone(), change));
             }
             self.metrics.breaker_open.set(i64::from(!self.lanes.healthy()));
-            let wake =
-                self.lanes.wake_at().map_or(POLL, |at| Duration::from_millis(at.saturating_sub(self.now())).min(POLL));
+            // Reloading, nothing is started: what is in flight wakes this up when it ends.
+            let due = self.lanes.wake_at().filter(|_| !self.reloading);
+            let wake = due.map_or(POLL, |at| Duration::from_millis(at.saturating_sub(self.now())).min(POLL));
             tokio::select! {
                 Some((change, outcome, took)) = flights.next() => self.finish(&change, outcome, took),
                 // While the log is read, new changes wait in the outbox.
