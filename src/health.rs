@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::error::ApiError;
 use crate::http::Endpoint;
-use crate::metrics::Metrics;
+use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::store::Store;
 
 /// The crate's version, which is the API's.
@@ -180,5 +180,5 @@ async fn metrics(
         log::error!("the metrics can't be written: {problem}");
         ApiError::Internal
     })?;
-    Ok(HttpResponse::Ok().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(text))
+    Ok(HttpResponse::Ok().content_type(CONTENT_TYPE).body(text))
 }
