@@ -17,6 +17,11 @@ type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 /// Labels of a request: method, route template, status.
 type HttpLabels = [(&'static str, String); 3];
 
+/// Labels that are counted from the start at zero: `rate` and `increase` don't see the step from nothing to 1.
+const PUBLISH_RESULTS: [&str; 4] = ["stored", "refused", "unavailable", "unknown"];
+const REFUSALS: [&str; 4] = ["not_found", "busy", "not_applied", "unknown"];
+const TASKS: [&str; 2] = ["relay", "sidecar watcher"];
+
 /// 0.1 ms to 26 s.
 fn durations() -> Histogram {
     Histogram::new(exponential_buckets(0.0001, 4.0, 10))
@@ -95,6 +100,15 @@ impl Metrics {
             samples: Samples::default(),
         };
         metrics.register();
+        for result in PUBLISH_RESULTS {
+            drop(metrics.publishes.get_or_create(&[("result", result)]));
+        }
+        for reason in REFUSALS {
+            drop(metrics.refusals.get_or_create(&[("reason", reason)]));
+        }
+        for task in TASKS {
+            drop(metrics.restarts.get_or_create(&[("task", task)]));
+        }
         metrics
     }
 
@@ -226,6 +240,18 @@ mod tests {
             "todo_backend_todos 7",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn counters_with_known_labels_begin_at_zero() {
+        let text = Metrics::new().encode().unwrap();
+        for series in [
+            r#"todo_backend_publishes_total{result="refused"}"#,
+            r#"todo_backend_commands_refused_total{reason="not_found"}"#,
+            r#"todo_backend_task_restarts_total{task="relay"}"#,
+        ] {
+            assert!(text.contains(&format!("{series} 0\n")), "{series} is not 0 in:\n{text}");
         }
     }
 
