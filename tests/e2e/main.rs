@@ -5,6 +5,7 @@
 mod events;
 mod faults;
 mod order;
+mod poison;
 mod process;
 mod seed;
 mod stack;
