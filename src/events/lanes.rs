@@ -55,7 +55,7 @@ enum Breaker {
 
 #[derive(Debug, Default)]
 struct Lane {
-    /// Unpublished changes, contiguous versions; the first one may be in flight.
+    /// Unpublished changes in version order; the first one may be in flight.
     queue: VecDeque<Arc<Change>>,
     /// The highest version that was ever in the queue.
     last: i64,
@@ -209,7 +209,10 @@ impl Lanes {
         if version <= lane.last {
             return;
         }
-        if full || lane.room() == 0 || version != lane.last + 1 || (lane.truncated && !from_log) {
+        // The log tells everything unpublished in order: versions that it leaves out were published or given up, which
+        // an operator who publishes earlier ones again doesn't change.
+        let next = from_log || version == lane.last + 1;
+        if full || lane.room() == 0 || lane.truncated || !next {
             if !lane.truncated && lane.queue.is_empty() {
                 self.starved += 1;
             }

@@ -5,12 +5,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod app;
+mod sidecar;
 
+mod access_log;
+mod admin;
 mod auth;
 mod config_start;
 mod cors;
 mod health;
 mod limits;
+mod metrics;
 mod paths;
 mod subscription;
 mod todos;
