@@ -5,6 +5,7 @@
 #
 #   stack.sh build                       everything below, ready to run; prints what was found or built
 #   stack.sh env                         the same, as NAME=value lines for a caller to read
+#   stack.sh promtool                    the path of a promtool, for the checks of deploy/
 #   stack.sh kafka DIR PORT              one broker in the foreground (this process becomes java); data in DIR
 #   stack.sh dapr SERVICE_BINARY         Kafka + `dapr run` + the service; ctrl-c stops all of it
 #
@@ -157,6 +158,28 @@ find_python() {
   once "$PYTHON_ENV.ready" make_python
 }
 
+# Only promtool of Debian's package is wanted: installing it would start a Prometheus.
+unpack_promtool() { # unpack_promtool SCRATCH
+  # shellcheck disable=SC2016
+  step "fetching promtool" bash -euo pipefail -c '
+    cd "$1"
+    apt-get download prometheus || { apt-get update && apt-get download prometheus; }
+    dpkg -x prometheus_*.deb unpacked
+    mv unpacked/usr/bin/promtool promtool
+    rm -rf unpacked prometheus_*.deb' _ "$1"
+}
+
+find_promtool() {
+  PROMTOOL=$(command -v promtool 2>/dev/null || true)
+  if [ -z "$PROMTOOL" ]; then
+    if [ ! -x "$cache/promtool/promtool" ] && ! { [ "$(id -u)" = 0 ] && command -v apt-get dpkg >/dev/null 2>&1; }; then
+      die "'promtool' is not installed: it comes with Prometheus (https://prometheus.io/download; Debian: apt-get install prometheus)"
+    fi
+    once "$cache/promtool" unpack_promtool
+    PROMTOOL=$cache/promtool/promtool
+  fi
+}
+
 find_all() {
   need curl "the stack and the seed's examples use curl (Debian: apt-get install curl)"
   find_daprd
@@ -247,6 +270,12 @@ case ${1:-} in
     find_all
     printf '%s=%s\n' DAPRD "$DAPRD" DAPR "$DAPR" DAPR_RUNTIME_PATH "$DAPR_RUNTIME_PATH" KAFKA_LIBS "$KAFKA_LIBS" \
       PYTHON "$PYTHON_ENV/bin/python"
+    # Only the checks of deploy/ need it: they say what is missing, the tests go on without.
+    printf 'PROMTOOL=%s\n' "$(set -e; find_promtool; printf '%s' "$PROMTOOL")"
+    ;;
+  promtool)
+    find_promtool
+    printf '%s\n' "$PROMTOOL"
     ;;
   kafka)
     [ $# -eq 3 ] || die "usage: stack.sh kafka DIR PORT"
@@ -257,7 +286,7 @@ case ${1:-} in
     run_dapr "$2"
     ;;
   *)
-    sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 2
     ;;
 esac
