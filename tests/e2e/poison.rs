@@ -218,7 +218,7 @@ async fn a_refused_event_parks_alone_and_an_operator_decides() {
     proxy.set(poison, Fate::Refused);
     changes.change(poison).await;
     let event = format!("{poison}-2");
-    changes.change_until(&good, async |client| parked(client).await == [event.clone()]).await;
+    changes.change_until(&good, async |client| parked(client).await == [event.as_str()]).await;
     assert_eq!(metric(&changes.client, PARKED).await, 1.0);
     let tries = proxy.stopped(&event);
     assert!(tries >= 5, "parked after {tries} refusals");
@@ -237,14 +237,14 @@ async fn a_refused_event_parks_alone_and_an_operator_decides() {
     changes.client = stack.client("admin", "admin123").await;
     changes.change_all(&good).await;
     stack.events_until(|events| all_arrived(events, &changes.of(&good))).await;
-    assert_eq!(parked(&changes.client).await, [event.clone()]);
+    assert_eq!(parked(&changes.client).await, [event.as_str()]);
     metric_becomes(&changes.client, PENDING, 2.0).await;
     assert_eq!(metric(&changes.client, PARKED).await, 1.0);
     assert_eq!((proxy.stopped(&event), proxy.stopped(&format!("{poison}-3"))), (tries, 0));
 
     // A retry too early parks it again.
     operate(&changes.client, &event, "retry").await;
-    changes.change_until(&good, async |client| parked(client).await == [event.clone()]).await;
+    changes.change_until(&good, async |client| parked(client).await == [event.as_str()]).await;
     assert!(proxy.stopped(&event) > tries);
     // Healed and retried: everything arrives, in version order.
     proxy.heal(poison);
@@ -264,7 +264,7 @@ async fn a_refused_event_parks_alone_and_an_operator_decides() {
         changes.change(lost).await;
     }
     let event = format!("{lost}-2");
-    changes.change_until(&good, async |client| parked(client).await == [event.clone()]).await;
+    changes.change_until(&good, async |client| parked(client).await == [event.as_str()]).await;
     proxy.heal(lost);
     operate(&changes.client, &event, "skip").await;
     let events = stack.events_until(|events| all_arrived(events, &changes.made)).await;
