@@ -46,6 +46,7 @@ test: need-cargo ## everything, on the real Dapr, the real Kafka and a real brow
 	@$(STAGE) "web tests: Swagger UI, ReDoc, CORS, the document" $(SERVE) -- bash tests/web/run.sh
 	@$(STAGE) "contract tests: FastAPI, schemathesis, a generated client" bash tests/contract/run.sh
 	@$(STAGE) "documents: events, Docker, Compose" bash tests/docs/run.sh
+	@$(STAGE) "deployment: alerts, dashboard" bash tests/deploy/run.sh
 
 torture: need-cargo ## the long versions of the tests with faults (about two hours)
 	@$(STAGE) "tools: daprd, dapr CLI, Kafka, Python, Chromium" $(STACK) build

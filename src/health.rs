@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::error::ApiError;
 use crate::http::Endpoint;
-use crate::metrics::Metrics;
+use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::store::Store;
 
 /// The crate's version, which is the API's.
@@ -180,5 +180,79 @@ async fn metrics(
         log::error!("the metrics can't be written: {problem}");
         ApiError::Internal
     })?;
-    Ok(HttpResponse::Ok().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(text))
+    Ok(HttpResponse::Ok().content_type(CONTENT_TYPE).body(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::body::to_bytes;
+    use actix_web::test::TestRequest;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::store::Options;
+
+    /// Whether `peer` may read the metrics when it sends these headers.
+    fn allows(settings: &[(&str, &str)], peer: &str, headers: &[(&'static str, &str)]) -> bool {
+        let production =
+            [("DEBUG", "False"), ("SECRET_KEY", "0123456789abcdef0123456789abcdef"), ("APP_API_TOKEN", "app-token")];
+        let variables = production.iter().filter(|(name, _)| !settings.iter().any(|(set, _)| set == name));
+        let variables = variables.chain(settings).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let mut request = TestRequest::get().peer_addr(peer.parse().unwrap());
+        for header in headers {
+            request = request.insert_header(*header);
+        }
+        MetricsAccess::new(&Config::from_variables(variables).unwrap()).allows(&request.to_http_request())
+    }
+
+    #[test]
+    fn in_production_metrics_are_for_this_machine_and_for_the_token() {
+        let token = [("METRICS_TOKEN", "right-token")];
+        for local in ["127.0.0.1:9", "127.8.8.8:9", "[::1]:9", "[::ffff:127.0.0.1]:9"] {
+            assert!(allows(&[], local, &[]) && allows(&token, local, &[]), "{local}");
+        }
+        for other in ["192.0.2.7:9", "10.0.0.1:9", "[2001:db8::1]:9", "[::ffff:192.0.2.7]:9", "0.0.0.0:9"] {
+            assert!(!allows(&[], other, &[]), "{other}");
+            assert!(!allows(&[], other, &[("Authorization", "Bearer right-token")]), "no token opens it to {other}");
+            assert!(allows(&token, other, &[("Authorization", "Bearer right-token")]), "{other}");
+            for wrong in ["Bearer wrong", "Bearer right-toke", "Bearer right-tokens", "Basic right-token", "Bearer "] {
+                assert!(!allows(&token, other, &[("Authorization", wrong)]), "{wrong} from {other}");
+            }
+            for forged in ["X-Forwarded-For", "Forwarded", "X-Real-IP"] {
+                assert!(!allows(&token, other, &[(forged, "127.0.0.1")]), "{forged} from {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn in_development_everybody_may_read_metrics() {
+        assert!(allows(&[("DEBUG", "True")], "192.0.2.7:9", &[]));
+    }
+
+    #[actix_web::test]
+    async fn a_service_that_stops_is_unavailable_whatever_else_is_well() {
+        let config = Config::from_variables([("DATABASE_URL".to_owned(), "sqlite::memory:".to_owned())]).unwrap();
+        let options = Options {
+            database: &config.database,
+            clock: config.clock.clone(),
+            demo_password_hash: None,
+            retention: config.retention,
+            metrics: Arc::new(Metrics::new()),
+        };
+        let store = web::Data::new(Store::open(options).unwrap());
+        for (stopping, sidecar, code, status) in [
+            (false, false, 200, "degraded"),
+            (false, true, 200, "ready"),
+            (true, false, 503, "unavailable"),
+            (true, true, 503, "unavailable"),
+        ] {
+            let sidecar = watch::Sender::new(sidecar);
+            let stopping = Arc::new(AtomicBool::new(stopping));
+            let readiness = web::Data::new(Readiness { sidecar: sidecar.subscribe(), stopping });
+            let response = ready(store.clone(), readiness).await;
+            assert_eq!(response.status().as_u16(), code, "{status}");
+            let body: Value = serde_json::from_slice(&to_bytes(response.into_body()).await.unwrap()).unwrap();
+            assert_eq!((&body["status"], &body["store"]), (&json!(status), &json!("writable")));
+        }
+    }
 }

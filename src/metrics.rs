@@ -1,4 +1,4 @@
-//! What the service counts and measures, for Prometheus (OpenMetrics text; names and units as
+//! What the service counts and measures, for Prometheus (its text format; names and units as
 //! <https://prometheus.io/docs/practices/naming/> asks). docs/operations.md says what to watch.
 
 use std::time::Duration;
@@ -16,6 +16,11 @@ type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// Labels of a request: method, route template, status.
 type HttpLabels = [(&'static str, String); 3];
+
+/// Labels that are counted from the start at zero: `rate` and `increase` don't see the step from nothing to 1.
+const PUBLISH_RESULTS: [&str; 4] = ["stored", "refused", "unavailable", "unknown"];
+const REFUSALS: [&str; 4] = ["not_found", "busy", "not_applied", "unknown"];
+const TASKS: [&str; 2] = ["relay", "sidecar watcher"];
 
 /// 0.1 ms to 26 s.
 fn durations() -> Histogram {
@@ -95,6 +100,15 @@ impl Metrics {
             samples: Samples::default(),
         };
         metrics.register();
+        for result in PUBLISH_RESULTS {
+            drop(metrics.publishes.get_or_create(&[("result", result)]));
+        }
+        for reason in REFUSALS {
+            drop(metrics.refusals.get_or_create(&[("reason", reason)]));
+        }
+        for task in TASKS {
+            drop(metrics.restarts.get_or_create(&[("task", task)]));
+        }
         metrics
     }
 
@@ -170,12 +184,40 @@ impl Metrics {
         self.pruned.inc_by(changes as u64);
     }
 
-    /// Everything as OpenMetrics text.
+    /// Everything as [`CONTENT_TYPE`].
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
-        Ok(text)
+        prometheus_client::encoding::text::encode_registry(&mut text, &self.registry)?;
+        Ok(to_prometheus(&text))
     }
+}
+
+/// The format that every Prometheus and `promtool` read, whatever they ask for.
+/// <https://prometheus.io/docs/instrumenting/exposition_formats/>
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// OpenMetrics text as Prometheus's: there a counter's help and type are under the same name as its value, with
+/// `_total`, and units are not told.
+fn to_prometheus(open_metrics: &str) -> String {
+    let mut text = String::with_capacity(open_metrics.len());
+    let mut help = None;
+    for line in open_metrics.lines().filter(|line| !line.starts_with("# UNIT ")) {
+        let described = |line: &str, keyword: &str| {
+            let (name, what) = line.strip_prefix(keyword)?.split_once(' ')?;
+            Some((name.to_owned(), what.to_owned()))
+        };
+        if let Some(found) = described(line, "# HELP ") {
+            help = Some(found.1);
+        } else if let Some((name, kind)) = described(line, "# TYPE ") {
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            let help = help.take().unwrap_or_default();
+            text.push_str(&format!("# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}\n"));
+        } else {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -194,10 +236,33 @@ mod tests {
             r#"todo_backend_http_request_duration_seconds_count{method="GET",route="/todos/{id}",status="200"} 1"#,
             r#"todo_backend_http_request_duration_seconds_count{method="other",route="none",status="404"} 1"#,
             r#"todo_backend_publishes_total{result="stored"} 1"#,
+            "# TYPE todo_backend_todos gauge",
             "todo_backend_todos 7",
-            "# EOF",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
         }
+    }
+
+    #[test]
+    fn counters_with_known_labels_begin_at_zero() {
+        let text = Metrics::new().encode().unwrap();
+        for series in [
+            r#"todo_backend_publishes_total{result="refused"}"#,
+            r#"todo_backend_commands_refused_total{reason="not_found"}"#,
+            r#"todo_backend_task_restarts_total{task="relay"}"#,
+        ] {
+            assert!(text.contains(&format!("{series} 0\n")), "{series} is not 0 in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_counter_is_described_under_the_name_of_its_value() {
+        let metrics = Metrics::new();
+        metrics.pruned(3);
+        let text = metrics.encode().unwrap();
+        let name = "todo_backend_log_pruned_changes_total";
+        let help = "Changes removed from the log by retention.";
+        assert!(text.contains(&format!("# HELP {name} {help}\n# TYPE {name} counter\n{name} 3\n")), "{text}");
+        assert!(!text.contains("# UNIT") && !text.contains("# EOF"), "{text}");
     }
 }

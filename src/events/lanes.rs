@@ -58,7 +58,7 @@ enum Breaker {
 
 #[derive(Debug, Clone, Default)]
 struct Lane {
-    /// Unpublished changes, contiguous versions; the first one may be in flight.
+    /// Unpublished changes in version order; the first one may be in flight.
     queue: VecDeque<Arc<Change>>,
     /// The highest version that was ever in the queue.
     last: i64,
@@ -233,10 +233,10 @@ impl Lanes {
         if version <= lane.last {
             return;
         }
-        // The log tells a todo's changes in order and without gaps but those that an operator skipped; what comes
-        // from the writer may come after changes that are only in the log.
-        let gap = !from_log && (lane.truncated || version != lane.last + 1);
-        if full || lane.queue.len() >= self.limits.lane || gap {
+        // The log tells everything unpublished in order: versions that it leaves out were published or given up. What
+        // comes from the writer may come after changes that are only in the log.
+        let gap = !from_log && version != lane.last + 1;
+        if full || lane.queue.len() >= self.limits.lane || lane.truncated || gap {
             if !lane.truncated && lane.queue.is_empty() {
                 self.starved += 1;
             }

@@ -40,7 +40,7 @@ const RULES: [(&str, &str); 5] = [
     (
         "no published change of a todo comes after one that waits",
         "SELECT 'todo ' || todo_id FROM changes GROUP BY todo_id
-         HAVING max(CASE WHEN state <> 0 THEN version END) > min(CASE WHEN state = 0 THEN version END)",
+         HAVING max(CASE WHEN state = 1 THEN version END) > min(CASE WHEN state = 0 THEN version END)",
     ),
 ];
 

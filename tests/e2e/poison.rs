@@ -97,9 +97,8 @@ fn versions(events: &[Event], todo: i64) -> Vec<i64> {
     events.iter().filter(|event| event.number("id") == todo).map(|event| event.number("version")).collect()
 }
 
-async fn metric(stack: &Stack, name: &str) -> i64 {
-    let url = format!("http://127.0.0.1:{}/metrics", stack.service_port());
-    let text = reqwest::get(url).await.unwrap().text().await.unwrap();
+async fn metric(client: &Client, name: &str) -> i64 {
+    let text = client.text("/metrics").await;
     let line = text.lines().find(|line| line.split(' ').next() == Some(name));
     line.unwrap_or_else(|| panic!("no {name} in {text}")).split(' ').nth(1).unwrap().parse().unwrap()
 }
@@ -119,7 +118,7 @@ async fn a_poison_event_parks_alone_until_an_operator_decides() {
     let parked = until_parked(&admin, &good, 2).await;
     let ids: Vec<_> = parked.as_array().unwrap().iter().map(|event| event["id"].as_str().unwrap()).collect();
     assert_eq!(ids, [format!("{poison}-2"), format!("{skipped}-2")]);
-    assert_eq!(metric(&stack, "todo_backend_outbox_parked_events").await, 2);
+    assert_eq!(metric(&admin, "todo_backend_outbox_parked_events").await, 2);
     let user = stack.client("user", "user123").await;
     assert_eq!(user.send("GET", "/admin/events/parked", None).await.0, 403);
 
@@ -143,7 +142,7 @@ async fn a_poison_event_parks_alone_until_an_operator_decides() {
     let events = stack.events_until(all).await;
     assert_eq!((versions(&events, poison), versions(&events, skipped)), (vec![1, 2, 3], vec![1, 3]));
     stack.wait_until_published().await;
-    assert_eq!(metric(&stack, "todo_backend_outbox_parked_events").await, 0);
+    assert_eq!(metric(&admin, "todo_backend_outbox_parked_events").await, 0);
 
     // Everything again, for a consumer that lost it: all but the one that was given up.
     let body = json!({ "username": "admin", "from_revision": 1 });

@@ -394,6 +394,13 @@ impl Client {
         self.try_send(method, path, body, &[]).await.unwrap()
     }
 
+    /// The text at a path that needs no token.
+    pub async fn text(&self, path: &str) -> String {
+        let response = self.http.get(format!("{}{path}", self.base)).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        String::from_utf8(response.bytes().await.unwrap().to_vec()).unwrap()
+    }
+
     /// Makes a todo and returns its id.
     pub async fn create(&self, title: &str) -> i64 {
         let (status, todo) = self.send("POST", "/todos", Some(serde_json::json!({ "title": title }))).await;

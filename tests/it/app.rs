@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::rt::task::JoinHandle;
 use reqwest::header::HeaderMap;
@@ -12,12 +12,28 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use todo_backend::app::{App, StartError, Stopper};
 use todo_backend::auth::token::Keys;
+use todo_backend::clock::Timestamp;
 use todo_backend::config::Config;
 use todo_backend::store::{Change, Store};
 use todo_backend::todos::model::{TodoId, UserId};
 
 /// Where the routes are that are served twice.
 pub const PREFIXES: [&str; 2] = ["", "/v1"];
+
+/// How long a test waits for what it expects, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `holds` says so; panics if that takes too long.
+#[track_caller]
+pub fn eventually<F: AsyncFnMut() -> bool>(what: &str, mut holds: F) -> impl Future<Output = ()> {
+    let (caller, deadline) = (std::panic::Location::caller(), Instant::now() + PATIENCE);
+    async move {
+        while !holds().await {
+            assert!(Instant::now() < deadline, "{caller}: not within {PATIENCE:?}: {what}");
+            actix_web::rt::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
 
 /// Keeps no connections: a pool that outlives a test would hold on to the test's runtime.
 static CLIENT: LazyLock<Client> = LazyLock::new(|| {
@@ -68,6 +84,11 @@ impl TestApp {
     pub async fn stop(self) {
         self.stopper.stop();
         self.running.await.unwrap().unwrap();
+    }
+
+    /// The service's time.
+    pub fn now(&self) -> Timestamp {
+        self.config.clock.now()
     }
 
     /// A valid token of an account.

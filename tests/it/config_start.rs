@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::app::{Send, TestApp, config};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
-const PRODUCTION: [(&str, &str); 3] = [("DEBUG", "False"), ("SECRET_KEY", SECRET), ("APP_API_TOKEN", "app-token")];
+pub const PRODUCTION: [(&str, &str); 3] = [("DEBUG", "False"), ("SECRET_KEY", SECRET), ("APP_API_TOKEN", "app-token")];
 
 fn url(file: &Path) -> String {
     format!("sqlite:{}", file.display())

@@ -5,7 +5,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod app;
+mod sidecar;
 
+mod access_log;
+mod admin;
 mod auth;
 mod clock;
 mod config_start;
@@ -13,6 +16,7 @@ mod cors;
 mod document;
 mod health;
 mod limits;
+mod metrics;
 mod paths;
 mod subscription;
 mod todos;

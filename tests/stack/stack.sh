@@ -9,6 +9,7 @@
 #   stack.sh chromium                    the path of Chromium, installed if it has to be
 #   stack.sh node                        whether Node.js is there and new enough
 #   stack.sh python                      the Python with tests/stack/requirements.txt; prints its path
+#   stack.sh promtool                    the path of a promtool, for the checks of deploy/
 #   stack.sh kafka DIR PORT              one broker in the foreground (this process becomes java); data in DIR
 #   stack.sh dapr SERVICE_BINARY         Kafka + `dapr run` + the service; ctrl-c stops all of it
 #
@@ -213,6 +214,28 @@ find_faketime() {
   fi
 }
 
+# Only promtool of Debian's package is wanted: installing it would start a Prometheus.
+unpack_promtool() { # unpack_promtool SCRATCH
+  # shellcheck disable=SC2016
+  step "fetching promtool" bash -euo pipefail -c '
+    cd "$1"
+    apt-get download prometheus || { apt-get update && apt-get download prometheus; }
+    dpkg -x prometheus_*.deb unpacked
+    mv unpacked/usr/bin/promtool promtool
+    rm -rf unpacked prometheus_*.deb' _ "$1"
+}
+
+find_promtool() {
+  PROMTOOL=$(command -v promtool 2>/dev/null || true)
+  if [ -z "$PROMTOOL" ]; then
+    if [ ! -x "$cache/promtool/promtool" ] && ! { [ "$(id -u)" = 0 ] && command -v apt-get dpkg >/dev/null 2>&1; }; then
+      die "'promtool' is not installed: it comes with Prometheus (https://prometheus.io/download; Debian: apt-get install prometheus)"
+    fi
+    once "$cache/promtool" unpack_promtool
+    PROMTOOL=$cache/promtool/promtool
+  fi
+}
+
 find_all() {
   need curl "the stack and the seed's examples use curl (Debian: apt-get install curl)"
   need_node
@@ -222,6 +245,7 @@ find_all() {
   find_python
   find_chromium
   find_faketime
+  find_promtool
 }
 
 run_kafka() { # run_kafka DIR PORT: formats DIR on first use; the controller listens on an ephemeral port
@@ -302,6 +326,7 @@ case ${1:-} in
     say "dapr    $DAPR ($("$DAPR" --version | head -n 1))"
     say "kafka   $KAFKA_LIBS ($KAFKA_VERSION)"
     say "python  $PYTHON_ENV"
+    say "promtool $PROMTOOL"
     say "browser $CHROMIUM ($("$CHROMIUM" --version 2>/dev/null))"
     ;;
   env)
@@ -320,6 +345,10 @@ case ${1:-} in
     find_python
     printf '%s\n' "$PYTHON_ENV/bin/python"
     ;;
+  promtool)
+    find_promtool
+    printf '%s\n' "$PROMTOOL"
+    ;;
   kafka)
     [ $# -eq 3 ] || die "usage: stack.sh kafka DIR PORT"
     run_kafka "$2" "$3"
@@ -329,7 +358,7 @@ case ${1:-} in
     run_dapr "$2"
     ;;
   *)
-    sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,17s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 2
     ;;
 esac

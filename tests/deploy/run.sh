@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# run.sh: checks what deploy/ has for Prometheus and Grafana with promtool, and against the metrics of a running service.
+# Needs a built service (cargo build). The last line is `N passed, N failed`.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+cd "$root"
+command -v python3 >/dev/null || { echo "run.sh: python3 is not installed (Debian: apt-get install python3)" >&2; exit 1; }
+PROMTOOL=$(bash tests/stack/stack.sh promtool)
+directory=$(mktemp -d)
+trap 'rm -rf "$directory"' EXIT
+passed=0
+failed=0
+
+check() { # check NAME COMMAND…: its output is shown when it fails
+  local name=$1
+  shift
+  if "$@" >"$directory/output" 2>&1; then
+    passed=$((passed + 1))
+    echo "ok      $name"
+  else
+    failed=$((failed + 1))
+    echo "FAILED  $name"
+    sed 's/^/        /' "$directory/output"
+  fi
+}
+
+# promtool says what it does not like about names and help, and ends with status 3.
+check_metrics() { "$PROMTOOL" check metrics <"$directory/metrics"; }
+
+check "the alert rules are valid" "$PROMTOOL" check rules deploy/alerts.yml
+check "the scrape configuration is valid" "$PROMTOOL" check config deploy/prometheus.yml
+check "the alerts fire when they should" "$PROMTOOL" test rules deploy/alerts_test.yml
+# Some requests first, so that every family has a series.
+# shellcheck disable=SC2016
+check "a service shows its metrics" bash tests/stack/serve.sh -- \
+  bash -euo pipefail -c 'curl -sf "$BASE_URL/health" >/dev/null; curl -sf "$BASE_URL/metrics" >"$1"' _ "$directory/metrics"
+touch "$directory/metrics"
+check "promtool likes the metrics" check_metrics
+for subject in dashboard alerts alert-tests runbooks coverage; do
+  check "names agree: $subject" python3 "$here/names.py" "$subject" "$directory/metrics"
+done
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
