@@ -48,7 +48,7 @@ test: need-cargo ## everything, on the real Dapr, the real Kafka and a real brow
 	@$(STAGE) "documents: events, Docker, Compose" bash tests/docs/run.sh
 	@$(STAGE) "deployment: alerts, dashboard" bash tests/deploy/run.sh
 
-torture: need-cargo ## the long versions of the tests with faults (about two hours)
+torture: need-cargo ## the long versions of the tests with faults
 	@$(STAGE) "tools: daprd, dapr CLI, Kafka, Python, Chromium" $(STACK) build
 	@$(STAGE) "relay, many seeds" env RELAY_SEEDS=200000 cargo test --locked --lib lanes
 	@$(STAGE) "proofs, long" env TORTURE=1 cargo test --locked --test e2e -- --test-threads=1 --nocapture proof::
