@@ -9,7 +9,6 @@ use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 
 use crate::clock::Clock;
-use crate::store::Retention;
 
 /// The seed's published SECRET_KEY: fine for development, refused with DEBUG=False.
 const SEED_SECRET_KEY: &str = "your-super-secret-key-change-this-in-production-environment";
@@ -104,6 +103,16 @@ pub enum CorsOrigins {
     Any,
     /// These, and with DEBUG=True any localhost origin.
     Listed(Vec<String>),
+}
+
+/// How long the log keeps published changes. What is not published is always kept, and everything after it of the
+/// same owner.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    /// How long, in time that the service runs: a wall clock that jumps prunes nothing.
+    pub keep: Duration,
+    /// How many of one owner at most.
+    pub per_owner: i64,
 }
 
 /// What a log line looks like.

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use rusqlite::Connection;
@@ -25,7 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::auth::accounts::{DEMO_USERS, User, Users};
 use crate::clock::{Clock, Timestamp};
-use crate::config::Database;
+use crate::config::{Database, Retention};
 use crate::metrics::Metrics;
 use crate::todos::map::TodoMap;
 use crate::todos::model::{NewTodo, Todo, TodoId, TodoPatch, UserId};
@@ -84,16 +83,6 @@ pub enum OutboxCommand {
         /// The first of them.
         from_revision: i64,
     },
-}
-
-/// How long the log keeps published changes. What is not published is always kept, and everything after it of the
-/// same owner.
-#[derive(Debug, Clone, Copy)]
-pub struct Retention {
-    /// How long, in time that the service runs: a wall clock that jumps prunes nothing.
-    pub keep: Duration,
-    /// How many of one owner at most.
-    pub per_owner: i64,
 }
 
 /// Why commands were not answered with their changes.

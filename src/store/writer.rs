@@ -16,8 +16,9 @@ use tokio::sync::oneshot;
 use super::change::{Change, Kind};
 use super::outbox::Mark;
 use super::sqlite::{self, CommitError, Head, Next};
-use super::{Command, Context, Failure, OutboxCommand, Retention, Shared};
+use super::{Command, Context, Failure, OutboxCommand, Shared};
 use crate::clock::Clock;
+use crate::config::Retention;
 use crate::todos::model::{Field, Todo, TodoId, UserId};
 
 /// Operations in one commit, at most.
