@@ -11,9 +11,9 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rusqlite::Connection;
 use todo_backend::clock::Clock;
-use todo_backend::config::Database;
+use todo_backend::config::{Database, Retention};
 use todo_backend::metrics::Metrics;
-use todo_backend::store::{Options, Retention, Store};
+use todo_backend::store::{Options, Store};
 
 use super::{amount, assert_good, assert_kept, database, with_suffix, workers};
 use crate::stack::Stack;
