@@ -1,7 +1,11 @@
 //! Typed settings from the environment. The defaults below are the documentation of what development needs;
 //! with `DEBUG=False` the settings refuse whatever would be unsafe in production.
 
+pub mod env_file;
+
+use std::collections::HashMap;
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +13,7 @@ use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 
 use crate::clock::Clock;
+use env_file::EnvFile;
 
 /// The seed's published SECRET_KEY: fine for development, refused with DEBUG=False.
 const SEED_SECRET_KEY: &str = "your-super-secret-key-change-this-in-production-environment";
@@ -48,7 +53,7 @@ struct Raw {
 pub struct Config {
     /// Development: demo users, CORS for localhost, the seed's SECRET_KEY accepted. Default: true, as the seed's.
     pub debug: bool,
-    /// Address to listen on. Default: 127.0.0.1.
+    /// Address to listen on, an IPv6 address without brackets. Default: 127.0.0.1.
     pub host: String,
     /// Port to listen on. Default: 8000.
     pub port: u16,
@@ -83,6 +88,8 @@ pub struct Config {
     pub metrics_token: Option<Secret>,
     /// How long the log keeps published changes, and how many of one user. Default: 30 days, 10,000.
     pub retention: Retention,
+    /// Not a setting: the file that settings were read from, besides the environment.
+    pub env_file: Option<PathBuf>,
     /// Not a setting: where the wall clock is read. Tests replace it.
     pub clock: Clock,
 }
@@ -168,24 +175,30 @@ fn error<T>(variable: &'static str, problem: impl Into<String>) -> Result<T, Con
 }
 
 impl Config {
-    /// Reads the process's environment.
-    pub fn from_env() -> Result<Self, ConfigError> {
-        let variables = std::env::vars_os().filter_map(|(name, value)| {
+    /// Reads the process's environment and, for what is not set there, `file`.
+    pub fn from_env(file: Option<EnvFile>) -> Result<Self, ConfigError> {
+        let environment = std::env::vars_os().filter_map(|(name, value)| {
             // A value that is no UTF-8 text is passed on mangled: wherever it matters, it is refused there.
             Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
         });
-        Self::from_variables(variables)
+        let (path, variables) = file.map(|file| (file.path, file.variables)).unzip();
+        let config = Self::from_variables(variables.into_iter().flatten().chain(environment))?;
+        Ok(Self { env_file: path, ..config })
     }
 
-    /// Reads settings from name and value pairs. A variable set to the empty string counts as not set.
+    /// Reads settings from name and value pairs; of two with the same name, the later one wins. A variable set to the
+    /// empty string counts as not set, and only upper-case names count.
     pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         let set = variables.into_iter().map(|(name, value)| (name, value.trim().to_owned()));
-        let raw: Raw = envy::from_iter(set.filter(|(_, value)| !value.is_empty()))
-            .or_else(|problem| error("environment", problem.to_string()))?;
+        // envy would take `debug` for DEBUG, and both together for a mistake.
+        let set: HashMap<String, String> =
+            set.filter(|(name, value)| !value.is_empty() && *name == name.to_ascii_uppercase()).collect();
+        let raw: Raw =
+            envy::from_iter(set).or_else(|_| error("environment", "can't be read; allowed is UTF-8 text"))?;
         let debug = boolean("DEBUG", raw.debug, true)?;
         let config = Self {
             debug,
-            host: raw.host.unwrap_or_else(|| "127.0.0.1".into()),
+            host: bare_host(raw.host.as_deref().unwrap_or("127.0.0.1")).to_owned(),
             port: number("PORT", raw.port, 8000, 0, u16::MAX)?,
             database: database(raw.database_url)?,
             kafka_broker: raw.kafka_broker.unwrap_or_else(|| "localhost:9092".into()),
@@ -209,6 +222,7 @@ impl Config {
                 ),
                 per_owner: number("HISTORY_MAX_PER_USER", raw.history_max_per_user, 10_000, 100, 1_000_000_000)?,
             },
+            env_file: None,
             clock: Clock::system(),
         };
         if !debug && config.app_api_token.is_none() {
@@ -287,16 +301,34 @@ fn database(value: Option<String>) -> Result<Database, ConfigError> {
     const ALLOWED: &str = "allowed are sqlite:PATH (such as sqlite:data/todos.db) and sqlite::memory:";
     let Some(value) = value else { return Ok(Database::File("data/todos.db".into())) };
     match value.strip_prefix("sqlite:") {
-        Some(":memory:") => Ok(Database::Temporary),
         // `sqlite:///path` is the same file as `sqlite:/path`, `sqlite://path` is relative, as elsewhere.
         Some(path) => match path.strip_prefix("//").unwrap_or(path) {
             "" => error("DATABASE_URL", format!("names no file; {ALLOWED}")),
+            ":memory:" => Ok(Database::Temporary),
             path if path.contains('?') => error("DATABASE_URL", format!("has options; {ALLOWED}")),
+            // SQLite's own URIs (https://sqlite.org/uri.html): another name for a file, another file for the lock.
+            path if path.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("file:")) => {
+                error("DATABASE_URL", format!("has one of SQLite's file: URIs; {ALLOWED}"))
+            }
             path => Ok(Database::File(path.into())),
         },
         // The value may hold a password: it is not repeated.
         None => error("DATABASE_URL", format!("is for a database that is not supported; {ALLOWED}")),
     }
+}
+
+/// A host as it stands in settings, without the brackets that an IPv6 address has in URLs.
+fn bare_host(host: &str) -> &str {
+    let inside = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    inside.filter(|inside| inside.contains(':')).unwrap_or(host)
+}
+
+/// `HOST:PORT` as in a URL: an IPv6 address in brackets (RFC 3986, section 3.2.2), whether or not `host` has them.
+pub fn authority(host: &str, port: u16) -> String {
+    let host = bare_host(host);
+    // A zone (`fe80::1%eth0`, RFC 4007) belongs to the address.
+    let address = host.split('%').next().unwrap_or(host);
+    if address.parse::<Ipv6Addr>().is_ok() { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 fn sidecar_url(
@@ -307,20 +339,29 @@ fn sidecar_url(
 ) -> Result<String, ConfigError> {
     let port = number("DAPR_PORT", port, 3500, 1, u16::MAX)?;
     let port = number("DAPR_HTTP_PORT", http_port, port, 1, u16::MAX)?;
-    let (variable, url) = match endpoint {
-        Some(endpoint) => ("DAPR_HTTP_ENDPOINT", endpoint.trim_end_matches('/').to_owned()),
-        None => ("DAPR_HOST", format!("http://{}:{port}", host.as_deref().unwrap_or("localhost"))),
+    let (variable, url, allowed) = match endpoint {
+        Some(endpoint) => (
+            "DAPR_HTTP_ENDPOINT",
+            endpoint.trim_end_matches('/').to_owned(),
+            "http://HOST:PORT or https://HOST:PORT, an IPv6 address in brackets",
+        ),
+        None => (
+            "DAPR_HOST",
+            format!("http://{}", authority(host.as_deref().unwrap_or("localhost"), port)),
+            "a host name or an IP address",
+        ),
     };
+    // What stands before the @ may be a password: it is neither kept, since the address is logged, nor repeated.
+    if url.contains('@') {
+        return error(variable, format!("has credentials in it; allowed is {allowed}"));
+    }
     match reqwest::Url::parse(&url) {
         Ok(parsed)
             if matches!(parsed.scheme(), "http" | "https") && parsed.path() == "/" && parsed.query().is_none() =>
         {
             Ok(url)
         }
-        _ if variable == "DAPR_HOST" => {
-            error(variable, format!("gives the address {url:?}; allowed is a host name or an IP address"))
-        }
-        _ => error(variable, format!("is {url:?}; allowed is http://HOST:PORT or https://HOST:PORT")),
+        _ => error(variable, format!("gives the address {url:?}; allowed is {allowed}")),
     }
 }
 
@@ -416,6 +457,47 @@ mod tests {
     }
 
     #[test]
+    fn ipv6_addresses_are_taken_with_and_without_brackets() {
+        for host in ["::1", "[::1]"] {
+            let config = config(&[("DAPR_HOST", host), ("HOST", host)]).unwrap();
+            assert_eq!((config.sidecar_url.as_str(), config.host.as_str()), ("http://[::1]:3500", "::1"));
+        }
+        let endpoint = config(&[("DAPR_HTTP_ENDPOINT", "http://[::1]:3501")]).unwrap();
+        assert_eq!(endpoint.sidecar_url, "http://[::1]:3501");
+        for (host, shown) in
+            [("::", "[::]:8"), ("fe80::1%eth0", "[fe80::1%eth0]:8"), ("10.0.0.7", "10.0.0.7:8"), ("web", "web:8")]
+        {
+            assert_eq!(authority(host, 8), shown);
+        }
+    }
+
+    #[test]
+    fn only_upper_case_names_count() {
+        let config = config(&[("debug", "1"), ("DEBUG", "False"), ("Port", "9"), ("secret_key", "x")]);
+        assert_eq!(config.unwrap_err().variable, "SECRET_KEY");
+        let config = super::tests::config(&[("debug", "False"), ("DEBUG", "True"), ("port", "9")]).unwrap();
+        assert_eq!((config.debug, config.port), (true, 8000));
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_unless_it_is_empty() {
+        let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+        };
+        let file = pairs(&[("SECRET_KEY", "of the file"), ("PORT", "1"), ("KAFKA_TOPIC", "")]);
+        let environment = pairs(&[("SECRET_KEY", ""), ("PORT", "2"), ("KAFKA_TOPIC", " ")]);
+        let config = Config::from_variables(file.into_iter().chain(environment)).unwrap();
+        assert_eq!((config.secret_key.expose(), config.port, config.topic.as_str()), ("of the file", 2, "todos"));
+    }
+
+    #[test]
+    fn every_way_to_write_a_temporary_database_is_one() {
+        for url in ["sqlite::memory:", "sqlite://:memory:"] {
+            assert_eq!(config(&[("DATABASE_URL", url)]).unwrap().database, Database::Temporary, "{url}");
+        }
+    }
+
+    #[test]
     fn bad_values_name_the_variable_and_what_is_allowed() {
         for (variable, value, allowed) in [
             ("DEBUG", "maybe", "True and False"),
@@ -433,6 +515,13 @@ mod tests {
             ("ACCESS_TOKEN_EXPIRE_MINUTES", "0", "from 1 to 525600"),
             ("DATABASE_URL", "postgres://me:pass@db/x", "sqlite:PATH"),
             ("DATABASE_URL", "sqlite:", "sqlite:PATH"),
+            ("DATABASE_URL", "sqlite:file:todos.db", "sqlite:PATH"),
+            ("DATABASE_URL", "sqlite://FILE:/todos.db", "sqlite:PATH"),
+            ("DAPR_HTTP_ENDPOINT", "http://me:pass@x:1", "http://HOST:PORT"),
+            ("DAPR_HTTP_ENDPOINT", "http://me:pass@ x:1", "http://HOST:PORT"),
+            ("DAPR_HTTP_ENDPOINT", "http://::1:3500", "in brackets"),
+            ("DAPR_HOST", "me:pass@x", "host name"),
+            ("DAPR_HOST", "fe80::1%eth0", "host name"),
             ("CORS_ALLOWED_ORIGINS", "https://a.example/", "separated by commas"),
             ("CORS_ALLOWED_ORIGINS", "a.example", "separated by commas"),
             ("RUST_LOG", "app=loud", "error, warn"),
@@ -474,7 +563,7 @@ mod tests {
 
     /// The README's settings table, as (variable, default).
     fn documented() -> Vec<(String, String)> {
-        let readme = include_str!("../README.md");
+        let readme = include_str!("../../README.md");
         let table = readme.split("## Settings").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
         let rows = table.lines().filter(|line| line.starts_with("| `"));
         let cell = |row: &str, n: usize| row.split('|').nth(n).unwrap().trim().trim_matches('`').to_owned();
@@ -483,7 +572,7 @@ mod tests {
 
     /// The variables that are read: envy asks for every field of `Raw`.
     fn read() -> Vec<String> {
-        let source = include_str!("config.rs");
+        let source = include_str!("mod.rs");
         let fields = source.split("struct Raw {").nth(1).and_then(|rest| rest.split('}').next()).unwrap();
         let names = fields.lines().filter_map(|line| line.trim().strip_suffix(": Option<String>,"));
         names.map(str::to_ascii_uppercase).collect()
