@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, ErrorCode, params};
 
 use super::change::Epoch;
-use super::{OpenError, lock, make_parent, sqlite, with_suffix};
+use super::database_file::{DatabaseLock, Owner, make_parent, parent, with_suffix};
+use super::{OpenError, sqlite};
 
 /// What a healthy database's log has none of. Each query gives one row for each violation; its text says what.
 const RULES: [(&str, &str); 5] = [
@@ -74,16 +75,15 @@ fn problems(connection: &Connection) -> rusqlite::Result<Vec<String>> {
 }
 
 /// Writes a copy of the database, as it is at one moment, to `target`, which must not exist. Works while the service
-/// runs and writes.
+/// runs and writes. The copy has the database's mode and owner: it holds the same password hashes.
 pub fn backup(path: &Path, target: &Path) -> Result<(), OpenError> {
     if target.exists() {
         return Err(OpenError(format!("{} exists already; name another file", target.display())));
     }
     let connection = existing(path)?;
+    let owner = Owner::of_database(path).map_err(|e| OpenError(format!("cannot look at {}: {e}", path.display())))?;
     let partial = with_suffix(target, ".partial");
-    remove_if_there(&partial)?;
-    let name = partial.to_str().ok_or_else(|| OpenError(format!("{} is no UTF-8 name", partial.display())))?;
-    connection.execute("VACUUM INTO ?1", params![name]).map_err(|e| failed(path, &e))?;
+    copy(&connection, path, &partial, owner)?;
     let copied = problems(&existing(&partial)?).map_err(|e| failed(&partial, &e))?;
     if let Some(problem) = copied.first() {
         return Err(OpenError(format!("the copy is not good, so it was left at {}: {problem}", partial.display())));
@@ -92,20 +92,21 @@ pub fn backup(path: &Path, target: &Path) -> Result<(), OpenError> {
 }
 
 /// Puts a copy of `backup` in the place of the database, with a new epoch: consumers and clients see that versions
-/// begin anew. The database that was there is kept beside it; returns its new name. The service must not run.
+/// begin anew. The database that was there is kept beside it; returns its new name. Mode and owner stay as they were,
+/// whoever restores. The service must not run.
 pub fn restore(path: &Path, backup: &Path) -> Result<Option<PathBuf>, OpenError> {
     make_parent(path)?;
-    let _lock = lock(path)?;
+    let lock = DatabaseLock::take_if_there(path)?;
+    let path = lock.path();
     let source = existing(backup)?;
     sqlite::schema_version(&source, backup)?;
     let found = problems(&source).map_err(|e| failed(backup, &e))?;
     if let Some(problem) = found.first() {
         return Err(OpenError(format!("{} is not good, nothing was changed: {problem}", backup.display())));
     }
+    let owner = Owner::of_database(path).map_err(|e| OpenError(format!("cannot look at {}: {e}", path.display())))?;
     let partial = with_suffix(path, ".restoring");
-    remove_if_there(&partial)?;
-    let name = partial.to_str().ok_or_else(|| OpenError(format!("{} is no UTF-8 name", partial.display())))?;
-    source.execute("VACUUM INTO ?1", params![name]).map_err(|e| failed(backup, &e))?;
+    copy(&source, backup, &partial, owner)?;
     renew_epoch(&partial).map_err(|e| failed(&partial, &e))?;
     let replaced = if path.exists() { Some(set_aside(path)?) } else { None };
     // A log that stays, also that of a file somebody removed, would be played into the restored database.
@@ -116,8 +117,21 @@ pub fn restore(path: &Path, backup: &Path) -> Result<Option<PathBuf>, OpenError>
     Ok(replaced)
 }
 
+/// Copies the database `from`, as it is at one moment, to the new file `to`.
+fn copy(connection: &Connection, from: &Path, to: &Path, owner: Owner) -> Result<(), OpenError> {
+    // What an interrupted copy left.
+    for suffix in ["", "-journal"] {
+        remove_if_there(&with_suffix(to, suffix))?;
+    }
+    let name = to.to_str().ok_or_else(|| OpenError(format!("{} is no UTF-8 name", to.display())))?;
+    // SQLite fills a file that is there and empty, and would make one that everybody can read.
+    owner.create(to).map_err(|e| OpenError(format!("cannot write {}: {e}", to.display())))?;
+    let copied = connection.execute("VACUUM INTO ?1", params![name]);
+    copied.map(drop).map_err(|e| OpenError(format!("cannot copy {} to {}: {e}", from.display(), to.display())))
+}
+
 fn renew_epoch(path: &Path) -> rusqlite::Result<()> {
-    let connection = Connection::open(path)?;
+    let connection = sqlite::open(path)?;
     connection.execute("UPDATE meta SET epoch = ?1", [Epoch(rand::random()).to_string()])?;
     connection.close().map_err(|(_, problem)| problem)
 }
@@ -161,9 +175,8 @@ fn put_in_place(partial: &Path, target: &Path) -> Result<(), OpenError> {
     let put = || -> std::io::Result<()> {
         File::open(partial)?.sync_all()?;
         std::fs::rename(partial, target)?;
-        let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // On Windows a directory can't be opened as a file, and needs no flush.
-        if cfg!(unix) { File::open(parent)?.sync_all() } else { Ok(()) }
+        if cfg!(unix) { File::open(parent(target))?.sync_all() } else { Ok(()) }
     };
     put().map_err(|e| OpenError(format!("cannot put {} in place: {e}", target.display())))
 }

@@ -2,6 +2,7 @@
 //! same transaction as the todo. Reads come from memory; the relay reads the log through [`Store::pending`].
 
 pub mod change;
+mod database_file;
 pub mod maintenance;
 pub mod outbox;
 mod sqlite;
@@ -10,7 +11,6 @@ mod tests;
 mod writer;
 
 use std::collections::HashMap;
-use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -31,6 +31,7 @@ use crate::todos::model::{NewTodo, Todo, TodoId, TodoPatch, UserId};
 use crate::trace::TraceParent;
 
 pub use change::{Change, Epoch, Kind};
+use database_file::{DatabaseLock, make_parent, with_suffix};
 use outbox::{Outbox, Pending, Skip};
 use writer::{Job, Log, Request, Writer};
 
@@ -145,7 +146,7 @@ pub struct Store {
     reader: Mutex<Connection>,
     path: PathBuf,
     /// Held until it is closed: the lock on the database, and a temporary database's directory.
-    held: Mutex<Option<(File, Option<TempDir>)>>,
+    held: Mutex<Option<(DatabaseLock, Option<TempDir>)>>,
 }
 
 /// What the writer shares with everybody else.
@@ -172,7 +173,8 @@ impl Store {
             }
         };
         make_parent(&path)?;
-        let lock = lock(&path)?;
+        let lock = DatabaseLock::take_or_create(&path)?;
+        let path = lock.path().to_owned();
         let failed =
             |problem: rusqlite::Error| OpenError(format!("cannot use the database {}: {problem}", path.display()));
         let mut connection = sqlite::open_writer(&path, directory.is_none()).map_err(failed)?;
@@ -321,7 +323,15 @@ impl Store {
         {
             log::error!("the writer thread panicked while closing");
         }
-        drop(self.held.lock().take());
+        let Some(held) = self.held.lock().take() else { return };
+        // Closing any descriptor of a file gives up all of the process's POSIX locks on it, SQLite's too
+        // (https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_): the
+        // last connection goes before the lock.
+        match Connection::open_in_memory() {
+            Ok(nothing) => *self.reader.lock() = nothing,
+            Err(problem) => log::warn!("the connection that reads is closed late: {problem}"),
+        }
+        drop(held);
     }
 }
 
@@ -329,37 +339,4 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-/// Makes the directory that the database is in.
-fn make_parent(path: &Path) -> Result<(), OpenError> {
-    let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
-    std::fs::create_dir_all(parent)
-        .map_err(|e| OpenError(format!("cannot make the directory {}: {e}", parent.display())))
-}
-
-/// Takes the lock that keeps a second process away. On a file of its own: a lock on the database file itself would
-/// be lost whenever SQLite closes it (POSIX locks).
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let name = with_suffix(path, ".lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&name)
-        .map_err(|e| OpenError(format!("cannot open {}: {e}", name.display())))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError(format!(
-            "another todo-backend uses {}; stop it, or set DATABASE_URL to another file",
-            path.display()
-        ))),
-        Err(TryLockError::Error(e)) => Err(OpenError(format!("cannot lock {}: {e}", name.display()))),
-    }
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }

@@ -76,7 +76,7 @@ const SKIPPED: i64 = 3;
 
 /// Opens the connection that writes. `durable`: whether a commit waits for the disk.
 pub fn open_writer(path: &Path, durable: bool) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
+    let connection = open(path)?;
     set_up(&connection)?;
     let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {
@@ -89,6 +89,12 @@ pub fn open_writer(path: &Path, durable: bool) -> rusqlite::Result<Connection> {
     // The writer checkpoints itself: SQLite's own hook throws the errors away.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(connection)
+}
+
+/// Opens a file by its name: SQLite's default would read a name such as `file:x?mode=memory` as a URI.
+pub fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(path, flags)
 }
 
 /// Opens a connection that only reads.

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -105,8 +106,7 @@ impl Writer {
     pub fn run(mut self, jobs: &Receiver<Job>) {
         let ended = catch_unwind(AssertUnwindSafe(|| self.work(jobs)));
         if ended.is_err() {
-            log::error!("the writer panicked; aborting, so that a restart begins from what is on disk");
-            std::process::abort();
+            abort(format_args!("the writer panicked; aborting, so that a restart begins from what is on disk"));
         }
     }
 
@@ -261,8 +261,9 @@ impl Writer {
             Ok(true) => self.committed(overlay, marks),
             Ok(false) => {}
             Err(problem) => {
-                log::error!("cannot find out what was stored: {problem}; aborting, a restart reads it from disk");
-                std::process::abort();
+                abort(format_args!(
+                    "cannot find out what was stored: {problem}; aborting, a restart reads it from disk"
+                ));
             }
         }
     }
@@ -408,7 +409,13 @@ impl Writer {
 }
 
 fn abort_unflushed(problem: &rusqlite::Error) -> ! {
-    log::error!("the disk did not confirm a write: {problem}; aborting, a restart reads what is really stored");
+    abort(format_args!("the disk did not confirm a write: {problem}; aborting, a restart reads what is really stored"))
+}
+
+/// Ends the process without a clean-up that could touch the disk. The line is the last one of the log.
+fn abort(why: fmt::Arguments<'_>) -> ! {
+    log::error!("{why}");
+    log::logger().flush();
     std::process::abort();
 }
 

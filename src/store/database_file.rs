@@ -1,0 +1,176 @@
+//! The database as a file: its real name, the lock that keeps a second process away, its mode and owner.
+
+use std::fs::{File, Metadata, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::OpenError;
+
+/// Keeps other processes away from a database, until it is dropped.
+///
+/// Every name of the file leads to the same lock: symbolic links are followed first, and on Linux the file itself is
+/// locked too, under whatever name (a hard link, a bind mount) it is opened.
+#[derive(Debug)]
+pub struct DatabaseLock {
+    path: PathBuf,
+    /// A file of its own beside the database: elsewhere than on Linux, a lock on the database file itself would get in
+    /// the way of SQLite's.
+    _beside: File,
+    /// Linux: flock and SQLite's POSIX locks don't see each other (flock(2)).
+    _file: Option<File>,
+}
+
+impl DatabaseLock {
+    /// Locks the database `named`; makes an empty file, which is a database to SQLite, if there is none.
+    pub fn take_or_create(named: &Path) -> Result<Self, OpenError> {
+        // For this user alone: it holds password hashes.
+        let file = private(File::options().read(true).write(true).create(true).truncate(false))
+            .open(named)
+            .map_err(|e| OpenError(format!("cannot open the database {}: {e}", named.display())))?;
+        Self::take(named, &real_path(named)?, Some(file))
+    }
+
+    /// Locks the database `named`, which need not be there.
+    pub fn take_if_there(named: &Path) -> Result<Self, OpenError> {
+        match File::options().read(true).write(true).open(named) {
+            Ok(file) => Self::take(named, &real_path(named)?, Some(file)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let directory = real_path(parent(named))?;
+                let name = named.file_name().ok_or_else(|| OpenError(format!("{} is no file", named.display())))?;
+                Self::take(named, &directory.join(name), None)
+            }
+            Err(e) => Err(OpenError(format!("cannot open the database {}: {e}", named.display()))),
+        }
+    }
+
+    fn take(named: &Path, path: &Path, file: Option<File>) -> Result<Self, OpenError> {
+        let used = || {
+            OpenError(format!(
+                "another todo-backend uses {}; stop it, or set DATABASE_URL to another file",
+                named.display()
+            ))
+        };
+        let name = with_suffix(path, ".lock");
+        let failed = |what: &str, e: io::Error| OpenError(format!("cannot {what} {}: {e}", name.display()));
+        let beside = private(File::options().create(true).truncate(false).write(true))
+            .open(&name)
+            .map_err(|e| failed("open", e))?;
+        match beside.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(used()),
+            Err(TryLockError::Error(e)) => return Err(failed("lock", e)),
+        }
+        // Made by root, it would keep the service out that runs as the database's owner.
+        let owner = Owner::of_database(path).map_err(|e| failed("look at the owner of", e))?;
+        owner.give(&beside).map_err(|e| failed("give the owner of the database to", e))?;
+        let file = file.filter(|_| cfg!(target_os = "linux"));
+        // Some file systems have no such lock; then the one above is all there is.
+        if file.as_ref().is_some_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock))) {
+            return Err(used());
+        }
+        Ok(Self { path: path.to_owned(), _beside: beside, _file: file })
+    }
+
+    /// The database's real name: absolute, without symbolic links.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Who owns a file, and who may read it.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner {
+    #[cfg(unix)]
+    user_and_group: (u32, u32),
+    #[cfg(unix)]
+    mode: u32,
+}
+
+impl Owner {
+    /// That of the database at `path`; if there is none, that of its directory, and only the owner may read.
+    pub fn of_database(path: &Path) -> io::Result<Self> {
+        match std::fs::metadata(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Ok(Self::from(&std::fs::metadata(parent(path))?).private())
+            }
+            found => Ok(Self::from(&found?)),
+        }
+    }
+
+    /// Makes a new file like the one this was taken from. `Err` also if there is one already.
+    pub fn create(self, path: &Path) -> io::Result<()> {
+        let file = private(File::options().write(true).create_new(true)).open(path)?;
+        self.give(&file)?;
+        #[cfg(unix)]
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(self.mode))?;
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    fn private(self) -> Self {
+        Self { mode: 0o600, ..self }
+    }
+
+    #[cfg(not(unix))]
+    fn private(self) -> Self {
+        self
+    }
+
+    /// Makes this the owner of `file`, as far as the present user may: only root may give files away.
+    #[cfg(unix)]
+    fn give(self, file: &File) -> io::Result<()> {
+        let (user, group) = self.user_and_group;
+        match std::os::unix::fs::fchown(file, Some(user), Some(group)) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            done => done,
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn give(self, _: &File) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl From<&Metadata> for Owner {
+    #[cfg(unix)]
+    fn from(file: &Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Self { user_and_group: (file.uid(), file.gid()), mode: file.mode() & 0o777 }
+    }
+
+    #[cfg(not(unix))]
+    fn from(_: &Metadata) -> Self {
+        Self {}
+    }
+}
+
+/// A file that is made is for this user alone.
+fn private(options: &mut std::fs::OpenOptions) -> &mut std::fs::OpenOptions {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    options
+}
+
+/// The directory that a file is in.
+pub fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn real_path(path: &Path) -> Result<PathBuf, OpenError> {
+    path.canonicalize().map_err(|e| OpenError(format!("cannot find {}: {e}", path.display())))
+}
+
+/// Makes the directory that the database is in.
+pub fn make_parent(path: &Path) -> Result<(), OpenError> {
+    let parent = parent(path);
+    std::fs::create_dir_all(parent)
+        .map_err(|e| OpenError(format!("cannot make the directory {}: {e}", parent.display())))
+}
+
+/// The name of a file that belongs to `path`: `todos.db` and `-wal` give `todos.db-wal`.
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
