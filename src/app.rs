@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix_cors::Cors;
-use actix_web::dev::{Server, ServerHandle};
+use actix_server::{Server, ServerHandle};
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
-use actix_web::{HttpServer, web};
+use actix_web::web;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -20,6 +20,7 @@ use crate::auth;
 use crate::auth::password::{self, Passwords};
 use crate::auth::token::Keys;
 use crate::config::{Config, CorsOrigins, Database};
+use crate::connection;
 use crate::docs;
 use crate::events::admin;
 use crate::events::dapr::DaprClient;
@@ -27,24 +28,18 @@ use crate::events::relay::Relay;
 use crate::events::sidecar;
 use crate::events::subscription::{self, Subscription};
 use crate::health::{self, MetricsAccess, Readiness};
-use crate::http::{MAX_BODY, unknown_path};
+use crate::http::{MAX_BODY, unknown_path, valid_host};
 use crate::metrics::Metrics;
 use crate::store::{Options, Store};
 use crate::todos;
 
 /// At stop, how long requests may take to end, in seconds.
 const FINISH_REQUESTS: u64 = 10;
-/// How long an idle connection is kept: longer than the 60 s after which proxies and clients commonly stop using
-/// one, so that a request is not sent into a connection that is just being closed.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// A refused request's body is read on for this long, unseen. Closing at once resets the connection: a client that
-/// reads only after it has sent everything would never see why it was refused.
-const READ_REFUSED: Duration = Duration::from_secs(5);
 /// A background task that panicked starts again after this.
 const RESTART: Duration = Duration::from_secs(1);
 
 /// Request headers that pages on other origins may send.
-const CORS_REQUEST_HEADERS: [&str; 9] = [
+const CORS_REQUEST_HEADERS: [&str; 11] = [
     "Authorization",
     "Content-Type",
     "Accept",
@@ -53,7 +48,10 @@ const CORS_REQUEST_HEADERS: [&str; 9] = [
     "Idempotency-Key",
     "Last-Event-ID",
     "X-Request-Id",
+    // What tracing in a page sends (W3C Trace Context and Baggage).
     "traceparent",
+    "tracestate",
+    "baggage",
 ];
 
 /// Response headers that pages on other origins may read.
@@ -114,7 +112,7 @@ impl App {
         let counters = web::Data::from(Arc::clone(&metrics));
         let metrics_access = web::Data::new(MetricsAccess::new(&config));
         let (data, settings) = (web::Data::from(Arc::clone(&store)), config.clone());
-        let server = HttpServer::new(move || {
+        let routes = move || {
             actix_web::App::new()
                 .app_data(data.clone())
                 .app_data(passwords.clone())
@@ -126,6 +124,7 @@ impl App {
                 .app_data(metrics_access.clone())
                 .app_data(web::PayloadConfig::new(MAX_BODY))
                 .wrap(cors(&settings))
+                .wrap(from_fn(valid_host))
                 .wrap(from_fn(access_log))
                 .configure(health::configure)
                 .configure(docs::configure)
@@ -133,15 +132,14 @@ impl App {
                 .service(web::scope("/v1").configure(api).default_service(web::to(unknown_path)))
                 .configure(api)
                 .default_service(web::to(unknown_path))
-        })
-        .listen(listener)
-        .map_err(|e| failed(&e))?
+        };
         // actix takes SIGINT for "at once"; `run` treats it as SIGTERM.
-        .disable_signals()
-        .keep_alive(KEEP_ALIVE)
-        .client_disconnect_timeout(READ_REFUSED)
-        .shutdown_timeout(FINISH_REQUESTS)
-        .run();
+        let server = Server::build().disable_signals().shutdown_timeout(FINISH_REQUESTS);
+        let draining = server.graceful_shutdown_signal();
+        let server = server
+            .listen("http", listener, move || connection::serve(routes(), address, draining.clone()))
+            .map_err(|e| failed(&e))?
+            .run();
         Ok(Self { address, server, store, dapr, config, stop: watch::Sender::new(false), stopping, sidecar, metrics })
     }
 
@@ -248,6 +246,10 @@ fn announce(config: &Config, address: SocketAddr, store: &Store) {
         Database::Temporary => "a temporary database that goes away with the process".to_owned(),
     };
     log::info!("the API is at http://{address}, its documentation at http://{address}/docs and /redoc");
+    match &config.env_file {
+        Some(file) => log::info!("settings: from {} and the environment, which wins", file.display()),
+        None => log::info!("settings: from the environment; there is no .env in the working directory"),
+    }
     log::info!("data: {data} ({} todos, {} events to publish)", store.todo_count(), store.outbox().pending());
     log::info!(
         "events go to the Dapr sidecar at {}, component {}, topic {}; its Kafka is expected at {}",

@@ -14,6 +14,8 @@ use crate::validation::{BodyError, Problem};
 pub enum ApiError {
     /// 422 with every problem of the request.
     Invalid(Vec<Problem>),
+    /// 400: `Host` is no host.
+    InvalidHost,
     /// 400: the body is not text, or broke off.
     UnreadableBody,
     /// 413.
@@ -99,7 +101,7 @@ impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
         match self {
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::UnreadableBody | Self::OAuth { .. } => StatusCode::BAD_REQUEST,
+            Self::InvalidHost | Self::UnreadableBody | Self::OAuth { .. } => StatusCode::BAD_REQUEST,
             Self::PayloadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotAuthenticated | Self::InvalidToken | Self::InvalidCredentials | Self::SidecarToken => {
                 StatusCode::UNAUTHORIZED
@@ -116,6 +118,7 @@ impl ResponseError for ApiError {
         let mut response = HttpResponse::build(self.status_code());
         match self {
             Self::Invalid(problems) => response.json(json!({ "detail": problems })),
+            Self::InvalidHost => detail(&mut response, "The Host header is no HOST or HOST:PORT"),
             Self::UnreadableBody => detail(&mut response, "There was an error parsing the body"),
             Self::PayloadTooLarge { limit } => {
                 detail(&mut response, &format!("Request body is larger than {limit} bytes"))
@@ -176,6 +179,7 @@ mod tests {
         let invalid_token = r#"Bearer error="invalid_token", error_description="Invalid or expired token""#;
         let table = [
             (ApiError::Invalid(vec![problem.clone()]), 422, None, json!([problem])),
+            (ApiError::InvalidHost, 400, None, json!("The Host header is no HOST or HOST:PORT")),
             (ApiError::UnreadableBody, 400, None, json!("There was an error parsing the body")),
             (ApiError::PayloadTooLarge { limit: 9 }, 413, None, json!("Request body is larger than 9 bytes")),
             (ApiError::NotAuthenticated, 401, Some(("www-authenticate", "Bearer")), json!("Not authenticated")),

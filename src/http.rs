@@ -3,11 +3,14 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use actix_web::dev::Payload;
+use actix_web::body::MessageBody;
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::error::PayloadError;
+use actix_web::http::uri::Authority;
 use actix_web::http::{Method, header};
+use actix_web::middleware::Next;
 use actix_web::web::{self, Bytes, PayloadConfig};
-use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, Route, guard};
+use actix_web::{Error, FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, Route, guard};
 
 use serde_json::{Map, Value};
 
@@ -109,11 +112,34 @@ pub async fn unknown_path(request: HttpRequest) -> Result<HttpResponse, ApiError
         && matches!(*request.method(), Method::GET | Method::HEAD)
         && request.resource_map().has_resource(trimmed)
     {
-        let query = request.query_string();
-        let target = if query.is_empty() { trimmed.to_owned() } else { format!("{trimmed}?{query}") };
-        return Ok(HttpResponse::TemporaryRedirect().insert_header((header::LOCATION, target)).finish());
+        // Relative: a proxy may serve this under a prefix that it doesn't pass on.
+        let up = "../".repeat(path.len() - trimmed.len());
+        let last = trimmed.rsplit('/').next().unwrap_or(trimmed);
+        let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+        let location = (header::LOCATION, format!("{up}{last}{query}"));
+        return Ok(HttpResponse::TemporaryRedirect().insert_header(location).finish());
     }
     Err(ApiError::NotFound)
+}
+
+/// Middleware: refuses a `Host` that is none (RFC 9112, section 3.2); proxies and logs would each make something else
+/// of it.
+pub async fn valid_host(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    // Without one, HTTP/1.0 is fine, and actix refuses HTTP/1.1.
+    if request.headers().get(header::HOST).is_none_or(|host| is_host(host.as_bytes())) {
+        return next.call(request).await.map(ServiceResponse::map_into_left_body);
+    }
+    Ok(request.error_response(ApiError::InvalidHost).map_into_right_body())
+}
+
+/// `HOST[:PORT]` without user information; empty where the target has no authority.
+fn is_host(value: &[u8]) -> bool {
+    let Ok(authority) = Authority::try_from(value) else { return value.is_empty() };
+    let port = authority.as_str().strip_prefix(authority.host());
+    port.is_some_and(|port| port.is_empty() || (port.starts_with(':') && port[1..].bytes().all(|b| b.is_ascii_digit())))
 }
 
 /// A route's own limit, in bytes: [`PayloadConfig`] applies it, but does not tell it.
@@ -166,5 +192,21 @@ impl FromRequest for TraceParent {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let sent = request.headers().get(trace::HEADER).and_then(|value| value.to_str().ok());
         std::future::ready(Ok(sent.and_then(Self::parse).unwrap_or_else(Self::random)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_host;
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_with_or_without_a_port() {
+        for good in ["", "localhost", "localhost:8000", "a.b-c_d:1", "[::1]", "[::1]:8000", "10.0.0.1:80", "a:"] {
+            assert!(is_host(good.as_bytes()), "{good:?}");
+        }
+        for bad in ["a b@c", "a@b", "a b", "a/b", "a:b", "a:1:2", "[::1", "::1", "a\tb", "\u{e4}", "http://a"] {
+            assert!(!is_host(bad.as_bytes()), "{bad:?}");
+        }
+        assert!(!is_host(b"\xff"));
     }
 }

@@ -12,6 +12,7 @@ mod admin;
 mod auth;
 mod clock;
 mod config_start;
+mod connection;
 mod cors;
 mod document;
 mod health;
