@@ -199,7 +199,17 @@ fn read_credentials(request: &HttpRequest, body: &[u8]) -> Result<Credentials, A
         let mut form = last_wins(body);
         return named("body", form.remove("username"), form.remove("password"));
     }
-    let mut fields = Fields::new(parse_object(body, is_json(content_type(request)))?);
+    read_json(body, is_json(content_type(request))).map_err(|error| match error {
+        // Whatever was sent and however, it may hold the password: it is not shown.
+        ApiError::Invalid(problems) => {
+            ApiError::Invalid(problems.into_iter().map(|problem| Problem { input: Value::Null, ..problem }).collect())
+        }
+        other => other,
+    })
+}
+
+fn read_json(body: &[u8], is_json: bool) -> Result<Credentials, ApiError> {
+    let mut fields = Fields::new(parse_object(body, is_json)?);
     let (username, password) = (fields.string("username", 0, usize::MAX), fields.string("password", 0, usize::MAX));
     fields.finish()?;
     named("body", username, password)

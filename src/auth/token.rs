@@ -9,8 +9,11 @@ use super::accounts::{Role, User};
 use crate::config::Config;
 use crate::todos::model::UserId;
 
-/// How far apart clocks may be, in seconds.
-const LEEWAY: i64 = 5;
+/// How long after its end a token is still valid, in seconds: clocks differ a little.
+const LATE: i64 = 5;
+/// How long before its beginning a token is already valid, in seconds: a machine that was asleep resumes with a clock
+/// that is behind until it is set again.
+const EARLY: i64 = 60;
 
 /// What a token says. Times are NumericDates: seconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,10 +87,14 @@ impl Keys {
 
     /// The claims of a token that is valid at `now` (seconds since 1970).
     pub fn verify(&self, token: &str, now: i64) -> Result<Claims, Invalid> {
-        let claims =
-            jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation).map_err(|_| Invalid)?.claims;
+        let decoded = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation).map_err(|_| Invalid)?;
+        let claims = decoded.claims;
+        // Whoever made the token demands that an extension is understood, and none is (RFC 7515, section 4.1.11).
+        if decoded.header.crit.is_some() {
+            return Err(Invalid);
+        }
         let begins = claims.iat.max(claims.nbf.unwrap_or(claims.iat));
-        if now < claims.exp.saturating_add(LEEWAY) && now >= begins.saturating_sub(LEEWAY) {
+        if now < claims.exp.saturating_add(LATE) && now >= begins.saturating_sub(EARLY) {
             Ok(claims)
         } else {
             Err(Invalid)
@@ -157,10 +164,20 @@ mod tests {
     }
 
     #[test]
-    fn clocks_may_differ_by_five_seconds() {
-        let token = hs256(&claims());
-        let valid = |now| keys().verify(&token, now).is_ok();
-        assert_eq!([NOW - 6, NOW - 5, NOW + 64, NOW + 65].map(valid), [false, true, true, false]);
+    fn a_clock_may_be_a_minute_behind_and_five_seconds_ahead() {
+        for token in [hs256(&claims()), with("nbf", json!(NOW))] {
+            let valid = |now| keys().verify(&token, now).is_ok();
+            assert_eq!([NOW - 61, NOW - 60, NOW + 64, NOW + 65].map(valid), [false, true, true, false]);
+        }
+    }
+
+    #[test]
+    fn a_token_that_demands_an_extension_is_refused() {
+        for demanded in [json!(["exp"]), json!(["b64"]), json!([]), json!(["https://example.org/unheard-of"])] {
+            let mut header = Header::new(Algorithm::HS256);
+            header.crit = serde_json::from_value(demanded.clone()).unwrap();
+            assert_eq!(keys().verify(&signed(&header, &claims(), SECRET), NOW), Err(Invalid), "{demanded}");
+        }
     }
 
     #[test]
@@ -204,8 +221,8 @@ mod tests {
             ("exp beyond i64", with("exp", json!(1e300))),
             ("no exp", without("exp")),
             ("no iat", without("iat")),
-            ("issued in the future", with("iat", json!(NOW + 6))),
-            ("not valid yet", with("nbf", json!(NOW + 6))),
+            ("issued in the future", with("iat", json!(NOW + 61))),
+            ("not valid yet", with("nbf", json!(NOW + 61))),
             ("no sub", without("sub")),
             ("sub as number", with("sub", json!(7))),
             ("no uid: a token of the seed", without("uid")),

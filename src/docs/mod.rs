@@ -73,7 +73,8 @@ async fn swagger_file(file: web::Path<String>) -> Result<HttpResponse, ApiError>
 }
 
 fn swagger(file: &str) -> Result<SwaggerFile<'static>, ApiError> {
-    let config = utoipa_swagger_ui::Config::new(["/openapi.json"])
+    // Relative to /docs, as everything on both pages: a proxy may serve them under a prefix.
+    let config = utoipa_swagger_ui::Config::new(["openapi.json"])
         .validator_url("none")
         .display_operation_id(true)
         .display_request_duration(true)

@@ -31,9 +31,10 @@ use crate::health::VERSION;
         url = "https://docs.dapr.io/developing-applications/building-blocks/pubsub/",
         description = "How Dapr delivers events."
     ),
+    // Relative to the document's own address (OpenAPI 3.1, section 4.8.5): a proxy may serve all of it under a prefix.
     servers(
-        (url = "/", description = "This service."),
-        (url = "/v1", description = "The same, under a version prefix."),
+        (url = ".", description = "This service."),
+        (url = "./v1", description = "The same, under a version prefix."),
     ),
     tags(
         (name = "auth", description = "Logging in."),
@@ -76,7 +77,7 @@ impl Modify for WholeDocument {
             .bearer_format("JWT")
             .description(Some("A token from `POST /auth/login` or `POST /auth/token`."));
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer.build()));
-        let password = Flow::Password(Password::new("/auth/token", Scopes::new()));
+        let password = Flow::Password(Password::new("auth/token", Scopes::new()));
         components.add_security_scheme(
             "password",
             SecurityScheme::OAuth2(OAuth2::with_description([password], "Username and password.")),
@@ -85,7 +86,7 @@ impl Modify for WholeDocument {
             let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
             for operation in operations.into_iter().flatten() {
                 if path == "/" || path.starts_with("/health") {
-                    operation.servers = Some(vec![ServerBuilder::new().url("/").build()]);
+                    operation.servers = Some(vec![ServerBuilder::new().url(".").build()]);
                 }
                 // Name and password may be in the query: utoipa has no attribute for a body that can be left out.
                 if path == "/auth/login"

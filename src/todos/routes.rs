@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actix_web::http::header;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 use serde_json::{Map, Value};
 
 use super::model::{NewTodo, Todo, TodoId, TodoPatch};
@@ -45,14 +45,13 @@ pub async fn list(AuthUser(user): AuthUser, store: web::Data<Store>) -> HttpResp
     responses(
         (
             status = 201, description = "The todo was made; it is durable.", body = Todo,
-            headers(("Location" = String, description = "The path of the new todo."))
+            headers(("Location" = String, description = "The new todo, relative to this path."))
         ),
         UnreadableBody, Unauthenticated, TooLarge, Invalid, Unavailable,
     )
 )]
 pub async fn create(
     AuthUser(user): AuthUser,
-    request: HttpRequest,
     store: web::Data<Store>,
     trace: TraceParent,
     JsonBody(body): JsonBody,
@@ -61,7 +60,8 @@ pub async fn create(
     let context = Context { owner: user.id, actor: Arc::clone(&user.username), trace };
     let todo = apply_one(&store, context, Command::Create(new)).await?;
     log::info!("Todo created with ID: {} by user: {}", todo.id, user.username);
-    let location = format!("{}/{}", request.path(), todo.id);
+    // Relative to this path: a proxy may serve it under a prefix that it doesn't pass on.
+    let location = format!("todos/{}", todo.id);
     Ok(HttpResponse::Created().insert_header((header::LOCATION, location)).json(todo))
 }
 

@@ -213,6 +213,14 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap()
     }
 
+    /// Where `Location` leads from the path of the request (RFC 9110, section 10.2.2).
+    #[track_caller]
+    pub fn location_from(&self, path: &str) -> String {
+        let base = reqwest::Url::parse(&format!("http://service{path}")).unwrap();
+        let target = base.join(self.header("location").expect("a location")).unwrap();
+        target.as_str().strip_prefix("http://service").expect("the same origin").to_owned()
+    }
+
     /// Asserts an error with exactly this `detail`.
     #[track_caller]
     pub fn assert_refused(&self, status: u16, detail: impl Into<Value>) {

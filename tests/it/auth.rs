@@ -102,14 +102,41 @@ async fn a_login_without_name_or_password_is_422() {
 async fn a_login_body_that_is_no_object_of_strings_is_422() {
     let app = TestApp::start();
     let answer = app.post("/auth/login").send_json(json!({"username": 5, "password": null})).await;
-    let no_string = |name, input: Value| json!({"type": "string_type", "loc": ["body", name], "msg": "Input should be a valid string", "input": input});
-    answer.assert_refused(422, json!([no_string("username", json!(5)), no_string("password", Value::Null)]));
+    let no_string = |name| json!({"type": "string_type", "loc": ["body", name], "msg": "Input should be a valid string", "input": null});
+    answer.assert_refused(422, json!([no_string("username"), no_string("password")]));
     let answer = app.post("/auth/login").send_json(json!(["demo", "demo123"])).await;
     assert_eq!((answer.status, &answer.json()["detail"][0]["type"]), (422, &json!("model_attributes_type")));
     let answer = app.post("/auth/login").json_bytes("{\"username\":").answer().await;
     assert_eq!((answer.status, &answer.json()["detail"][0]["type"]), (422, &json!("json_invalid")));
     let answer = app.post("/auth/login").json_bytes(vec![b'{', 0xff]).answer().await;
     answer.assert_refused(400, "There was an error parsing the body");
+    app.stop().await;
+}
+
+#[actix_web::test]
+async fn a_refused_login_never_shows_what_was_sent() {
+    let app = TestApp::start();
+    let bodies = [
+        r#"{"username":"demo","password":"s3cret-s3cret"}"#,
+        r#"{"username":"demo","password":["s3cret-s3cret"]}"#,
+        r#"{"username":{"password":"s3cret-s3cret"},"password":1}"#,
+        r#"{"password":"s3cret-s3cret"}"#,
+        r#"["demo","s3cret-s3cret"]"#,
+        r#""s3cret-s3cret""#,
+        r#"{"username":"demo","password":s3cret-s3cret"#,
+        "username=demo&password=s3cret-s3cret",
+        "s3cret-s3cret",
+    ];
+    // A string without a type is text/plain to fetch.
+    for media_type in ["text/plain;charset=UTF-8", "application/json", "application/xml", "multipart/form-data", ""] {
+        for body in bodies {
+            for path in ["/auth/login", "/auth/login?username=demo", "/v1/auth/login", "/auth/token"] {
+                let answer = app.post(path).header("Content-Type", media_type).body(body).answer().await;
+                let refused = (400..500).contains(&answer.status);
+                assert!(refused && !answer.body.contains("s3cret"), "{media_type} {body} {path}: {answer:?}");
+            }
+        }
+    }
     app.stop().await;
 }
 

@@ -29,7 +29,8 @@ async fn a_preflight_from_an_allowed_origin_says_what_is_allowed() {
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] {
             let preflight = app.request("OPTIONS", path).header("Origin", PAGE);
             let preflight = preflight.header("Access-Control-Request-Method", method);
-            let headers = "authorization, content-type, if-match, if-none-match, idempotency-key, traceparent";
+            let headers = "authorization, content-type, if-match, if-none-match, idempotency-key, traceparent, \
+                tracestate, baggage";
             let answer = preflight.header("Access-Control-Request-Headers", headers).answer().await;
             assert_eq!((answer.status, answer.body.as_str()), (200, ""), "{method} {path}");
             assert_eq!(answer.header("access-control-allow-origin"), Some(PAGE));

@@ -82,7 +82,8 @@ async fn a_todo_is_created_read_listed_changed_and_deleted() {
         let created = app.post(&list).bearer_auth(&token).send_json(body).await;
         assert_eq!(created.status, 201);
         let path = format!("{prefix}/todos/{number}");
-        assert_eq!(created.header("location"), Some(path.as_str()));
+        assert_eq!(created.location_from(&list), path);
+        assert_eq!(created.location_from(&format!("/pre/fix{list}")), format!("/pre/fix{path}"));
         let todo = created.json();
         let keys: Vec<&String> = todo.as_object().unwrap().keys().collect();
         assert_eq!(keys, ["id", "title", "description", "completed", "created_at", "updated_at"]);

@@ -9,6 +9,11 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 stack=$root/tests/stack
+# shellcheck source=tests/stack/processes.sh
+source "$stack/processes.sh"
+# The script is a child of itself: whatever ends this one ends all that runs below it.
+if [ "${1:-}" != --attended ]; then attend bash "$0" --attended "$@"; exit; fi
+shift
 [ -n "${BASE_URL:-}" ] || { echo "run.sh: BASE_URL is not set: bash tests/stack/serve.sh -- bash tests/web/run.sh" >&2; exit 1; }
 started=$SECONDS
 
