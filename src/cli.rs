@@ -1,13 +1,15 @@
 //! The command line: `todo-backend [serve]`, and what operators and containers run.
 
 use std::error::Error;
+use std::io::{ErrorKind, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
 use crate::app::App;
-use crate::config::{Config, Database};
+use crate::config::env_file::EnvFile;
+use crate::config::{Config, Database, authority};
 use crate::store::maintenance;
 use crate::{docs, healthcheck, logging};
 
@@ -43,24 +45,29 @@ enum Command {
 
 /// Does what the command line asks. An error is one line that says what to do.
 pub async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    match dotenvy::dotenv() {
-        Err(problem) if !problem.not_found() => return Err(format!(".env can't be read: {problem}").into()),
-        _ => {}
-    }
     match arguments.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve(Config::from_env()?).await,
-        Command::Healthcheck => Ok(healthcheck::ask(&Config::from_env()?).await?),
-        Command::Check => check(database(&Config::from_env()?)?),
-        Command::Backup { file } => {
-            maintenance::backup(database(&Config::from_env()?)?, &file)?;
-            println!("the backup is in {}", file.display());
-            Ok(())
+        Command::Serve => serve(settings()?).await,
+        Command::Healthcheck => Ok(healthcheck::ask(&settings()?).await?),
+        Command::Check => check(database(&settings()?)?),
+        Command::Backup { file } => backup(database(&settings()?)?, &file),
+        Command::RestoreBackup { file } => restore(database(&settings()?)?, &file),
+        Command::Openapi => Ok(print(&docs::openapi::json()?)?),
+    }
+}
+
+/// The environment, and `.env` in the working directory. Only there: a file further up belongs to something else.
+fn settings() -> Result<Config, Box<dyn Error>> {
+    Ok(Config::from_env(EnvFile::read(Path::new(".env"))?)?)
+}
+
+/// Writes a line to standard output. Whoever has stopped reading (`| head`) has seen enough: that is no error.
+fn print(line: &str) -> Result<(), String> {
+    let mut output = std::io::stdout().lock();
+    match writeln!(output, "{line}").and_then(|()| output.flush()) {
+        Err(problem) if problem.kind() != ErrorKind::BrokenPipe => {
+            Err(format!("standard output can't be written: {problem}"))
         }
-        Command::RestoreBackup { file } => restore(database(&Config::from_env()?)?, &file),
-        Command::Openapi => {
-            println!("{}", docs::openapi::json()?);
-            Ok(())
-        }
+        _ => Ok(()),
     }
 }
 
@@ -71,31 +78,42 @@ fn database(config: &Config) -> Result<&Path, String> {
     }
 }
 
-fn check(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
+fn check(path: &Path) -> Result<(), Box<dyn Error>> {
     let problems = maintenance::check(path)?;
     for problem in &problems {
-        println!("{problem}");
+        print(problem)?;
     }
     if problems.is_empty() {
-        println!("{} is good", path.display());
-        Ok(())
+        Ok(print(&format!("{} is good", path.display()))?)
     } else {
         Err(format!("{} has {} problems", path.display(), problems.len()).into())
     }
 }
 
-fn restore(path: &Path, backup: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    match maintenance::restore(path, backup)? {
-        Some(replaced) => println!("{} is restored; what was there is kept as {}", path.display(), replaced.display()),
-        None => println!("{} is restored", path.display()),
-    }
-    Ok(())
+fn backup(path: &Path, target: &Path) -> Result<(), Box<dyn Error>> {
+    maintenance::backup(path, target)?;
+    done(&format!("the backup is in {}", target.display()))
 }
 
-async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+fn restore(path: &Path, backup: &Path) -> Result<(), Box<dyn Error>> {
+    match maintenance::restore(path, backup)? {
+        Some(replaced) => {
+            done(&format!("{} is restored; what was there is kept as {}", path.display(), replaced.display()))
+        }
+        None => done(&format!("{} is restored", path.display())),
+    }
+}
+
+/// Reports what was done; also in the error when that can't be written.
+fn done(line: &str) -> Result<(), Box<dyn Error>> {
+    Ok(print(line).map_err(|problem| format!("{line}, but {problem}"))?)
+}
+
+async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     logging::init(&config);
     let listener = TcpListener::bind((config.host.as_str(), config.port)).map_err(|problem| {
-        format!("cannot listen on {}:{}: {problem}; set HOST and PORT to a free address", config.host, config.port)
+        let address = authority(&config.host, config.port);
+        format!("cannot listen on {address}: {problem}; set HOST and PORT to a free address")
     })?;
     Ok(App::build(config, listener)?.run().await?)
 }

@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, authority};
 
 /// How long the answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks the service that the same settings start. `Err` says what is wrong, in one line.
 pub async fn ask(config: &Config) -> Result<(), String> {
-    let url = format!("http://{}:{}/health/ready", reachable(&config.host), config.port);
+    let url = format!("http://{}/health/ready", authority(&reachable(&config.host), config.port));
     let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().map_err(|e| e.to_string())?;
     let response = client.get(&url).send().await.map_err(|problem| format!("{url} does not answer: {problem}"))?;
     let status = response.status();
@@ -21,8 +21,7 @@ pub async fn ask(config: &Config) -> Result<(), String> {
 fn reachable(host: &str) -> String {
     match host.parse::<IpAddr>() {
         Ok(IpAddr::V4(ip)) if ip.is_unspecified() => "127.0.0.1".to_owned(),
-        Ok(IpAddr::V6(ip)) if ip.is_unspecified() => "[::1]".to_owned(),
-        Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
+        Ok(IpAddr::V6(ip)) if ip.is_unspecified() => "::1".to_owned(),
         _ => host.to_owned(),
     }
 }
@@ -33,14 +32,10 @@ mod tests {
 
     #[test]
     fn every_address_to_listen_on_can_be_reached() {
-        for (host, url) in [
-            ("0.0.0.0", "127.0.0.1"),
-            ("::", "[::1]"),
-            ("fe80::1", "[fe80::1]"),
-            ("10.0.0.7", "10.0.0.7"),
-            ("web", "web"),
-        ] {
-            assert_eq!(reachable(host), url);
+        for (host, reached) in
+            [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("fe80::1", "fe80::1"), ("10.0.0.7", "10.0.0.7"), ("web", "web")]
+        {
+            assert_eq!(reachable(host), reached);
         }
     }
 }

@@ -1,16 +1,21 @@
 //! `todo-backend`: see `cli` for what it can be asked to do.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
 use todo_backend::cli::{Arguments, run};
+use todo_backend::logging;
 
 #[actix_web::main]
 async fn main() -> ExitCode {
-    match run(Arguments::parse()).await {
+    let ended = run(Arguments::parse()).await;
+    logging::finish();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            eprintln!("todo-backend: {problem}");
+            // Where nobody can be told, the status says it.
+            let _ = writeln!(std::io::stderr(), "todo-backend: {problem}");
             ExitCode::FAILURE
         }
     }

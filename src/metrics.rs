@@ -9,6 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::logging;
+
 /// One label.
 type Label = (&'static str, &'static str);
 /// A family of histograms, made as they are needed.
@@ -124,6 +126,8 @@ impl Metrics {
         registry.register("task_restarts", "Background tasks that panicked and started again", self.restarts.clone());
         registry.register("commit_operations", "Operations in one commit", self.commit_operations.clone());
         registry.register_with_unit("commit_duration", "Time of one commit", seconds(), self.commit_seconds.clone());
+        let dropped = "Log lines that were dropped because standard output was not read fast enough";
+        registry.register("log_lines_dropped", dropped, logging::dropped());
         let delivery = "Time from a change to its event's return through the subscription";
         registry.register_with_unit("event_delivery_duration", delivery, seconds(), self.delivery_seconds.clone());
         registry.register("log_pruned_changes", "Changes removed from the log by retention", self.pruned.clone());

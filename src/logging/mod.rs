@@ -1,54 +1,158 @@
-//! Log lines in the seed's format, or as one JSON object a line.
+//! Log lines in the seed's format, or as one JSON object a line, on standard output.
 
-use std::io::Write;
+mod queue;
 
-use env_logger::Builder;
-use log::Record;
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::LazyLock;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use env_logger::{Builder, Target};
 use log::kv::{Key, VisitSource};
+use log::{Level, Log, Metadata, Record};
+use prometheus_client::metrics::counter::Counter;
 use serde_json::{Map, Value, json};
-use time::macros::format_description;
 
 use crate::clock::Timestamp;
 use crate::config::{Config, LogFormat};
+use queue::Queue;
 
-/// Starts logging to standard output. A second call changes nothing.
+/// How long a clean stop waits for whoever reads the log.
+const FINISH: Duration = Duration::from_secs(5);
+/// How long a panic or an abort waits for whoever reads the log.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Lines that nobody could read: of all that is logged in this process.
+static DROPPED: LazyLock<Counter<u64, AtomicU64>> = LazyLock::new(Counter::default);
+static QUEUE: LazyLock<Queue> = LazyLock::new(|| Queue::new(DROPPED.clone()));
+
+/// Starts logging to standard output. Call it once.
 pub fn init(config: &Config) {
     let (clock, format) = (config.clock.clone(), config.log_format);
-    let started = Builder::new()
+    let lines = Builder::new()
         .parse_filters(&config.log_filter)
-        .target(env_logger::Target::Stdout)
-        .format(move |out, record| writeln!(out, "{}", line(record, clock.now(), format)))
-        .try_init();
-    if started.is_err() {
+        .target(Target::Pipe(Box::new(Lines)))
+        .format(move |out, record| write_line(out, record, clock.now(), format))
+        .build();
+    log::set_max_level(lines.filter());
+    if log::set_boxed_logger(Box::new(Logger(lines))).is_err() {
         log::debug!("logging was started before");
+        return;
+    }
+    let clock = config.clock.clone();
+    let report = move |count| dropped_line(count, clock.now(), format);
+    let writer = std::thread::Builder::new().name("log-writer".into());
+    if let Err(problem) = writer.spawn(move || QUEUE.write_to(io::stdout(), report)) {
+        // Nothing can be logged; the service works all the same.
+        let _ =
+            writeln!(io::stderr(), "todo-backend: nothing is logged, the thread for it can't be started: {problem}");
+    }
+    let show_panic = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        show_panic(panic);
+        QUEUE.flush(LAST_WORDS);
+    }));
+}
+
+/// Waits until everything that was logged is written, or until nobody reads it for too long. For a clean stop.
+pub fn finish() {
+    QUEUE.flush(FINISH);
+}
+
+/// Counts lines that were dropped because nobody read them in time.
+pub fn dropped() -> Counter<u64, AtomicU64> {
+    DROPPED.clone()
+}
+
+/// env_logger's filter and formatting, with a queue behind them that can be flushed.
+struct Logger(env_logger::Logger);
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        self.0.log(record);
+    }
+
+    /// For what aborts: `log::logger().flush()`.
+    fn flush(&self) {
+        QUEUE.flush(LAST_WORDS);
     }
 }
 
-/// `todo_backend::auth::routes` is shown as `auth.routes`.
-fn logger_name(record: &Record<'_>) -> String {
-    let target = record.target();
-    target.strip_prefix("todo_backend::").unwrap_or(target).replace("::", ".")
+/// Takes what env_logger writes: a whole line at a time.
+struct Lines;
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        QUEUE.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
-fn line(record: &Record<'_>, at: Timestamp, format: LogFormat) -> String {
-    let message = record.args().to_string();
+fn dropped_line(count: u64, at: Timestamp, format: LogFormat) -> Vec<u8> {
+    let mut line = Vec::new();
+    let mut record = Record::builder();
+    record.level(Level::Warn).target(module_path!());
+    let pairs = [("dropped", log::kv::Value::from(count))];
+    let text = format_args!("{count} log lines were dropped here: standard output is not read fast enough");
+    // Writing to memory doesn't fail.
+    let _ = write_line(&mut line, &record.key_values(&pairs).args(text).build(), at, format);
+    line
+}
+
+fn write_line(out: &mut impl Write, record: &Record<'_>, at: Timestamp, format: LogFormat) -> io::Result<()> {
     match format {
         LogFormat::Text => {
-            let time = format_description!("[year]-[month]-[day] [hour]:[minute]:[second],[subsecond digits:3]");
-            let time = at.to_utc().format(time).unwrap_or_default();
-            let level = if record.level() == log::Level::Warn { "WARNING" } else { record.level().as_str() };
-            format!("{time} - {} - {level} - {}", logger_name(record), one_line(&message))
+            let time = at.to_utc();
+            let (date, clock) = (time.date(), time.time());
+            write!(
+                out,
+                "{:04}-{:02}-{:02} {:02}:{:02}:{:02},{:03} - ",
+                date.year(),
+                u8::from(date.month()),
+                date.day(),
+                clock.hour(),
+                clock.minute(),
+                clock.second(),
+                clock.millisecond()
+            )?;
+            let level = if record.level() == Level::Warn { "WARNING" } else { record.level().as_str() };
+            write!(out, "{} - {level} - ", LoggerName(record.target()))?;
+            fmt::write(&mut OneLine(out), *record.args()).map_err(io::Error::other)?;
+            out.write_all(b"\n")
         }
         LogFormat::Json => {
             let mut object = Map::new();
             object.insert("time".into(), json!(at));
             object.insert("level".into(), record.level().as_str().into());
-            object.insert("logger".into(), logger_name(record).into());
-            object.insert("message".into(), message.into());
+            object.insert("logger".into(), LoggerName(record.target()).to_string().into());
+            object.insert("message".into(), record.args().to_string().into());
             // Never fails: the visitor doesn't.
             let _ = record.key_values().visit(&mut Fields(&mut object));
-            Value::Object(object).to_string()
+            writeln!(out, "{}", Value::Object(object))
         }
+    }
+}
+
+/// `todo_backend::auth::routes` is shown as `auth.routes`.
+struct LoggerName<'a>(&'a str);
+
+impl fmt::Display for LoggerName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.0.strip_prefix("todo_backend::").unwrap_or(self.0);
+        for (n, part) in name.split("::").enumerate() {
+            f.write_str(if n > 0 { "." } else { "" })?;
+            f.write_str(part)?;
+        }
+        Ok(())
     }
 }
 
@@ -63,23 +167,26 @@ impl<'kvs> VisitSource<'kvs> for Fields<'_> {
     }
 }
 
-/// The message with control characters escaped: what a client sends can't forge a line or drive a terminal.
-fn one_line(message: &str) -> String {
-    // U+2028 and U+2029 end a line for some readers of logs; U+202A..=U+202E and U+2066..=U+2069 turn text around.
-    let harmful = |c: char| {
-        c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
-    };
-    if !message.contains(harmful) {
-        return message.to_owned();
-    }
-    message.chars().fold(String::with_capacity(message.len() + 16), |mut line, c| {
-        if harmful(c) {
-            line.extend(c.escape_default())
-        } else {
-            line.push(c)
+/// Writes text with control characters escaped: what a client sends can't forge a line or drive a terminal.
+struct OneLine<'a, W>(&'a mut W);
+
+impl<W: Write> fmt::Write for OneLine<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        // U+2028 and U+2029 end a line for some readers of logs; U+202A..=U+202E and U+2066..=U+2069 turn text around.
+        let harmful = |c: char| {
+            c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+        };
+        let mut rest = text;
+        while let Some(at) = rest.find(harmful) {
+            let (before, from) = rest.split_at(at);
+            let mut characters = from.chars();
+            let escaped = characters.next().map(char::escape_default);
+            self.0.write_all(before.as_bytes()).map_err(|_| fmt::Error)?;
+            write!(self.0, "{}", escaped.into_iter().flatten().collect::<String>()).map_err(|_| fmt::Error)?;
+            rest = characters.as_str();
         }
-        line
-    })
+        self.0.write_all(rest.as_bytes()).map_err(|_| fmt::Error)
+    }
 }
 
 #[cfg(test)]
@@ -88,8 +195,11 @@ mod tests {
 
     fn shown(message: &str, format: LogFormat) -> String {
         let mut record = Record::builder();
-        record.level(log::Level::Info).target("todo_backend::auth::routes");
-        line(&record.args(format_args!("{message}")).build(), Timestamp(1_736_937_000_123), format)
+        record.level(Level::Info).target("todo_backend::auth::routes");
+        let mut line = Vec::new();
+        let at = Timestamp(1_736_937_000_123);
+        write_line(&mut line, &record.args(format_args!("{message}")).build(), at, format).unwrap();
+        String::from_utf8(line).unwrap().strip_suffix('\n').expect("a whole line").to_owned()
     }
 
     #[test]
@@ -119,10 +229,22 @@ mod tests {
     fn json_lines_have_the_records_fields() {
         let pairs = [("status", log::kv::Value::from(200)), ("ms", 1.5.into()), ("route", "/todos/{id}".into())];
         let record = Record::builder().args(format_args!("x")).key_values(&pairs).build();
-        let value: Value = serde_json::from_str(&line(&record, Timestamp(0), LogFormat::Json)).unwrap();
+        let mut line = Vec::new();
+        write_line(&mut line, &record, Timestamp(0), LogFormat::Json).unwrap();
+        let value: Value = serde_json::from_slice(&line).unwrap();
         assert_eq!(
             (&value["status"], &value["ms"], &value["route"]),
             (&json!(200), &json!(1.5), &json!("/todos/{id}"))
         );
+    }
+
+    #[test]
+    fn how_many_lines_were_dropped_is_a_line_like_the_others() {
+        let text = String::from_utf8(dropped_line(7, Timestamp(0), LogFormat::Text)).unwrap();
+        let expected = "1970-01-01 00:00:00,000 - logging - WARNING - 7 log lines were dropped here: \
+            standard output is not read fast enough\n";
+        assert_eq!(text, expected);
+        let json: Value = serde_json::from_slice(&dropped_line(7, Timestamp(0), LogFormat::Json)).unwrap();
+        assert_eq!((&json["level"], &json["dropped"]), (&json!("WARN"), &json!(7)));
     }
 }
