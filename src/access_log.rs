@@ -30,26 +30,28 @@ pub async fn access_log(
     let sent = request.headers().get(&X_REQUEST_ID).filter(|id| acceptable(id)).cloned();
     let id = sent.unwrap_or_else(random_id);
     let mut response = next.call(request).await?;
-    let shown = id.to_str().unwrap_or_default().to_owned();
-    response.headers_mut().insert(X_REQUEST_ID, id);
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, id.clone());
     // Nothing we send is to be taken for something else than it says (https://mimesniff.spec.whatwg.org/).
-    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let (request, took) = (response.request(), started.elapsed());
-    if let Some(metrics) = request.app_data::<web::Data<Metrics>>() {
-        metrics.request(request.method().as_str(), request.match_pattern(), response.status().as_u16(), took);
-    }
+    let (method, route, status) = (request.method().as_str(), request.match_pattern(), response.status().as_u16());
     // Probes come every few seconds, for ever.
     let probe = request.path().starts_with("/health") || request.path() == "/metrics";
     let level = if probe { Level::Debug } else { Level::Info };
     if log::log_enabled!(level) {
-        let user = request.extensions().get::<Actor>().map_or("-".into(), |actor| Arc::clone(&actor.0));
-        let route = request.match_pattern().unwrap_or_else(|| "-".to_owned());
-        let (method, status) = (request.method().as_str(), response.status().as_u16());
-        let ms = (took.as_secs_f64() * 1e6).round() / 1e3;
+        let extensions = request.extensions();
+        let user = extensions.get::<Actor>().map_or("-", |actor| actor.0.as_ref());
+        let (route, request_id) = (route.as_deref().unwrap_or("-"), id.to_str().unwrap_or_default());
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let (whole, tenth) = (us / 1000, us / 100 % 10);
         log::log!(
-            level, method, route = route.as_str(), status, ms, user = user.as_ref(), request_id = shown.as_str();
-            "{method} {route} {status} {ms:.1}ms user={user} request_id={shown}"
+            level, method, route, status, ms = us as f64 / 1e3, user, request_id;
+            "{method} {route} {status} {whole}.{tenth}ms user={user} request_id={request_id}"
         );
+    }
+    if let Some(metrics) = request.app_data::<web::Data<Metrics>>() {
+        metrics.request(method, route, status, took);
     }
     Ok(response)
 }
@@ -64,7 +66,7 @@ fn acceptable(id: &HeaderValue) -> bool {
 
 fn random_id() -> HeaderValue {
     let id: u128 = rand::random();
-    HeaderValue::from_str(&format!("{id:032x}")).unwrap_or(HeaderValue::from_static("-"))
+    HeaderValue::try_from(format!("{id:032x}")).unwrap_or(HeaderValue::from_static("-"))
 }
 
 #[cfg(test)]

@@ -6,11 +6,12 @@
 //!
 //! ```text
 //! request -> AuthUser -> handler -> Command -> store: decide, commit with the group (fsync), map, reply
+//! socket -> connection (one request at a time) -> actix -> access_log -> route
 //! change log -> relay -> DaprClient -> daprd -> Kafka -> daprd -> POST /events/todos (subscription)
 //! ```
 //!
 //! Who may know whom: `validation`, `clock`, `trace`, `todos::model` and `auth::accounts` know nobody. `store` knows
-//! these and nothing of HTTP. Routes know `auth`, `store` and `error`, never the relay or Dapr. `events::relay` knows
+//! these and nothing of HTTP. `connection` knows no route. Routes know `auth`, `store` and `error`, never the relay or Dapr. `events::relay` knows
 //! `store` and `events::dapr`. Only `app` knows everything, and only `cli`, which `main` runs, knows `app`.
 
 pub mod access_log;

@@ -2,6 +2,7 @@
 
 mod queue;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::LazyLock;
@@ -111,21 +112,9 @@ fn dropped_line(count: u64, at: Timestamp, format: LogFormat) -> Vec<u8> {
 fn write_line(out: &mut impl Write, record: &Record<'_>, at: Timestamp, format: LogFormat) -> io::Result<()> {
     match format {
         LogFormat::Text => {
-            let time = at.to_utc();
-            let (date, clock) = (time.date(), time.time());
-            write!(
-                out,
-                "{:04}-{:02}-{:02} {:02}:{:02}:{:02},{:03} - ",
-                date.year(),
-                u8::from(date.month()),
-                date.day(),
-                clock.hour(),
-                clock.minute(),
-                clock.second(),
-                clock.millisecond()
-            )?;
+            write_time(out, at)?;
             let level = if record.level() == Level::Warn { "WARNING" } else { record.level().as_str() };
-            write!(out, "{} - {level} - ", LoggerName(record.target()))?;
+            write!(out, " - {} - {level} - ", LoggerName(record.target()))?;
             fmt::write(&mut OneLine(out), *record.args()).map_err(io::Error::other)?;
             out.write_all(b"\n")
         }
@@ -140,6 +129,24 @@ fn write_line(out: &mut impl Write, record: &Record<'_>, at: Timestamp, format: 
             writeln!(out, "{}", Value::Object(object))
         }
     }
+}
+
+/// `2025-01-15 10:30:00,123`. What comes before the comma stays the same for thousands of lines of a busy service.
+fn write_time(out: &mut impl Write, at: Timestamp) -> io::Result<()> {
+    thread_local! {
+        static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+    }
+    SECOND.with_borrow_mut(|(second, text)| {
+        if *second != at.seconds() {
+            let time = at.to_utc();
+            let (year, month, day) = (time.year(), u8::from(time.month()), time.day());
+            let (hour, minute) = (time.hour(), time.minute());
+            *text = format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{:02},", time.second());
+            *second = at.seconds();
+        }
+        out.write_all(text.as_bytes())
+    })?;
+    write!(out, "{:03}", at.0.rem_euclid(1000))
 }
 
 /// `todo_backend::auth::routes` is shown as `auth.routes`.
@@ -208,6 +215,26 @@ mod tests {
             shown("User logged in successfully: admin", LogFormat::Text),
             "2025-01-15 10:30:00,123 - auth.routes - INFO - User logged in successfully: admin"
         );
+    }
+
+    #[test]
+    fn each_line_has_its_own_time() {
+        let shown = |at| {
+            let mut time = Vec::new();
+            write_time(&mut time, Timestamp(at)).unwrap();
+            String::from_utf8(time).unwrap()
+        };
+        for (at, time) in [
+            (1_736_937_000_123, "2025-01-15 10:30:00,123"),
+            (1_736_937_000_999, "2025-01-15 10:30:00,999"),
+            (1_736_937_001_000, "2025-01-15 10:30:01,000"),
+            (1_736_937_000_001, "2025-01-15 10:30:00,001"),
+            (-1, "1969-12-31 23:59:59,999"),
+            (-1000, "1969-12-31 23:59:59,000"),
+            (0, "1970-01-01 00:00:00,000"),
+        ] {
+            assert_eq!(shown(at), time);
+        }
     }
 
     #[test]

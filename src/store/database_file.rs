@@ -68,6 +68,13 @@ impl DatabaseLock {
         if file.as_ref().is_some_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock))) {
             return Err(used());
         }
+        if file.is_some() && has_unknown_names(path).map_err(|e| failed("look at the names of", e))? {
+            return Err(OpenError(format!(
+                "the database {} has another name (a hard link), and the log of its last changes may lie beside that \
+                 one; start with that name, or remove it if it is a copy",
+                named.display()
+            )));
+        }
         Ok(Self { path: path.to_owned(), _beside: beside, _file: file })
     }
 
@@ -75,6 +82,37 @@ impl DatabaseLock {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Whether the database has names besides `path` under which it may have been written last: SQLite finds its log only
+/// beside the name that the file is opened by (<https://sqlite.org/howtocorrupt.html#multiple_links_to_the_same_file>).
+#[cfg(unix)]
+fn has_unknown_names(path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let file = std::fs::metadata(path)?;
+    let is_log = |log: Metadata| log.len() > 0;
+    if file.nlink() < 2 || std::fs::metadata(with_suffix(path, "-wal")).is_ok_and(is_log) {
+        return Ok(false);
+    }
+    // What a restore that was interrupted leaves: nothing was ever written under these names.
+    let mut known = 1;
+    for n in 1.. {
+        match std::fs::metadata(replaced(path, n)) {
+            Ok(other) => known += u64::from((other.dev(), other.ino()) == (file.dev(), file.ino())),
+            Err(_) => break,
+        }
+    }
+    Ok(file.nlink() > known)
+}
+
+#[cfg(not(unix))]
+fn has_unknown_names(_: &Path) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// The nth name for a database that a restore has replaced.
+pub fn replaced(path: &Path, n: usize) -> PathBuf {
+    with_suffix(path, &format!(".replaced-{n}"))
 }
 
 /// Who owns a file, and who may read it.

@@ -1,12 +1,13 @@
 //! What an operator does with the database file: check it, back it up, put a backup in its place.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, params};
 
 use super::change::Epoch;
-use super::database_file::{DatabaseLock, Owner, make_parent, parent, with_suffix};
+use super::database_file::{DatabaseLock, Owner, make_parent, parent, replaced, with_suffix};
 use super::{OpenError, sqlite};
 
 /// What a healthy database's log has none of. Each query gives one row for each violation; its text says what.
@@ -146,10 +147,8 @@ fn set_aside(path: &Path) -> Result<PathBuf, OpenError> {
             return Err(OpenError(format!("another process reads {}; stop it first", path.display())));
         }
     };
-    let aside = (1..)
-        .map(|n| with_suffix(path, &format!(".replaced-{n}")))
-        .find(|name| !name.exists())
-        .unwrap_or_else(|| with_suffix(path, ".replaced"));
+    let aside =
+        (1..).map(|n| replaced(path, n)).find(|name| !name.exists()).unwrap_or_else(|| with_suffix(path, ".replaced"));
     let keep = |suffix: &str| {
         let kept = with_suffix(&aside, suffix);
         std::fs::hard_link(with_suffix(path, suffix), &kept)
@@ -190,7 +189,7 @@ fn existing(path: &Path) -> Result<Connection, OpenError> {
 
 fn remove_if_there(path: &Path) -> Result<(), OpenError> {
     match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+        Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             Err(OpenError(format!("cannot remove {}: {e}", path.display())))
         }
         _ => Ok(()),

@@ -356,6 +356,11 @@ impl Client {
         Self { http, base, token: body["access_token"].as_str().unwrap().to_owned() }
     }
 
+    /// The access token.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// Sends a request; `Err` if the connection broke.
     pub async fn try_send(
         &self,

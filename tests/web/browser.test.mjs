@@ -187,6 +187,88 @@ describe('Swagger UI', () => {
   });
 });
 
+describe('behind a proxy that serves the service under a prefix', () => {
+  const PREFIX = '/some/todo';
+  let proxy;
+  let outside;
+
+  before(async () => {
+    // As nginx does with `location /some/todo/ { proxy_pass http://service/; }`.
+    proxy = http.createServer((request, response) => {
+      if (!request.url.startsWith(`${PREFIX}/`)) {
+        outside.push(`${request.method} ${request.url}`);
+        response.writeHead(502).end();
+        return;
+      }
+      const target = new URL(BASE_URL + request.url.slice(PREFIX.length));
+      const { method, headers } = request;
+      const onward = http.request(target, { method, headers }, (answer) => {
+        response.writeHead(answer.statusCode, answer.headers);
+        answer.pipe(response);
+      });
+      request.pipe(onward);
+    });
+    await new Promise((listening) => proxy.listen(0, '127.0.0.1', listening));
+  });
+
+  after(() => proxy?.close());
+
+  /** Opens a page of the service through the proxy. `expectInside` ends it: nothing was asked outside the prefix. */
+  async function through(path) {
+    outside = [];
+    const { page, seen } = await open(browser);
+    const base = `http://127.0.0.1:${proxy.address().port}${PREFIX}`;
+    await page.goto(base + path);
+    const expectInside = async () => {
+      const { requests, complaints } = await seen();
+      assert.deepEqual([outside, complaints], [[], []]);
+      const elsewhere = requests.map((request) => request.slice(request.indexOf(' ') + 1));
+      const own = ['data:', `blob:${new URL(base).origin}/`, `${base}/`];
+      assert.deepEqual(elsewhere.filter((url) => !own.some((start) => url.startsWith(start))), []);
+      assert.ok(requests.includes(`GET ${base}/openapi.json`));
+    };
+    return { page, base, expectInside };
+  }
+
+  test('Swagger UI reads the document, authorizes and sends requests', LIMIT, async () => {
+    const { page, base, expectInside } = await through('/docs');
+    await page.locator('.opblock').first().waitFor();
+    const swagger = new Swagger(page);
+    await swagger.authorization('OAuth2, password', async (part) => {
+      await part.locator('#oauth_username').fill('demo');
+      await part.locator('#oauth_password').fill('demo123');
+      await part.getByRole('button', { name: 'Apply given OAuth2 credentials' }).click();
+      await part.getByRole('button', { name: 'Remove authorization' }).waitFor();
+    });
+    for (const [server, prefix] of [['.', base], ['./v1', `${base}/v1`]]) {
+      await page.locator('.scheme-container .servers select').selectOption(server);
+      const made = await swagger.execute('todos', 'createTodo', { body: { title: 'under a prefix' } });
+      assert.deepEqual([made.status, made.url], ['201', `${prefix}/todos`]);
+      assert.equal(new URL(made.headers.location, made.url).href, `${prefix}/todos/${made.body.id}`);
+      const deleted = await swagger.execute('todos', 'deleteTodo', { path: { id: made.body.id } });
+      assert.deepEqual([deleted.status, deleted.url], ['204', `${prefix}/todos/${made.body.id}`]);
+      const live = await swagger.execute('health', 'getLiveness');
+      assert.deepEqual([live.status, live.url], ['200', `${base}/health/live`]);
+    }
+    await expectInside();
+  });
+
+  test('ReDoc reads the document', LIMIT, async () => {
+    const { page, expectInside } = await through('/redoc');
+    for (const { operationId } of operations()) {
+      await page.locator(`[id^="tag/"][id$="/operation/${operationId}"]`).waitFor({ state: 'attached' });
+    }
+    await expectInside();
+  });
+
+  test('a trailing slash leads to the page', LIMIT, async () => {
+    const { page, base, expectInside } = await through('/docs/');
+    assert.equal(page.url(), `${base}/docs`);
+    await page.locator('.opblock').first().waitFor();
+    await expectInside();
+  });
+});
+
 describe('ReDoc', () => {
   test('shows every operation with its answers, and finds them', LIMIT, async () => {
     const { page, seen } = await open(browser);

@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -123,7 +125,7 @@ async fn a_restored_backup_goes_on_from_where_it_was_in_a_new_epoch() {
 
     let text = run_well(&stack, &["restore-backup", backup.to_str().unwrap()]);
     let aside = with_suffix(&path, ".replaced-1");
-    assert!(text.contains("is kept as data/todos.db.replaced-1"), "{text}");
+    assert!(text.contains(&format!("is kept as {}\n", aside.canonicalize().unwrap().display())), "{text}");
     assert_eq!((logged(&aside), epoch(&aside)), (new, replaced_epoch.clone()));
     assert_good(&aside);
     assert_eq!(logged(&path), old);
@@ -341,4 +343,106 @@ fn leave_a_hot_journal(source: &Path, target: &Path) {
     connection.execute_batch("PRAGMA cache_size = 2; BEGIN; UPDATE changes SET title = 'from the journal';").unwrap();
     std::fs::copy(&path, target).unwrap();
     std::fs::copy(with_suffix(&path, "-journal"), with_suffix(target, "-journal")).unwrap();
+}
+
+/// Mode, user and group of a file.
+fn mode_and_owner(path: &Path) -> (u32, u32, u32) {
+    let file = std::fs::metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    (file.mode() & 0o777, file.uid(), file.gid())
+}
+
+/// Another user for the service, if this one may give files away: only root may.
+fn other_user() -> Option<(u32, u32)> {
+    let root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    if !root {
+        println!("not run by root: only modes are looked at, not owners");
+    }
+    root.then_some((10_001, 10_002))
+}
+
+#[actix_web::test]
+async fn a_backup_and_a_restored_database_have_the_databases_mode_and_owner() {
+    let mut stack = Stack::new();
+    let path = database(&stack);
+    let log = make_database(&mut stack, "kept", 40).await;
+    assert_eq!(mode_and_owner(&path).0, 0o600, "a new database holds password hashes");
+    let owner = other_user();
+    if let Some((user, group)) = owner {
+        for directory in [stack.directory.path(), path.parent().unwrap()] {
+            chown(directory, Some(user), Some(group)).unwrap();
+        }
+        for file in files(path.parent().unwrap()).into_keys().chain([with_suffix(&path, ".lock")]) {
+            chown(file, Some(user), Some(group)).unwrap();
+        }
+    }
+    for mode in [0o640, 0o600] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let expected = mode_and_owner(&path);
+        let backup = stack.directory.path().join(format!("backup-{mode:o}.db"));
+        run_well(&stack, &["backup", backup.to_str().unwrap()]);
+        assert_eq!(mode_and_owner(&backup), expected);
+        run_well(&stack, &["restore-backup", backup.to_str().unwrap()]);
+        assert_eq!(mode_and_owner(&path), expected);
+        assert_eq!(logged(&path), log);
+    }
+    // Nothing is there any more that could say whose it was, but the directory.
+    let (_, user, group) = mode_and_owner(&path);
+    let backup = stack.directory.path().join("backup-600.db");
+    for file in std::fs::read_dir(path.parent().unwrap()).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    run_well(&stack, &["restore-backup", backup.to_str().unwrap()]);
+    assert_eq!(mode_and_owner(&path), (0o600, user, group));
+    // The user that it belongs to can work with it, whoever restored it.
+    let mut command = stack.service_command();
+    if let Some((user, group)) = owner {
+        command.uid(user).gid(group);
+        // It can't read the build directory of another user.
+        let binary = stack.directory.path().join("todo-backend");
+        std::fs::copy(env!("CARGO_BIN_EXE_todo-backend"), &binary).unwrap();
+        let mut copied = std::process::Command::new(binary);
+        copied.current_dir(stack.directory.path()).env_clear().uid(user).gid(group);
+        copied.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command = copied;
+    }
+    stack.start_service_as(&mut command);
+    stack.client("admin", "admin123").await.create("written by its owner").await;
+    stack.service().kill();
+    assert_eq!(logged(&path).len(), log.len() + 1);
+}
+
+#[actix_web::test]
+async fn a_restore_through_a_link_replaces_what_it_points_to() {
+    let mut stack = Stack::new();
+    let real = stack.directory.path().join("real.db");
+    let alias = stack.directory.path().join("alias.db");
+    symlink("real.db", &alias).unwrap();
+    stack.service_env = vec![("DATABASE_URL", "sqlite:alias.db".to_owned())];
+    stack.start_service();
+    stack.client("admin", "admin123").await.create("kept").await;
+    stack.service().kill();
+    let log = logged(&real);
+    let backup = stack.directory.path().join("backup.db");
+    run_well(&stack, &["backup", backup.to_str().unwrap()]);
+    stack.start_service();
+    stack.client("admin", "admin123").await.create("given up").await;
+    stack.service().kill();
+    run_well(&stack, &["restore-backup", backup.to_str().unwrap()]);
+    assert!(alias.is_symlink() && !real.is_symlink());
+    assert_eq!((logged(&real), logged(&alias)), (log.clone(), log));
+}
+
+#[actix_web::test]
+async fn a_backup_that_cannot_be_written_blames_its_own_file() {
+    let mut stack = Stack::new();
+    make_database(&mut stack, "kept", 20).await;
+    std::fs::write(stack.directory.path().join("file"), "").unwrap();
+    for (target, why) in [
+        ("/no/dir/x", "todo-backend: cannot write /no/dir/x.partial: No such file or directory"),
+        ("file/x", "todo-backend: cannot write file/x.partial: Not a directory"),
+    ] {
+        refused(&stack, &["backup", target], why);
+    }
+    let work = files(stack.directory.path()).into_keys().filter(|file| file.to_string_lossy().contains("partial"));
+    assert_eq!(work.count(), 0);
 }
