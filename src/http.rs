@@ -112,11 +112,14 @@ pub async fn unknown_path(request: HttpRequest) -> Result<HttpResponse, ApiError
         && matches!(*request.method(), Method::GET | Method::HEAD)
         && request.resource_map().has_resource(trimmed)
     {
-        // Relative: a proxy may serve this under a prefix that it doesn't pass on.
-        let up = "../".repeat(path.len() - trimmed.len());
-        let last = trimmed.rsplit('/').next().unwrap_or(trimmed);
+        // Relative: a proxy may serve this under a prefix that it doesn't pass on. Not for more than one slash: clients
+        // don't agree on what is above an empty segment.
+        let target = match (path.len() - trimmed.len(), trimmed.rsplit_once('/')) {
+            (1, Some((_, last))) => format!("../{last}"),
+            _ => trimmed.to_owned(),
+        };
         let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
-        let location = (header::LOCATION, format!("{up}{last}{query}"));
+        let location = (header::LOCATION, format!("{target}{query}"));
         return Ok(HttpResponse::TemporaryRedirect().insert_header(location).finish());
     }
     Err(ApiError::NotFound)

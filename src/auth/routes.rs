@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::accounts::User;
@@ -200,9 +200,12 @@ fn read_credentials(request: &HttpRequest, body: &[u8]) -> Result<Credentials, A
         return named("body", form.remove("username"), form.remove("password"));
     }
     read_json(body, is_json(content_type(request))).map_err(|error| match error {
-        // Whatever was sent and however, it may hold the password: it is not shown.
-        ApiError::Invalid(problems) => {
-            ApiError::Invalid(problems.into_iter().map(|problem| Problem { input: Value::Null, ..problem }).collect())
+        // Whatever was sent and however, it may hold the password: it is not shown. (`{}` stands for what is no JSON.)
+        ApiError::Invalid(mut problems) => {
+            for problem in problems.iter_mut().filter(|problem| problem.input != json!({})) {
+                problem.input = Value::Null;
+            }
+            ApiError::Invalid(problems)
         }
         other => other,
     })

@@ -64,7 +64,8 @@ class Side:
             body = "<page>"
         location = response.headers.get("Location") if 300 <= response.status < 400 else None
         if location is not None:
-            location = urljoin(f"{self.base}/", location).removeprefix(self.base)
+            # The service's are relative, so that they lead somewhere behind a prefix too.
+            location = urljoin(self.base + request.target, location).removeprefix(self.base)
             location = location.replace(self.values.get("<todo>", "<todo>"), "<todo>")
         allow = response.headers.get("Allow")
         return Answer(
