@@ -5,6 +5,11 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 tests=$here/..
+# shellcheck source=tests/stack/processes.sh
+source "$tests/stack/processes.sh"
+# The script is a child of itself: whatever ends this one ends all that runs below it.
+if [ "${1:-}" != --attended ]; then attend bash "$0" --attended "$@"; exit; fi
+shift
 export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 
 stack=$(bash "$tests/stack/stack.sh" env)

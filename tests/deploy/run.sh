@@ -4,11 +4,17 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
+# shellcheck source=tests/stack/processes.sh
+source "$root/tests/stack/processes.sh"
+# The script is a child of itself: whatever ends this one ends all that runs below it.
+if [ "${1:-}" != --attended ]; then attend bash "$0" --attended "$@"; exit; fi
+shift
 cd "$root"
 command -v python3 >/dev/null || { echo "run.sh: python3 is not installed (Debian: apt-get install python3)" >&2; exit 1; }
 PROMTOOL=$(bash tests/stack/stack.sh promtool)
 directory=$(mktemp -d)
-trap 'rm -rf "$directory"' EXIT
+# Once begun, no second signal ends it.
+trap 'trap "" INT TERM HUP; rm -rf "$directory"' EXIT
 passed=0
 failed=0
 

@@ -3,7 +3,12 @@
 # Needs Go, Node with npm, and Python 3 with venv; what they fetch is kept in their caches.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-cd "$here/../.."
+# shellcheck source=tests/stack/processes.sh
+source "$here/../stack/processes.sh"
+# The script is a child of itself: whatever ends this one ends all that runs below it.
+if [ "${1:-}" != --attended ]; then attend bash "$0" --attended "$@"; exit; fi
+shift
+cd "$here/../.." || exit
 passed=0 failed=0
 
 check() { # check LABEL COMMAND…

@@ -2,15 +2,18 @@
 //! `E2E_SHOW_OUTPUT=1 cargo test --test e2e -- --nocapture` shows what the processes write.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+mod cleanup;
 mod clock;
 mod consumers;
 mod disk;
 mod events;
 mod faults;
 mod order;
+mod output;
 mod poison;
 mod process;
 mod proof;
 mod readme;
 mod seed;
+mod settings;
 mod stack;

@@ -1,14 +1,14 @@
 //! The README's commands, run as they are written, in a copy of the project. They use the ports that they name: 8000,
 //! 3500 and 9092.
 
-use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::cleanup::{LIMIT, Processes, take_ports, wait_until_free};
 use crate::process::Process;
-use crate::stack::{PATIENCE, PORT_8000, Stack, project, tool};
+use crate::stack::{PATIENCE, Stack, project, tool};
 
 /// The `bash` blocks of the README.
 fn blocks() -> Vec<String> {
@@ -17,7 +17,7 @@ fn blocks() -> Vec<String> {
 }
 
 /// What a newcomer has after `git clone`, changes that are not committed yet included.
-fn copy_of_the_project(target: &Path) -> PathBuf {
+pub fn copy_of_the_project(target: &Path) -> PathBuf {
     let copy = target.join("todo-backend");
     std::fs::create_dir(&copy).unwrap();
     let script = "git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t \"$0\"";
@@ -63,27 +63,27 @@ fn walk(script: &str) {
     assert_eq!((answers.len(), answers[4]), (5, ""), "{text}");
 }
 
-fn ctrl_c(mut process: Process) {
+/// Ends a command as a terminal does; nothing is left of it.
+fn ctrl_c(mut process: Process, all: &Processes, ports: &[u16]) {
+    let deadline = Instant::now() + LIMIT;
     process.signal_group("INT");
-    process.wait(PATIENCE);
+    process.wait(LIMIT);
     // make and cargo end at once, the service when it has finished.
-    let deadline = Instant::now() + PATIENCE;
-    while let Some(port) = [8000, 3500].into_iter().find(|port| TcpStream::connect(("127.0.0.1", *port)).is_ok()) {
-        assert!(Instant::now() < deadline, "something still listens on {port}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    all.wait_until_gone(deadline);
+    wait_until_free(ports, deadline);
 }
 
 #[test]
 fn the_commands_work_as_written() {
-    let _port = PORT_8000.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _ports = take_ports();
     let blocks = blocks();
     let [make, cargo, dapr, walkthrough] = &blocks[..] else { panic!("the README has other commands now: {blocks:?}") };
     let build = Duration::from_secs(600);
     let directory = tempfile::tempdir().unwrap();
     let copy = copy_of_the_project(directory.path());
-    let ctrl_c = |process| {
-        ctrl_c(process);
+    let processes = Processes(directory.path().to_owned());
+    let ctrl_c = |process, ports: &[u16]| {
+        ctrl_c(process, &processes, ports);
         // The next command is the first one, too.
         std::fs::remove_dir_all(copy.join("data")).unwrap();
     };
@@ -95,7 +95,7 @@ fn the_commands_work_as_written() {
         service.wait_for("the API is at http://127.0.0.1:8000", build);
         service.wait_for("no Dapr sidecar at http://localhost:3500", PATIENCE);
         walk(walkthrough);
-        ctrl_c(service);
+        ctrl_c(service, &[8000]);
     }
 
     // `make dapr`: everything.
@@ -103,7 +103,7 @@ fn the_commands_work_as_written() {
     everything.wait_for("You're up and running", build);
     walk(walkthrough);
     everything.wait_for("Event received from todos: todo.deleted 1-3", PATIENCE);
-    ctrl_c(everything);
+    ctrl_c(everything, &[8000, 3500, 9092]);
 
     // Plain Dapr, with a Kafka on localhost:9092.
     let mut stack = Stack::new();
@@ -113,5 +113,6 @@ fn the_commands_work_as_written() {
     plain.wait_for("You're up and running", build);
     walk(walkthrough);
     plain.wait_for("Event received from todos: todo.deleted 1-3", PATIENCE);
-    ctrl_c(plain);
+    // The broker is not its own.
+    ctrl_c(plain, &[8000, 3500]);
 }

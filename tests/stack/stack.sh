@@ -22,6 +22,8 @@ KAFKA_VERSION=4.1.0
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
+# shellcheck source=tests/stack/processes.sh
+source "$here/processes.sh"
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/todo-backend
 
 say() { printf 'stack: %s\n' "$*" >&2; }
@@ -33,42 +35,51 @@ need() { # need COMMAND "what to install"
 
 # step LABEL COMMAND…: runs it with its output in a log, a sign of life every 15 s, and the time it took.
 step() {
-  local label=$1 log started pid
+  local label=$1 log started
   shift
   mkdir -p "$cache/log"
   log=$cache/log/${label//[^a-zA-Z0-9.]/-}.log
   started=$SECONDS
   say "$label …"
-  "$@" >"$log" 2>&1 &
-  pid=$!
-  while kill -0 "$pid" 2>/dev/null; do
+  begin "$@" >"$log" 2>&1 </dev/null
+  while going; do
     sleep 1
     if (((SECONDS - started) % 15 == 14)); then say "$label … $((SECONDS - started)) s"; fi
   done
-  if ! wait "$pid"; then
+  if ! conclude; then
     tail -n 30 "$log" >&2
     die "$label failed; the whole output is in $log"
   fi
   say "$label: done in $((SECONDS - started)) s"
 }
 
+# One build at a time. Builds inherit the lock: should one outlive a script that was killed, the next waits for it.
+lock() {
+  mkdir -p "$cache"
+  exec 9>"$cache/lock"
+  command -v flock >/dev/null 2>&1 || return 0
+  flock -n 9 || { say "waiting for another build"; flock 9; }
+}
+unlock() { exec 9>&-; }
+
 # once TARGET COMMAND…: runs COMMAND with a scratch directory as its last argument and moves that into place,
-# so that a half-made target is never seen; a lock keeps two callers from building the same thing.
+# so that a half-made target is never seen.
 once() {
   local target=$1
   shift
   [ -e "$target" ] && return 0
-  mkdir -p "$cache"
-  exec 9>"$cache/lock"
-  if command -v flock >/dev/null 2>&1; then flock 9; fi
+  lock
   if [ ! -e "$target" ]; then
-    rm -rf "$target.partial"
-    mkdir -p "$target.partial"
+    partial=$target.partial
+    trap 'trap "" INT TERM HUP; rm -rf "$partial"' EXIT
+    rm -rf "$partial"
+    mkdir -p "$partial"
     # Not in an `if` or with `||`: both would switch `set -e` off inside the function.
-    "$@" "$target.partial"
-    mv "$target.partial" "$target"
+    "$@" "$partial"
+    mv "$partial" "$target"
+    trap - EXIT
   fi
-  exec 9>&-
+  unlock
 }
 
 # Dapr's go.mod has `replace` lines, which `go install MODULE@VERSION` refuses: build it from a scratch module
@@ -184,11 +195,9 @@ find_chromium() {
   if ! command -v apt-get >/dev/null 2>&1 || [ "$(id -u)" != 0 ]; then
     die "Chromium is not installed; the web tests need it (Debian: sudo apt-get install chromium; elsewhere Chromium or Google Chrome)"
   fi
-  mkdir -p "$cache"
-  exec 9>"$cache/lock"
-  if command -v flock >/dev/null 2>&1; then flock 9; fi
+  lock
   look_for_chromium || step "installing Chromium (about 400 MB, once)" install_chromium
-  exec 9>&-
+  unlock
   look_for_chromium || die "apt-get installed no Chromium; install Chromium or Google Chrome"
 }
 
@@ -209,7 +218,7 @@ fetch_faketime() {
 find_faketime() {
   FAKETIME=$(compgen -G "/usr/lib*/*/faketime/libfaketimeMT.so.1" | head -n 1 || true)
   if [ -z "$FAKETIME" ] && command -v apt-get >/dev/null 2>&1; then
-    (once "$cache/libfaketime" fetch_faketime) || say "no libfaketime: its test will fail"
+    attend once "$cache/libfaketime" fetch_faketime || say "no libfaketime: its test will fail"
     FAKETIME=$(compgen -G "$cache/libfaketime/usr/lib/*/faketime/libfaketimeMT.so.1" | head -n 1 || true)
   fi
 }
@@ -256,7 +265,8 @@ run_kafka() { # run_kafka DIR PORT: formats DIR on first use; the controller lis
   if [ ! -f "$dir/server.properties" ]; then
     # A port that nobody listens on now.
     controller=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-    cat >"$dir/server.properties" <<PROPERTIES
+    # Under its name only when the storage is ready, too: who is stopped in between begins again.
+    cat >"$dir/server.properties.partial" <<PROPERTIES
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller
@@ -274,8 +284,10 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
 PROPERTIES
-    java -cp "$KAFKA_LIBS/*" kafka.tools.StorageTool format -t 4L6g3nShT-eMCtK--X86sw -c "$dir/server.properties" \
-      >"$dir/format.log" 2>&1 || { cat "$dir/format.log" >&2; die "Kafka's storage can't be formatted in $dir"; }
+    java -cp "$KAFKA_LIBS/*" kafka.tools.StorageTool format --ignore-formatted -t 4L6g3nShT-eMCtK--X86sw \
+      -c "$dir/server.properties.partial" >"$dir/format.log" 2>&1 ||
+      { cat "$dir/format.log" >&2; die "Kafka's storage can't be formatted in $dir"; }
+    mv "$dir/server.properties.partial" "$dir/server.properties"
   fi
   exec java -Xmx512m -XX:TieredStopAtLevel=1 -Dorg.slf4j.simpleLogger.defaultLogLevel=warn \
     -cp "$KAFKA_LIBS/*" kafka.Kafka "$dir/server.properties"
@@ -283,25 +295,126 @@ PROPERTIES
 
 listening() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
+# What `make dapr` starts has sessions of its own, so that a terminal's ctrl-c reaches only this script, which stops
+# things in their order. It also carries the run in its environment, as PID, start time, part and checkout: that is how
+# it is found again, whoever its parent is by then.
+launch() { # launch PART COMMAND…, in the background
+  trap - INT QUIT TERM HUP PIPE
+  TODO_BACKEND_STACK="$run $1 $root" exec setsid "${@:2}"
+}
+
+born() { cut -d ' ' -f 22 "/proc/$1/stat" 2>/dev/null || true; } # born PID: its start time
+
+part_of() { # part_of RUN PART: the processes of that part
+  grep -lzsxF "TODO_BACKEND_STACK=$1 $2 $root" /proc/[0-9]*/environ | cut -d / -f 3 || true
+}
+
+# services_of RUN: the processes of the part `dapr` that are neither the CLI nor the sidecar.
+services_of() {
+  local pid name
+  for pid in $(part_of "$1" dapr); do
+    if IFS= read -r -d '' name 2>/dev/null <"/proc/$pid/cmdline" && [[ ${name##*/} != dapr && ${name##*/} != daprd ]]; then
+      echo "$pid"
+    fi
+  done
+}
+
+# wait_while SECOND COMMAND…: returns when COMMAND lists no process, when stop_run is SECOND seconds old, or in a hurry.
+wait_while() {
+  local limit=$1
+  shift
+  while ((!hurry && SECONDS < limit)) && [ -n "$("$@")" ]; do sleep 0.1; done
+}
+
+stop_processes() { # stop_processes SECOND COMMAND…: SIGTERM to the processes that COMMAND lists, and the same
+  local pids
+  pids=$("${@:2}")
+  # shellcheck disable=SC2086
+  [ -z "$pids" ] || kill -TERM $pids 2>/dev/null
+  wait_while "$@"
+}
+
+# stop_run RUN: the service first, which finishes its requests (10 s at most), Kafka last. `dapr run` would not: it kills
+# the service. SIGKILL to what is left after 14 s.
+stop_run() {
+  local pids
+  SECONDS=0
+  stop_processes 12 services_of "$1"
+  # By itself the CLI shows the service's last lines and stops the sidecar.
+  wait_while $((SECONDS < 11 ? SECONDS + 2 : 12)) part_of "$1" dapr
+  stop_processes 13 part_of "$1" dapr
+  [ -z "$(part_of "$1" kafka)" ] || say "stopping Kafka"
+  stop_processes 14 part_of "$1" kafka
+  while pids="$(part_of "$1" dapr) $(part_of "$1" kafka)" && [ "$pids" != " " ] && ((SECONDS < 20)); do
+    # shellcheck disable=SC2086
+    kill -KILL $pids 2>/dev/null
+    sleep 0.1
+  done
+}
+
+# The EXIT trap of run_dapr. Nothing here may end it early: not a terminal that is gone, and not a second SIGTERM, which
+# this script gets when its group was sent one, because make passes its own on.
+stop_all() {
+  set +e
+  trap 'hurry=1; say "at once"' INT
+  trap '' TERM HUP PIPE QUIT
+  say "stopping the service and the sidecar (ctrl-c again: at once)"
+  # What was just forked does not carry the run yet.
+  local pid tries=0
+  for pid in $(jobs -p); do
+    while kill -0 "$pid" 2>/dev/null && ! grep -qzs '^TODO_BACKEND_STACK=' "/proc/$pid/environ" && ((tries < 20)); do
+      sleep 0.1
+      ((tries += 1))
+    done
+  done
+  stop_run "$run"
+  say "stopped"
+}
+
+# What runs of this checkout have left behind whose script was killed.
+stop_leftovers() {
+  local file owner since part directory
+  for file in $(grep -lzs '^TODO_BACKEND_STACK=' /proc/[0-9]*/environ || true); do
+    read -r owner since part directory < <(grep -ahzs '^TODO_BACKEND_STACK=' "$file" | tr '\0' '\n' | cut -d = -f 2-) || continue
+    if [ "$directory" = "$root" ] && [ "$(born "$owner")" != "$since" ]; then
+      say "an earlier run was killed and has left its $part behind, process $(cut -d / -f 3 <<<"$file"): stopping all of that run"
+      stop_run "$owner $since" || true
+    fi
+  done
+}
+
 run_dapr() { # run_dapr SERVICE_BINARY: what `make dapr` does
-  local binary=$1 kafka="" port=${PORT:-8000} dapr_port=${DAPR_HTTP_PORT:-${DAPR_PORT:-3500}} waited=0
+  local binary=$1 port=${PORT:-8000} dapr_port=${DAPR_HTTP_PORT:-${DAPR_PORT:-3500}} waited=0 status=0 own
   [ -x "$binary" ] || die "$binary is not there: cargo build --release"
+  need setsid "it keeps ctrl-c from Kafka and the sidecar, which are stopped in their order (Debian: apt-get install util-linux)"
+  [ -r /proc/self/environ ] || die "there is no /proc, where processes are found again: on other systems than Linux, start Kafka and 'dapr run' yourself (README.md)"
   find_daprd
   find_dapr_cli
   say "daprd: $DAPRD ($("$DAPRD" --version))"
+  [[ $binary = /* ]] || binary=$PWD/$binary
+  cd "$root"
+  mkdir -p data
+
+  # Global, because traps use them.
+  run="$$ $(born $$)" hurry=0 kafka="" dapr=""
+  stop_leftovers
+  listening 9092 || find_kafka
+  # From here on; what is built above ends by itself.
+  trap stop_all EXIT
+  trap 'exit 129' HUP
+  trap 'exit 130' INT
+  trap 'exit 131' QUIT
+  trap 'exit 141' PIPE
+  trap 'exit 143' TERM
+
   if listening 9092; then
-    say "using the Kafka that listens on localhost:9092"
+    own=$(grep -lzsxF "$root/data/kafka/server.properties" /proc/[0-9]*/cmdline | cut -d / -f 3 || true)
+    say "using the Kafka that listens on localhost:9092, which stays${own:+ (process $own, with the data in data/kafka)}"
   else
-    find_kafka
-    mkdir -p "$root/data"
-    # In its own process group: ctrl-c reaches `dapr run` first, the broker is stopped last.
-    setsid bash "${BASH_SOURCE[0]}" kafka "$root/data/kafka" 9092 >"$root/data/kafka.log" 2>&1 &
+    launch kafka bash "$here/stack.sh" kafka "$root/data/kafka" 9092 >data/kafka.log 2>&1 </dev/null &
     kafka=$!
-    trap 'say "stopping Kafka"; kill "$kafka" 2>/dev/null; wait "$kafka" 2>/dev/null; say "stopped"' EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
     until listening 9092; do
-      kill -0 "$kafka" 2>/dev/null || { tail -n 20 "$root/data/kafka.log" >&2; die "Kafka did not start; see data/kafka.log"; }
+      kill -0 "$kafka" 2>/dev/null || { tail -n 20 data/kafka.log >&2; die "Kafka did not start; see data/kafka.log"; }
       ((waited += 1))
       ((waited < 300)) || die "Kafka did not listen on 9092 within 60 s; see data/kafka.log"
       sleep 0.2
@@ -309,14 +422,19 @@ run_dapr() { # run_dapr SERVICE_BINARY: what `make dapr` does
     say "Kafka $KAFKA_VERSION is up on localhost:9092 (data in data/kafka, log in data/kafka.log)"
   fi
   say "dapr run: service on port $port, sidecar on port $dapr_port; ctrl-c stops everything"
-  cd "$root"
-  "$DAPR" run --app-id todo-backend --app-port "$port" --dapr-http-port "$dapr_port" --runtime-path "$DAPR_RUNTIME_PATH" \
+  launch dapr "$DAPR" run --app-id todo-backend --app-port "$port" --dapr-http-port "$dapr_port" --runtime-path "$DAPR_RUNTIME_PATH" \
     --resources-path "$root/components" --dapr-listen-addresses 127.0.0.1 --log-level warn -- "$binary" &
-  local dapr=$!
-  # `wait` returns at once when a trapped signal arrives; the CLI then gets the same signal and time to end.
-  trap 'kill -INT "$dapr" 2>/dev/null; wait "$dapr"; exit 130' INT
-  trap 'kill -TERM "$dapr" 2>/dev/null; wait "$dapr"; exit 143' TERM
-  wait "$dapr"
+  dapr=$!
+  # Without one of them the others are of no use. Not `wait -n`, which may miss who is gone already.
+  while kill -0 "$dapr" 2>/dev/null && { [ -z "$kafka" ] || kill -0 "$kafka" 2>/dev/null; }; do sleep 0.5; done
+  if kill -0 "$dapr" 2>/dev/null; then
+    wait "$kafka" || status=$?
+    tail -n 5 data/kafka.log >&2
+    die "Kafka has ended (status $status), so everything ends; see data/kafka.log"
+  fi
+  wait "$dapr" || status=$?
+  say "error: 'dapr run' has ended (status $status); it says above whether the service or the sidecar ended first"
+  exit $((status ? status : 1))
 }
 
 case ${1:-} in

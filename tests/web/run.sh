@@ -38,7 +38,8 @@ export SCREENSHOTS=${SCREENSHOTS:-${CARGO_TARGET_DIR:-$root/target}/web}
 export ALLOWED_ORIGIN=http://app.test
 export DEBUG_URL=$BASE_URL
 results=$(mktemp)
-trap 'rm -f "$results"' EXIT
+# Once begun, no second signal ends it.
+trap 'trap "" INT TERM HUP; rm -f "$results"' EXIT
 status=0
 # The second service is as in production: no demo users, one listed origin.
 bash "$stack/serve.sh" DEBUG=False SECRET_KEY=web-tests-web-tests-web-tests-web-tests APP_API_TOKEN=web-tests \
