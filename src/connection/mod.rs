@@ -178,10 +178,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Connection<T> {
                 this.turn.wake_when_passed(context);
                 return Poll::Pending;
             }
-            if this.ended && this.read.is_empty() {
-                return Poll::Ready(Ok(()));
-            }
             if this.ended {
+                if this.read.is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
                 this.framing.end();
                 continue;
             }

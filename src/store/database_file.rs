@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::OpenError;
 
+/// Symbolic links that are followed to where a database is to be, as many as Linux follows (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+
 /// Keeps other processes away from a database, until it is dropped.
 ///
 /// Every name of the file leads to the same lock: symbolic links are followed first, and on Linux the file itself is
@@ -23,27 +26,30 @@ pub struct DatabaseLock {
 impl DatabaseLock {
     /// Locks the database `named`; makes an empty file, which is a database to SQLite, if there is none.
     pub fn take_or_create(named: &Path) -> Result<Self, OpenError> {
-        // For this user alone: it holds password hashes.
-        let file = private(File::options().read(true).write(true).create(true).truncate(false))
-            .open(named)
-            .map_err(|e| OpenError(format!("cannot open the database {}: {e}", named.display())))?;
-        Self::take(named, &real_path(named)?, Some(file))
+        if !named.exists() {
+            // Also where a link points to.
+            private(File::options().write(true).create(true).truncate(false))
+                .open(named)
+                .map_err(|e| OpenError(format!("cannot make the database {}: {e}", named.display())))?;
+        }
+        Self::take(named, &real_path(named)?)
     }
 
     /// Locks the database `named`, which need not be there.
     pub fn take_if_there(named: &Path) -> Result<Self, OpenError> {
-        match File::options().read(true).write(true).open(named) {
-            Ok(file) => Self::take(named, &real_path(named)?, Some(file)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let directory = real_path(parent(named))?;
-                let name = named.file_name().ok_or_else(|| OpenError(format!("{} is no file", named.display())))?;
-                Self::take(named, &directory.join(name), None)
-            }
-            Err(e) => Err(OpenError(format!("cannot open the database {}: {e}", named.display()))),
+        if named.exists() {
+            return Self::take(named, &real_path(named)?);
         }
+        let mut path = named.to_owned();
+        for _ in 0..MAX_LINKS {
+            let Ok(target) = std::fs::read_link(&path) else { break };
+            path = parent(&path).join(target);
+        }
+        let name = path.file_name().ok_or_else(|| OpenError(format!("{} is no file", named.display())))?;
+        Self::take(named, &real_path(parent(&path))?.join(name))
     }
 
-    fn take(named: &Path, path: &Path, file: Option<File>) -> Result<Self, OpenError> {
+    fn take(named: &Path, path: &Path) -> Result<Self, OpenError> {
         let used = || {
             OpenError(format!(
                 "another todo-backend uses {}; stop it, or set DATABASE_URL to another file",
@@ -63,12 +69,11 @@ impl DatabaseLock {
         // Made by root, it would keep the service out that runs as the database's owner.
         let owner = Owner::of_database(path).map_err(|e| failed("look at the owner of", e))?;
         owner.give(&beside).map_err(|e| failed("give the owner of the database to", e))?;
-        let file = file.filter(|_| cfg!(target_os = "linux"));
-        // Some file systems have no such lock; then the one above is all there is.
-        if file.as_ref().is_some_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock))) {
-            return Err(used());
-        }
-        if file.is_some() && has_unknown_names(path).map_err(|e| failed("look at the names of", e))? {
+        let file = Self::lock_itself(path).map_err(|e| match e {
+            TryLockError::WouldBlock => used(),
+            TryLockError::Error(e) => OpenError(format!("cannot open the database {}: {e}", named.display())),
+        })?;
+        if path.exists() && has_unknown_names(path).map_err(|e| failed("look at the names of", e))? {
             return Err(OpenError(format!(
                 "the database {} has another name (a hard link), and the log of its last changes may lie beside that \
                  one; start with that name, or remove it if it is a copy",
@@ -76,6 +81,19 @@ impl DatabaseLock {
             )));
         }
         Ok(Self { path: path.to_owned(), _beside: beside, _file: file })
+    }
+
+    /// Locks the database file itself, if there is one.
+    fn lock_itself(path: &Path) -> Result<Option<File>, TryLockError> {
+        if !cfg!(target_os = "linux") || !path.exists() {
+            return Ok(None);
+        }
+        let file = File::options().read(true).write(true).open(path).map_err(TryLockError::Error)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => Err(TryLockError::WouldBlock),
+            // Some file systems have no such lock; then the one beside is all there is.
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(Some(file)),
+        }
     }
 
     /// The database's real name: absolute, without symbolic links.
