@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::accounts::User;
@@ -200,9 +200,9 @@ fn read_credentials(request: &HttpRequest, body: &[u8]) -> Result<Credentials, A
         return named("body", form.remove("username"), form.remove("password"));
     }
     read_json(body, is_json(content_type(request))).map_err(|error| match error {
-        // Whatever was sent and however, it may hold the password: it is not shown. (`{}` stands for what is no JSON.)
+        // Whatever was sent and however, it may hold the password: it is not shown. (What is no JSON is `{}` already.)
         ApiError::Invalid(mut problems) => {
-            for problem in problems.iter_mut().filter(|problem| problem.input != json!({})) {
+            for problem in problems.iter_mut().filter(|problem| problem.kind != "json_invalid") {
                 problem.input = Value::Null;
             }
             ApiError::Invalid(problems)

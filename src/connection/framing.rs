@@ -1,36 +1,40 @@
-//! Where one HTTP/1 request ends and the next begins (RFC 9112, section 6), and what of a request's head is left out.
+//! Where one HTTP/1 request ends and the next begins (RFC 9112, sections 6 and 7), and how requests go on to actix.
 //!
-//! Pure: bytes in, bytes out. It does not judge requests, actix does: whatever is not plainly well formed goes on as it
-//! came, with all that follows, and actix refuses it and closes the connection.
+//! Pure: bytes in, bytes out. What goes on leaves nothing to be read in two ways: chunks are written anew, without
+//! extensions and trailers. A request that is not plainly well formed goes on in a way that actix refuses, and nothing
+//! after it goes on.
 
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use httparse::{Header, Status};
 
 /// Headers that actix reads at most; more are its to refuse.
 const MAX_HEADERS: usize = 96;
-/// A head that is longer goes on in pieces: actix refuses it with 431.
+/// A head that is longer goes on unfinished: actix refuses it with 431.
 const MAX_HEAD: usize = 128 << 10;
-/// A line within a chunked body that is longer goes on as it is.
+/// The longest line before a chunk, and the longest trailer section, in bytes.
 const MAX_LINE: usize = 16 << 10;
+/// No chunk: actix refuses a body with this in it.
+const REFUSED: &[u8] = b"x";
 
-/// What part of a request comes next.
+/// What comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Head,
-    /// This many bytes of a body.
+    /// This many bytes of a body; at least one.
     Body(u64),
-    /// The line before a chunk (RFC 9112, section 7.1).
+    /// The line before a chunk.
     ChunkSize,
-    /// This many bytes of a chunk.
+    /// This many bytes of a chunk; at least one.
     Chunk(u64),
     /// The line break after a chunk.
     ChunkEnd,
-    /// The lines after the last chunk.
-    Trailer,
-    /// Everything, for ever: no request of ours.
-    Rest,
+    /// The lines after the last chunk, of which there were so many bytes.
+    Trailer(usize),
+    /// Nothing that goes on.
+    Nothing,
 }
 
 /// Follows the requests of one connection.
@@ -52,36 +56,31 @@ impl Framing {
         self.part == Part::Head
     }
 
-    /// No more bytes come: what there is of a request goes on as it is.
-    pub fn end(&mut self) {
-        self.part = Part::Rest;
-    }
-
-    /// Takes from `bytes` what can go on to actix now; `None` until more bytes have come. It never takes more than one
-    /// request's head at a time, and nothing that follows it.
+    /// Takes from `bytes` what is known, and returns what goes on to actix; `None` until more bytes have come. Never
+    /// returns anything of two requests.
     pub fn next(&mut self, bytes: &mut BytesMut) -> Option<BytesMut> {
         while !bytes.is_empty() {
             match self.part {
-                Part::Head => {
-                    let complete = self.may_be_complete(bytes);
-                    self.searched = bytes.len();
-                    if !complete {
-                        return None;
-                    }
-                    match read_head(bytes) {
-                        Found::Head { length, body, rewritten } => {
-                            (self.part, self.searched) = (body, 0);
-                            let head = bytes.split_to(length);
-                            return Some(rewritten.unwrap_or(head));
-                        }
-                        Found::Incomplete if bytes.len() <= MAX_HEAD => return None,
-                        Found::Incomplete | Found::Other => self.part = Part::Rest,
-                    }
-                }
+                Part::Head => match self.head(bytes)? {
+                    // An empty line before a request (RFC 9112, section 2.2).
+                    head if head.is_empty() => {}
+                    head => return Some(head),
+                },
                 Part::Body(left) => {
                     let taken = take(bytes, left);
                     self.part = Part::of_length(left - taken.len() as u64);
                     return Some(taken);
+                }
+                Part::ChunkSize => {
+                    let Ok(line) = take_line(bytes, MAX_LINE) else { return self.refuse(bytes) };
+                    match chunk_size(&line?) {
+                        Some(0) => self.part = Part::Trailer(0),
+                        Some(size) => {
+                            self.part = Part::Chunk(size);
+                            return Some(format!("{size:x}\r\n").as_bytes().into());
+                        }
+                        None => return self.refuse(bytes),
+                    }
                 }
                 Part::Chunk(left) => {
                     let taken = take(bytes, left);
@@ -89,44 +88,63 @@ impl Framing {
                     self.part = if left == 0 { Part::ChunkEnd } else { Part::Chunk(left) };
                     return Some(taken);
                 }
-                Part::ChunkSize => match httparse::parse_chunk_size(bytes) {
-                    Ok(Status::Complete((length, size))) => {
-                        self.part = if size == 0 { Part::Trailer } else { Part::Chunk(size) };
-                        return Some(bytes.split_to(length));
+                Part::ChunkEnd => {
+                    if bytes[0] == b'\r' && bytes.len() == 1 {
+                        return None;
                     }
-                    Ok(Status::Partial) if bytes.len() <= MAX_LINE => return None,
-                    Ok(Status::Partial) | Err(_) => self.part = Part::Rest,
-                },
-                Part::ChunkEnd if bytes.starts_with(b"\r\n") => {
+                    if !bytes.starts_with(b"\r\n") {
+                        return self.refuse(bytes);
+                    }
                     self.part = Part::ChunkSize;
                     return Some(bytes.split_to(2));
                 }
-                Part::ChunkEnd if bytes[..] == *b"\r" => return None,
-                Part::ChunkEnd => self.part = Part::Rest,
-                Part::Trailer => match bytes.iter().position(|&byte| byte == b'\n') {
-                    Some(end) => {
-                        if bytes.starts_with(b"\r\n") {
-                            self.part = Part::Head;
-                        }
-                        return Some(bytes.split_to(end + 1));
+                Part::Trailer(before) => {
+                    let Ok(line) = take_line(bytes, MAX_LINE.saturating_sub(before)) else { return self.refuse(bytes) };
+                    let line = line?;
+                    if line.is_empty() {
+                        self.part = Part::Head;
+                        return Some(b"0\r\n\r\n"[..].into());
                     }
-                    None if bytes.len() <= MAX_LINE => return None,
-                    None => self.part = Part::Rest,
-                },
-                Part::Rest => return Some(bytes.split()),
+                    // With its CRLF.
+                    self.part = Part::Trailer(before + line.len() + 2);
+                }
+                Part::Nothing => bytes.clear(),
             }
         }
         None
     }
 
-    /// False while a head that was incomplete has got no empty line: parsing it again for every byte that comes
-    /// would take time without end.
-    fn may_be_complete(&self, bytes: &[u8]) -> bool {
-        let new = &bytes[self.searched.saturating_sub(3).min(bytes.len())..];
-        self.searched == 0
-            || bytes.len() > MAX_HEAD
-            || new.windows(2).any(|pair| pair == b"\n\n")
-            || new.windows(3).any(|three| three == b"\n\r\n")
+    /// The head of a request as it goes on; empty if there was an empty line instead.
+    fn head(&mut self, bytes: &mut BytesMut) -> Option<BytesMut> {
+        for empty in [&b"\r\n"[..], b"\n"] {
+            if bytes.starts_with(empty) {
+                bytes.advance(empty.len());
+                return Some(BytesMut::new());
+            }
+        }
+        // Parsing an unfinished head again for every byte that comes would take time without end.
+        let may_be_complete =
+            self.searched == 0 || bytes.len() > MAX_HEAD || bytes[self.searched.min(bytes.len())..].contains(&b'\n');
+        self.searched = bytes.len();
+        if !may_be_complete {
+            return None;
+        }
+        let (head, next) = match read_head(bytes) {
+            Found::Head { length, next, rewritten } => {
+                let head = bytes.split_to(length);
+                (rewritten.unwrap_or(head), next)
+            }
+            Found::Incomplete if bytes.len() <= MAX_HEAD => return None,
+            Found::Incomplete | Found::None => (bytes.split(), Part::Nothing),
+        };
+        (self.part, self.searched) = (next, 0);
+        Some(head)
+    }
+
+    fn refuse(&mut self, bytes: &mut BytesMut) -> Option<BytesMut> {
+        bytes.clear();
+        self.part = Part::Nothing;
+        Some(REFUSED.into())
     }
 }
 
@@ -143,16 +161,41 @@ fn take(bytes: &mut BytesMut, count: u64) -> BytesMut {
     bytes.split_to(count)
 }
 
+/// A line that can't be one.
+struct BadLine;
+
+/// Takes a line without its CRLF; `None` until it is complete. Control characters are refused: what ends a line for one
+/// reader and not for another is how requests are smuggled.
+fn take_line(bytes: &mut BytesMut, limit: usize) -> Result<Option<BytesMut>, BadLine> {
+    let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else {
+        return if bytes.len() > limit { Err(BadLine) } else { Ok(None) };
+    };
+    let mut line = bytes.split_to(end + 1);
+    let text = line.strip_suffix(b"\r\n").filter(|text| text.len() <= limit).ok_or(BadLine)?;
+    if text.iter().any(|&byte| byte.is_ascii_control() && byte != b'\t') {
+        return Err(BadLine);
+    }
+    line.truncate(text.len());
+    Ok(Some(line))
+}
+
+/// The size in the line before a chunk: hexadecimal, with any number of zeros before it, and extensions after it.
+fn chunk_size(line: &[u8]) -> Option<u64> {
+    let size = line.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii_end();
+    let digits = std::str::from_utf8(size).ok().filter(|size| size.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+    u64::from_str_radix(digits, 16).ok()
+}
+
 enum Found {
     Head {
         length: usize,
-        body: Part,
-        /// The head without an offer to change the protocol, if there was one.
+        next: Part,
+        /// The head as it goes on, if that is not as it came.
         rewritten: Option<BytesMut>,
     },
     Incomplete,
-    /// Nothing that actix would answer and go on.
-    Other,
+    /// No head of a request.
+    None,
 }
 
 fn read_head(bytes: &[u8]) -> Found {
@@ -161,17 +204,23 @@ fn read_head(bytes: &[u8]) -> Found {
     let length = match request.parse_with_uninit_headers(bytes, &mut headers) {
         Ok(Status::Complete(length)) => length,
         Ok(Status::Partial) => return Found::Incomplete,
-        Err(_) => return Found::Other,
+        Err(_) => return Found::None,
     };
-    let Some(body) = body(&request) else { return Found::Other };
-    Found::Head { length, body, rewritten: without_upgrade(&request) }
+    if request.method == Some("CONNECT") {
+        return Found::Head {
+            length,
+            next: Part::Nothing,
+            rewritten: rewritten(&request, alone, "connection: close\r\n"),
+        };
+    }
+    // Where it is ambiguous, actix refuses the head.
+    let next = body(&request).unwrap_or(Part::Nothing);
+    let offers = request.headers.iter().any(|header| !matches!(without_upgrade(header), Some(Cow::Borrowed(_))));
+    Found::Head { length, next, rewritten: rewritten(&request, without_upgrade, "").filter(|_| offers) }
 }
 
-/// What follows the head. `None` where that is ambiguous (RFC 9112, section 6.3), and after CONNECT: a tunnel.
+/// What follows the head; `None` where that is ambiguous (RFC 9112, section 6.3).
 fn body(request: &httparse::Request<'_, '_>) -> Option<Part> {
-    if request.method == Some("CONNECT") {
-        return None;
-    }
     let mut body = None;
     for header in request.headers.iter() {
         let found = if header.name.eq_ignore_ascii_case("content-length") {
@@ -194,47 +243,52 @@ fn body(request: &httparse::Request<'_, '_>) -> Option<Part> {
     Some(body.unwrap_or(Part::Head))
 }
 
-/// The head without `Upgrade` and what goes with it in `Connection`; `None` if nothing of it is there.
-///
-/// No other protocol is spoken here, so an offer to change is ignored (RFC 9110, section 7.8). actix would take an
-/// `Upgrade: websocket` for the end of all framing, and answer `Connection: upgrade` with the same.
-fn without_upgrade(request: &httparse::Request<'_, '_>) -> Option<BytesMut> {
-    let offers = |header: &Header<'_>| {
-        header.name.eq_ignore_ascii_case("upgrade")
-            || (header.name.eq_ignore_ascii_case("connection") && options(header).any(is_upgrade))
-    };
-    if !request.headers.iter().any(offers) {
-        return None;
-    }
-    let mut head = BytesMut::new();
+/// A head with what `keep` returns as the headers' values, and `more` header lines.
+fn rewritten<'b>(
+    request: &httparse::Request<'_, 'b>,
+    keep: fn(&Header<'b>) -> Option<Cow<'b, [u8]>>,
+    more: &str,
+) -> Option<BytesMut> {
     let (method, path, version) = (request.method?, request.path?, request.version?);
-    head.extend_from_slice(format!("{method} {path} HTTP/1.{version}\r\n").as_bytes());
-    for header in request.headers.iter().filter(|header| !header.name.eq_ignore_ascii_case("upgrade")) {
-        let value = if header.name.eq_ignore_ascii_case("connection") {
-            let kept: Vec<&[u8]> = options(header).filter(|option| !is_upgrade(option)).collect();
-            if kept.is_empty() {
-                continue;
+    let mut head = BytesMut::from(format!("{method} {path} HTTP/1.{version}\r\n").as_bytes());
+    for header in request.headers.iter() {
+        if let Some(value) = keep(header) {
+            for part in [header.name.as_bytes(), b": ", &value, b"\r\n"] {
+                head.extend_from_slice(part);
             }
-            kept.join(&b", "[..])
-        } else {
-            header.value.to_vec()
-        };
-        head.extend_from_slice(header.name.as_bytes());
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(&value);
-        head.extend_from_slice(b"\r\n");
+        }
     }
+    head.extend_from_slice(more.as_bytes());
     head.extend_from_slice(b"\r\n");
     Some(head)
 }
 
-/// The options of a `Connection` header (RFC 9110, section 7.6.1).
-fn options<'a>(header: &Header<'a>) -> impl Iterator<Item = &'a [u8]> {
-    header.value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|option| !option.is_empty())
+/// Leaves out `Upgrade` and what goes with it in `Connection`; `Cow::Owned` if it left out a part of a value.
+///
+/// No other protocol is spoken here, so an offer to change is ignored (RFC 9110, section 7.8). actix would take an
+/// `Upgrade: websocket` for the end of all framing, and answer `Connection: upgrade` with the same.
+fn without_upgrade<'b>(header: &Header<'b>) -> Option<Cow<'b, [u8]>> {
+    if header.name.eq_ignore_ascii_case("upgrade") {
+        return None;
+    }
+    if !header.name.eq_ignore_ascii_case("connection") {
+        return Some(header.value.into());
+    }
+    // The options (RFC 9110, section 7.6.1).
+    let options = header.value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+    let is_upgrade =
+        |option: &&[u8]| option.eq_ignore_ascii_case(b"upgrade") || option.eq_ignore_ascii_case(b"http2-settings");
+    if !options.clone().any(|option| is_upgrade(&option)) {
+        return Some(header.value.into());
+    }
+    let kept: Vec<&[u8]> = options.filter(|option| !option.is_empty() && !is_upgrade(option)).collect();
+    (!kept.is_empty()).then(|| kept.join(&b", "[..]).into())
 }
 
-fn is_upgrade(option: &[u8]) -> bool {
-    option.eq_ignore_ascii_case(b"upgrade") || option.eq_ignore_ascii_case(b"http2-settings")
+/// For CONNECT, which is always refused: without what says that something follows, and how the connection goes on.
+fn alone<'b>(header: &Header<'b>) -> Option<Cow<'b, [u8]>> {
+    let left_out = ["connection", "upgrade", "content-length", "transfer-encoding", "expect"];
+    (!left_out.iter().any(|name| header.name.eq_ignore_ascii_case(name))).then(|| header.value.into())
 }
 
 #[cfg(test)]
@@ -257,9 +311,9 @@ mod tests {
         (requests.into_iter().map(|bytes| String::from_utf8(bytes).unwrap()).collect(), framing)
     }
 
+    /// Each request of `stream` goes on as `expected`, wherever the stream is cut.
     #[track_caller]
-    fn assert_split(expected: &[&str]) {
-        let stream = expected.concat();
+    fn assert_split(stream: &str, expected: &[&str]) {
         for size in 1..=stream.len() {
             let (found, framing) = requests(stream.as_bytes(), size);
             assert_eq!(found, expected, "in pieces of {size}");
@@ -269,17 +323,67 @@ mod tests {
 
     #[test]
     fn requests_are_told_apart_wherever_the_stream_is_cut() {
-        assert_split(&[
+        let all = [
             "GET /health HTTP/1.1\r\nHost: x\r\n\r\n",
             "POST /todos HTTP/1.1\r\nHost: x\r\ncontent-LENGTH:  13 \r\n\r\n{\"title\":\"x\"}",
             "HEAD /health HTTP/1.0\r\n\r\n",
             "POST /todos HTTP/1.1\r\nTransfer-Encoding: Chunked\r\nHost: x\r\n\r\n\
-             4\r\nGET \r\nA;ext=\"x\"\r\n0123456789\r\n0\r\nTrailer: x\r\n\r\n",
+             4\r\nGET \r\na\r\n0123456789\r\n0\r\n\r\n",
             "POST /todos HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
             "PUT /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             "DELETE /a HTTP/1.1\nHost: x\n\n",
-            "\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
-        ]);
+            "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        ];
+        assert_split(&all.concat(), &all);
+        assert_split(&format!("\r\n\n\r\n{}\r\n{}", all[0], all[1]), &all[..2]);
+    }
+
+    #[test]
+    fn chunks_go_on_without_what_could_be_read_in_two_ways() {
+        let head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for (sent, expected) in [
+            ("00000000000000000000D\r\n0123456789abc\r\n000\r\n\r\n", "d\r\n0123456789abc\r\n0\r\n\r\n"),
+            ("3 ; a=\"b;c\";d\r\nabc\r\n0;x\r\n\r\n", "3\r\nabc\r\n0\r\n\r\n"),
+            ("1\r\na\r\n0\r\nTrailer: x\r\nOther:\ty\r\n\r\n", "1\r\na\r\n0\r\n\r\n"),
+            ("2\r\n\r\n\r\n0\r\n\r\n", "2\r\n\r\n\r\n0\r\n\r\n"),
+        ] {
+            let get = "GET / HTTP/1.1\r\n\r\n";
+            assert_split(&format!("{head}{sent}{get}"), &[&format!("{head}{expected}"), get]);
+        }
+    }
+
+    #[test]
+    fn a_chunk_that_is_none_is_refused_and_nothing_goes_on_after_it() {
+        let head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let long = "e".repeat(MAX_LINE + 1);
+        for (sent, goes_on) in [
+            ("zz\r\n", ""),
+            ("\r\n", ""),
+            (";a\r\n", ""),
+            ("-1\r\n", ""),
+            ("0x1\r\n", ""),
+            ("1\n", ""),
+            ("1\r\r\n", ""),
+            ("1;\u{0}\r\n", ""),
+            ("11111111111111111\r\n", ""),
+            (&format!("1;{long}\r\n"), ""),
+            (&format!("1;{long}"), ""),
+            ("1\r\nabc\r\n", "1\r\na"),
+            ("1\r\na\n0\r\n\r\n", "1\r\na"),
+            ("1\r\na\rb", "1\r\na"),
+            ("0\r\n\n\r\n", ""),
+            ("0\r\nX: y\n\r\n", ""),
+            ("0\r\nX: y\rZ\r\n\r\n", ""),
+            (&format!("0\r\nX: {long}\r\n\r\n"), ""),
+            (&format!("0\r\n{}\r\n", "X: y\r\n".repeat(MAX_LINE / 4)), ""),
+        ] {
+            let stream = format!("{head}{sent}GET / HTTP/1.1\r\n\r\n");
+            for size in (1..=stream.len()).filter(|size| *size < 60 || size % 997 == 0) {
+                let (found, framing) = requests(stream.as_bytes(), size);
+                assert_eq!(found, [format!("{head}{goes_on}x")], "{sent:?} in pieces of {size}");
+                assert_eq!(framing.part, Part::Nothing);
+            }
+        }
     }
 
     #[test]
@@ -301,54 +405,67 @@ mod tests {
                 "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nUPGRADE: websocket\r\n\r\n",
                 "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
             ),
+            (
+                "GET / HTTP/1.1\r\nHost:  x\r\nconnection: ,close,\r\n\r\n",
+                "GET / HTTP/1.1\r\nHost:  x\r\nconnection: ,close,\r\n\r\n",
+            ),
         ] {
-            for size in 1..=head.len() {
-                assert_eq!(requests(head.as_bytes(), size).0, [expected], "in pieces of {size}");
-            }
+            assert_split(head, &[expected]);
         }
     }
 
     #[test]
-    fn what_is_not_plainly_well_formed_goes_on_as_it_came() {
-        for stream in [
-            "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nGET / HTTP/1.1\r\n\r\n",
-            "POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\nGET / HTTP/1.1\r\n\r\n",
-            "POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\nGET / HTTP/1.1\r\n\r\n",
-            "POST / HTTP/1.1\r\nContent-Length: 1,1\r\n\r\nGET / HTTP/1.1\r\n\r\n",
-            "POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\nGET / HTTP/1.1\r\n\r\n",
-            "POST / HTTP/1.1\r\nContent-Length: \r\n\r\nGET / HTTP/1.1\r\n\r\n",
-            "POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\nGET / HTTP/1.1\r\n\r\n",
-            "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\nGET / HTTP/1.1\r\n\r\n",
-            "CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\nGET / HTTP/1.1\r\n\r\n",
-            "no request\r\n\r\nGET / HTTP/1.1\r\n\r\n",
-            "GET / HTTP/1.1\r\nbad header\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+    fn after_a_request_that_is_not_plainly_well_formed_nothing_goes_on() {
+        let get = "GET / HTTP/1.1\r\n\r\n";
+        for head in [
+            "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 1,1\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: \r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
         ] {
+            let stream = format!("{head}{get}");
             for size in 1..=stream.len() {
                 let (found, framing) = requests(stream.as_bytes(), size);
-                assert_eq!((found.concat().as_str(), framing.part), (stream, Part::Rest), "in pieces of {size}");
+                assert_eq!((found.concat().as_str(), framing.part), (head, Part::Nothing), "in pieces of {size}");
             }
         }
-        for chunked in ["zz\r\n", "1\r\nabc\r\n", "1\r\na\rb"] {
-            let stream = format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{chunked}");
+        for line in ["no request", "GET / HTTP/1.1\r\nbad header"] {
+            let stream = format!("{line}\r\n\r\n{get}");
             let (found, framing) = requests(stream.as_bytes(), 1);
-            assert_eq!((found.concat(), framing.part), (stream, Part::Rest));
+            // As soon as it is clear, and all of what had come by then.
+            assert_eq!((framing.part, found.len()), (Part::Nothing, 1));
+            assert!(stream.starts_with(&found[0]) && found[0].len() <= line.len() + 4, "{found:?}");
         }
     }
 
     #[test]
-    fn a_head_without_end_goes_on_and_takes_no_time() {
-        let stream = [b"GET / HTTP/1.1\r\nX: ".as_slice(), &vec![b'x'; MAX_HEAD]].concat();
-        let begun = std::time::Instant::now();
-        let (found, framing) = requests(&stream, 1);
-        assert_eq!((found.concat().len(), framing.part), (stream.len(), Part::Rest));
-        assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+    fn a_tunnel_goes_on_as_a_request_that_ends_the_connection() {
+        let connect = "CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\nConnection: keep-alive\r\nExpect: 100-continue\r\n";
+        for body in ["\r\n", "Content-Length: 2\r\n\r\nab", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"] {
+            let stream = format!("{connect}{body}GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+            for size in 1..=stream.len() {
+                let (found, framing) = requests(stream.as_bytes(), size);
+                assert_eq!(found, ["CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\nconnection: close\r\n\r\n"]);
+                assert_eq!(framing.part, Part::Nothing);
+            }
+        }
     }
 
     #[test]
-    fn at_the_end_a_part_of_a_request_goes_on() {
-        let (mut framing, mut bytes) = (Framing::new(), BytesMut::from("GET / HT"));
-        assert_eq!(framing.next(&mut bytes), None);
-        framing.end();
-        assert_eq!(framing.next(&mut bytes).unwrap(), "GET / HT");
+    fn a_head_without_end_goes_on_unfinished_and_takes_no_time() {
+        let lines = [&b"GET / HTTP/1.1\r\n"[..], &b"X: y\r\n".repeat(90), b"Y: ", &vec![b'x'; MAX_HEAD]].concat();
+        let begun = std::time::Instant::now();
+        for stream in [lines, [&b"\r\n".repeat(MAX_HEAD)[..], b"G"].concat()] {
+            let (found, framing) = requests(&stream, 1);
+            match framing.part {
+                Part::Nothing => assert!(found.concat().len() > MAX_HEAD),
+                part => assert_eq!((part, found.len()), (Part::Head, 0)),
+            }
+        }
+        assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
     }
 }

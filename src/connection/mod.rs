@@ -1,13 +1,13 @@
 //! A client's connection: what lies between its socket and actix.
 //!
-//! actix-http reads ahead: it decodes the next request while one is being answered, and then frames that answer by
-//! what it decoded last (`HEAD`, `Connection`, the version). And an `Upgrade` that is not meant changes how it reads and
-//! closes the whole connection. So each connection hands requests on one at a time, without such offers: the next one
-//! only when the answer to the last one has begun (RFC 9112, section 9.3.2).
+//! actix-http reads ahead: it decodes the next request while one is being answered, and then frames that answer, and
+//! decides whether the connection goes on, by what it decoded last (`HEAD`, `Connection`, the version). And an `Upgrade`
+//! that is not meant changes how it reads and closes the whole connection. So each connection hands requests on one at a
+//! time, without such offers: the next one only when the answer to the last one is out (RFC 9112, section 9.3.2).
 
 mod framing;
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -22,10 +22,10 @@ use actix_server::GracefulShutdownSignal;
 use actix_service::{
     IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, apply_fn_factory, fn_service, map_config,
 };
-use actix_web::body::MessageBody;
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::AppConfig;
 use actix_web::rt::net::TcpStream;
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
@@ -39,6 +39,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const READ_REFUSED: Duration = Duration::from_secs(5);
 /// Bytes for which there is room when a client is read.
 const READ: usize = 8 << 10;
+/// Bytes of later requests that are read while one is being answered.
+const MAX_WAITING: usize = 64 << 10;
 
 /// Serves an actix-web app on accepted connections; ends idle ones when `draining` says so.
 pub fn serve<I, S, B>(
@@ -58,15 +60,14 @@ where
 {
     let app = map_config(app.into_factory(), |()| AppConfig::default());
     let in_turn = apply_fn_factory(app, |request: Request, app: &S::Service| {
-        let turn = request.conn_data::<Turn>().cloned();
+        let turn = request.conn_data::<Turn>().cloned().unwrap_or_default();
         let answer = app.call(request);
         async move {
-            let answer = answer.await;
-            // actix writes the head of the answer before it reads again.
-            if let Some(turn) = turn {
-                turn.pass();
-            }
-            answer
+            let response = match answer.await {
+                Ok(response) => response.into().map_into_boxed_body(),
+                Err(error) => Response::from(error.into().error_response()),
+            };
+            Ok::<_, S::Error>(response.map_body(|_, body| Answer { body, turn }))
         }
     });
     let http = HttpService::build()
@@ -80,7 +81,7 @@ where
         .on_connect_ext(|connection: &Connection<TcpStream>, data| {
             data.insert(connection.turn.clone());
         })
-        .finish(in_turn.map_err(|error| error.into().error_response()));
+        .finish(in_turn.map_err(|error| Response::from(error.into().error_response())));
     let connect = |socket: TcpStream| async move {
         let peer = socket.peer_addr().ok();
         Ok((Connection::new(socket), Protocol::Http1, peer))
@@ -88,36 +89,53 @@ where
     fn_service(connect).and_then(http)
 }
 
-/// Whether a request of the connection is being answered.
-#[derive(Clone, Default)]
-struct Turn(Rc<RefCell<Answering>>);
-
-#[derive(Default)]
-struct Answering {
-    busy: bool,
-    /// Reads on when the answer has begun.
-    reader: Option<Waker>,
+/// The body of an answer. actix drops it when all of it is on its way to the socket.
+struct Answer {
+    body: BoxBody,
+    turn: Turn,
 }
 
+impl MessageBody for Answer {
+    type Error = Box<dyn std::error::Error>;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(context)
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.turn.set(Stage::Written);
+    }
+}
+
+/// How far the answer to the present request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Stage {
+    /// There is no request, or its answer is out.
+    #[default]
+    Done,
+    /// The request went on.
+    Asked,
+    /// The answer is complete, but not all of it was taken by the socket yet.
+    Written,
+}
+
+/// Whose turn it is: what a connection and the service behind it know of each other.
+#[derive(Clone, Default)]
+struct Turn(Rc<Cell<Stage>>);
+
 impl Turn {
-    fn take(&self) {
-        self.0.borrow_mut().busy = true;
+    fn stage(&self) -> Stage {
+        self.0.get()
     }
 
-    fn is_taken(&self) -> bool {
-        self.0.borrow().busy
-    }
-
-    fn wake_when_passed(&self, context: &Context<'_>) {
-        self.0.borrow_mut().reader = Some(context.waker().clone());
-    }
-
-    fn pass(&self) {
-        let mut answering = self.0.borrow_mut();
-        answering.busy = false;
-        if let Some(reader) = answering.reader.take() {
-            reader.wake();
-        }
+    fn set(&self, stage: Stage) {
+        self.0.set(stage);
     }
 }
 
@@ -132,17 +150,19 @@ struct Connection<T> {
     ready: BytesMut,
     /// The client sends no more.
     ended: bool,
+    /// Reads on when the answer is out.
+    reader: Option<Waker>,
 }
 
 impl<T> Connection<T> {
     fn new(socket: T) -> Self {
         let (read, ready) = (BytesMut::new(), BytesMut::new());
-        Self { socket, framing: Framing::new(), turn: Turn::default(), read, ready, ended: false }
+        Self { socket, framing: Framing::new(), turn: Turn::default(), read, ready, ended: false, reader: None }
     }
 
     /// Whether a request waits until the one before it is answered.
     fn must_wait(&self) -> bool {
-        self.framing.between_requests() && self.turn.is_taken()
+        self.framing.between_requests() && self.turn.stage() != Stage::Done
     }
 
     /// Moves the next part of what was read to what goes on, if it may.
@@ -154,7 +174,7 @@ impl<T> Connection<T> {
         let Some(part) = self.framing.next(&mut self.read) else { return false };
         self.ready = part;
         if begins {
-            self.turn.take();
+            self.turn.set(Stage::Asked);
         }
         true
     }
@@ -174,16 +194,16 @@ impl<T: AsyncRead + Unpin> AsyncRead for Connection<T> {
                 }
                 return Poll::Ready(Ok(()));
             }
-            if !this.read.is_empty() && this.must_wait() {
-                this.turn.wake_when_passed(context);
-                return Poll::Pending;
+            let waiting = !this.read.is_empty() && this.must_wait();
+            if waiting {
+                this.reader = Some(context.waker().clone());
             }
             if this.ended {
-                if this.read.is_empty() {
-                    return Poll::Ready(Ok(()));
-                }
-                this.framing.end();
-                continue;
+                // What is left of an unfinished request is nobody's.
+                return if waiting { Poll::Pending } else { Poll::Ready(Ok(())) };
+            }
+            if waiting && this.read.len() >= MAX_WAITING {
+                return Poll::Pending;
             }
             // Also while a request is being answered: that is how a client that is gone is noticed.
             this.read.reserve(READ);
@@ -202,7 +222,14 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
         Pin::new(&mut self.socket).poll_write(context, bytes)
     }
 
+    /// actix flushes when the socket has taken everything that was there to be written.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.turn.stage() == Stage::Written {
+            self.turn.set(Stage::Done);
+            if let Some(reader) = self.reader.take() {
+                reader.wake();
+            }
+        }
         Pin::new(&mut self.socket).poll_flush(context)
     }
 
