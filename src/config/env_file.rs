@@ -1,6 +1,6 @@
 //! `.env`: settings for development, one `NAME=value` a line. Values are literal: nothing is substituted, escaped or
-//! continued, so that a secret is what was written. What other readers of such files would take for something else
-//! is refused. An error never shows a value.
+//! continued, so that a secret is what was written. Quotation marks and comments that could be meant in two ways
+//! are refused. An error never shows a value.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The settings of one file.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct EnvFile {
     /// The file, with its directory.
     pub path: PathBuf,
@@ -49,7 +49,9 @@ impl EnvFile {
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
             // A directory of this name is somebody's virtual environment, not settings.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::IsADirectory => return Ok(None),
+            // A link that leads nowhere was meant to lead somewhere.
+            Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => return Ok(None),
             Err(error) => {
                 let problem = format!("can't be read: {error}");
                 return Err(EnvFileError { path, line: None, variable: None, problem });
@@ -109,9 +111,13 @@ fn is_name(text: &str) -> bool {
 /// A value without the white space around it, and without the quotation marks around all of it.
 fn literal(text: &str) -> Result<&str, &'static str> {
     let value = text.trim();
+    if value.contains(char::is_control) {
+        return Err("has a control character in it, such as a line end that is none here; lines end with LF or CR LF");
+    }
     for quote in ['"', '\''] {
         let Some(rest) = value.strip_prefix(quote) else { continue };
         return match rest.strip_suffix(quote) {
+            Some(inside) if inside.trim() != inside => Err("begins or ends with white space, which is not kept"),
             Some(inside) if !inside.contains(quote) => Ok(inside),
             _ => Err("begins with a quotation mark; allowed are a value in one pair of them, which it does not \
                  contain itself, and a value that begins with another character"),
@@ -167,6 +173,9 @@ mod tests {
             ("SECRET_KEY= # secret", 1, Some("SECRET_KEY")),
             ("SECRET_KEY=se#cret\t#comment", 1, Some("SECRET_KEY")),
             ("SECRET_KEY=\"", 1, Some("SECRET_KEY")),
+            ("SECRET_KEY=\" secret\"", 1, Some("SECRET_KEY")),
+            ("SECRET_KEY='  '", 1, Some("SECRET_KEY")),
+            ("DEBUG=False\rSECRET_KEY=secret\r", 1, Some("DEBUG")),
             ("PORT=1\nPORT=2", 2, Some("PORT")),
             ("\n\nsecret", 3, None),
             ("my secret = 1", 1, None),
@@ -185,7 +194,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(".env");
         std::fs::write(&path, "DEBUG=True\nSECRET_KEY='it's-a-secret\nDAPR_API_TOKEN=token\n").unwrap();
-        let text = EnvFile::read(&path).unwrap_err().to_string();
+        let text = EnvFile::read(&path).err().unwrap().to_string();
         assert!(text.starts_with(&format!("{}, line 2, SECRET_KEY: begins with", path.display())), "{text}");
         assert!(!text.contains('\n') && !text.contains("secret") && !text.contains("token"), "{text}");
     }

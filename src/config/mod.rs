@@ -22,7 +22,7 @@ const SEED_SECRET_KEY: &str = "your-super-secret-key-change-this-in-production-e
 const MIN_SECRET_BYTES: usize = 32;
 
 /// Every variable that is read, as text. `envy` maps field names to upper-case variables.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 struct Raw {
     debug: Option<String>,
     host: Option<String>,
@@ -174,6 +174,13 @@ fn error<T>(variable: &'static str, problem: impl Into<String>) -> Result<T, Con
     Err(ConfigError { variable, problem: problem.into() })
 }
 
+/// A value as an error shows it: only if it is short and plain. Whatever else stands there could hold a secret that lost
+/// its line.
+fn shown(value: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if value.len() <= 32 && value.chars().all(plain) { format!("{value:?}") } else { "not usable".to_owned() }
+}
+
 impl Config {
     /// Reads the process's environment and, for what is not set there, `file`.
     pub fn from_env(file: Option<EnvFile>) -> Result<Self, ConfigError> {
@@ -201,7 +208,7 @@ impl Config {
             host: bare_host(raw.host.as_deref().unwrap_or("127.0.0.1")).to_owned(),
             port: number("PORT", raw.port, 8000, 0, u16::MAX)?,
             database: database(raw.database_url)?,
-            kafka_broker: raw.kafka_broker.unwrap_or_else(|| "localhost:9092".into()),
+            kafka_broker: broker(raw.kafka_broker)?,
             topic: name("KAFKA_TOPIC", raw.kafka_topic, "todos")?,
             pubsub: name("DAPR_PUBSUB_NAME", raw.dapr_pubsub_name, "kafka-pubsub")?,
             sidecar_url: sidecar_url(raw.dapr_http_endpoint, raw.dapr_host, raw.dapr_http_port, raw.dapr_port)?,
@@ -241,7 +248,7 @@ fn boolean(variable: &'static str, value: Option<String>, default: bool) -> Resu
     match value.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),
         "false" | "0" | "no" | "off" => Ok(false),
-        _ => error(variable, format!("is {value:?}; allowed are True and False")),
+        _ => error(variable, format!("is {}; allowed are True and False", shown(&value))),
     }
 }
 
@@ -252,7 +259,7 @@ where
     let Some(value) = value else { return Ok(default) };
     match value.parse() {
         Ok(number) if number >= min && number <= max => Ok(number),
-        _ => error(variable, format!("is {value:?}; allowed is a whole number from {min} to {max}")),
+        _ => error(variable, format!("is {}; allowed is a whole number from {min} to {max}", shown(&value))),
     }
 }
 
@@ -263,7 +270,17 @@ fn name(variable: &'static str, value: Option<String>, default: &str) -> Result<
     if value.len() <= 249 && value.chars().all(allowed) && value.chars().any(|c| c != '.') {
         Ok(value)
     } else {
-        error(variable, format!("is {value:?}; allowed are 1 to 249 letters, digits, '.', '_' and '-'"))
+        error(variable, format!("is {}; allowed are 1 to 249 letters, digits, '.', '_' and '-'", shown(&value)))
+    }
+}
+
+/// It is logged, so it must not hold a password.
+fn broker(value: Option<String>) -> Result<String, ConfigError> {
+    match value {
+        Some(value) if value.contains('@') || value.contains(char::is_control) => {
+            error("KAFKA_BROKER", "has credentials in it; allowed is HOST:PORT, the component has the rest")
+        }
+        value => Ok(value.unwrap_or_else(|| "localhost:9092".into())),
     }
 }
 
@@ -293,7 +310,7 @@ fn algorithm(value: Option<String>) -> Result<Algorithm, ConfigError> {
         None | Some("HS256") => Ok(Algorithm::HS256),
         Some("HS384") => Ok(Algorithm::HS384),
         Some("HS512") => Ok(Algorithm::HS512),
-        Some(other) => error("ALGORITHM", format!("is {other:?}; allowed are HS256, HS384 and HS512")),
+        Some(other) => error("ALGORITHM", format!("is {}; allowed are HS256, HS384 and HS512", shown(other))),
     }
 }
 
@@ -357,11 +374,14 @@ fn sidecar_url(
     }
     match reqwest::Url::parse(&url) {
         Ok(parsed)
-            if matches!(parsed.scheme(), "http" | "https") && parsed.path() == "/" && parsed.query().is_none() =>
+            if matches!(parsed.scheme(), "http" | "https")
+                && parsed.path() == "/"
+                && parsed.query().is_none()
+                && parsed.fragment().is_none() =>
         {
             Ok(url)
         }
-        _ => error(variable, format!("gives the address {url:?}; allowed is {allowed}")),
+        _ => error(variable, format!("gives no address; allowed is {allowed}")),
     }
 }
 
@@ -380,7 +400,7 @@ fn cors(value: Option<String>, debug: bool) -> Result<CorsOrigins, ConfigError> 
         if !exact {
             return error(
                 "CORS_ALLOWED_ORIGINS",
-                format!("has {origin:?}; allowed are origins such as https://app.example.org, separated by commas"),
+                "has an entry that is none; allowed are origins such as https://app.example.org, separated by commas",
             );
         }
     }
@@ -394,7 +414,8 @@ fn log_filter(value: Option<String>) -> Result<String, ConfigError> {
         Err(_) => error(
             "RUST_LOG",
             format!(
-                "is {value:?}; allowed is a level (error, warn, info, debug, trace, off) or MODULE=LEVEL, separated by commas"
+                "is {}; allowed is a level (error, warn, info, debug, trace, off) or MODULE=LEVEL, separated by commas",
+                shown(&value)
             ),
         ),
     }
@@ -404,7 +425,7 @@ fn log_format(value: Option<String>) -> Result<LogFormat, ConfigError> {
     match value.as_deref() {
         None | Some("text") => Ok(LogFormat::Text),
         Some("json") => Ok(LogFormat::Json),
-        Some(other) => error("LOG_FORMAT", format!("is {other:?}; allowed are text and json")),
+        Some(other) => error("LOG_FORMAT", format!("is {}; allowed are text and json", shown(other))),
     }
 }
 
@@ -535,6 +556,26 @@ mod tests {
             let line = problem.to_string();
             assert!(line.contains(allowed) && !line.contains('\n'), "{line}");
             assert!(!line.contains("pass"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_lost_its_line_is_not_shown() {
+        for (variable, value) in [
+            ("DEBUG", "False\rSECRET_KEY=s3cret"),
+            ("PORT", "8000 SECRET_KEY=s3cret"),
+            ("LOG_FORMAT", "json; SECRET_KEY=s3cret"),
+            ("RUST_LOG", "info SECRET_KEY=s3cret"),
+            ("ALGORITHM", "HS256 SECRET_KEY=s3cret"),
+            ("KAFKA_TOPIC", "todos SECRET_KEY=s3cret"),
+            ("KAFKA_BROKER", "SASL://u:s3cret@b:9092"),
+            ("CORS_ALLOWED_ORIGINS", "https://a:s3cret@b"),
+            ("DAPR_HTTP_ENDPOINT", "http://h:3500/?token=s3cret"),
+            ("DAPR_HTTP_ENDPOINT", "http://h:3500/#s3cret"),
+            ("DAPR_HOST", "h/s3cret"),
+        ] {
+            let problem = config(&[(variable, value)]).expect_err(value).to_string();
+            assert!(problem.starts_with(variable) && !problem.contains("s3cret"), "{problem}");
         }
     }
 

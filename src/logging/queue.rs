@@ -76,10 +76,11 @@ impl Queue {
 
     /// Writes what comes to `output`, for ever. `report` makes the line that says how many were dropped.
     pub fn write_to(&self, mut output: impl Write, report: impl Fn(u64) -> Vec<u8>) {
-        let mut batch = Vec::new();
+        let (mut batch, mut failed) = (Vec::new(), false);
         loop {
             let mut state = self.0.state.lock();
-            if state.waiting.is_empty() && state.unreported == 0 {
+            // An output that failed is tried again with the next line.
+            if state.waiting.is_empty() && (state.unreported == 0 || failed) {
                 self.0.filled.wait(&mut state);
             }
             drop(state);
@@ -88,14 +89,20 @@ impl Queue {
             std::mem::swap(&mut batch, &mut state.waiting);
             let unreported = std::mem::take(&mut state.unreported);
             drop(state);
-            let taken = batch.len() as u64;
+            let taken = batch.len();
             if unreported > 0 {
                 batch.extend_from_slice(&report(unreported));
             }
-            let left = write(&mut output, &batch);
-            self.0.dropped.inc_by(left.iter().filter(|&&byte| byte == b'\n').count() as u64);
+            let written = batch.len() - write(&mut output, &batch).len();
+            failed = written < batch.len();
+            let lost = batch[written.min(taken)..taken].iter().filter(|&&byte| byte == b'\n').count() as u64;
+            self.0.dropped.inc_by(lost);
+            let mut state = self.0.state.lock();
+            // Told once the output works again; so is a report that was lost itself.
+            state.unreported += lost + if failed { unreported } else { 0 };
+            state.out += taken as u64;
+            drop(state);
             batch.clear();
-            self.0.state.lock().out += taken;
             self.0.written.notify_all();
         }
     }
@@ -222,6 +229,35 @@ mod tests {
             queue.flush(LONG);
             assert_eq!(dropped.get(), 2 * n);
         }
+    }
+
+    #[test]
+    fn what_an_output_has_lost_is_told_when_it_works_again() {
+        struct Full(Receiver<()>, Sender<u8>, bool);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.2 |= self.0.try_recv().is_ok();
+                if !self.2 {
+                    return Err(ErrorKind::StorageFull.into());
+                }
+                bytes.iter().for_each(|byte| self.1.send(*byte).unwrap());
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let ((make_room, room), (sender, received)) = (channel(), channel());
+        let (queue, dropped) = start(Full(room, sender, false));
+        for _ in 0..3 {
+            queue.push(b"lost\nlost\n");
+            queue.flush(LONG);
+        }
+        make_room.send(()).unwrap();
+        queue.push(b"kept\n");
+        queue.flush(LONG);
+        let text = String::from_utf8(received.try_iter().collect()).unwrap();
+        assert_eq!((text.as_str(), dropped.get()), ("kept\n6 dropped\n", 6));
     }
 
     #[test]

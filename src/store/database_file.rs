@@ -68,18 +68,12 @@ impl DatabaseLock {
         }
         // Made by root, it would keep the service out that runs as the database's owner.
         let owner = Owner::of_database(path).map_err(|e| failed("look at the owner of", e))?;
-        owner.give(&beside).map_err(|e| failed("give the owner of the database to", e))?;
+        owner.give(&beside);
         let file = Self::lock_itself(path).map_err(|e| match e {
             TryLockError::WouldBlock => used(),
             TryLockError::Error(e) => OpenError(format!("cannot open the database {}: {e}", named.display())),
         })?;
-        if path.exists() && has_unknown_names(path).map_err(|e| failed("look at the names of", e))? {
-            return Err(OpenError(format!(
-                "the database {} has another name (a hard link), and the log of its last changes may lie beside that \
-                 one; start with that name, or remove it if it is a copy",
-                named.display()
-            )));
-        }
+        refuse_unknown_names(named)?;
         Ok(Self { path: path.to_owned(), _beside: beside, _file: file })
     }
 
@@ -100,6 +94,23 @@ impl DatabaseLock {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Refuses a database that was perhaps written last under another name: its log is not beside this one.
+pub fn refuse_unknown_names(named: &Path) -> Result<(), OpenError> {
+    if !named.exists() {
+        return Ok(());
+    }
+    let unknown = has_unknown_names(&real_path(named)?)
+        .map_err(|e| OpenError(format!("cannot look at the names of {}: {e}", named.display())))?;
+    if unknown {
+        return Err(OpenError(format!(
+            "the database {} has another name (a hard link), and the log of its last changes may lie beside that one; \
+             start with that name, or remove it if it is a copy",
+            named.display()
+        )));
+    }
+    Ok(())
 }
 
 /// Whether the database has names besides `path` under which it may have been written last: SQLite finds its log only
@@ -153,12 +164,17 @@ impl Owner {
         }
     }
 
-    /// Makes a new file like the one this was taken from. `Err` also if there is one already.
+    /// Makes a new file like the one this was taken from. Where its owner or group can't be the same, nobody but its
+    /// owner may use it. `Err` also if there is one already.
     pub fn create(self, path: &Path) -> io::Result<()> {
         let file = private(File::options().write(true).create_new(true)).open(path)?;
-        self.give(&file)?;
+        self.give(&file);
         #[cfg(unix)]
-        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(self.mode))?;
+        {
+            let same = Self::from(&file.metadata()?).user_and_group == self.user_and_group;
+            let mode = if same { self.mode } else { self.mode & 0o700 };
+            file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
+        }
         Ok(())
     }
 
@@ -172,20 +188,19 @@ impl Owner {
         self
     }
 
-    /// Makes this the owner of `file`, as far as the present user may: only root may give files away.
+    /// Makes this the owner of `file`, as far as the present user may: only root may give files away, others may choose
+    /// among their groups.
     #[cfg(unix)]
-    fn give(self, file: &File) -> io::Result<()> {
+    fn give(self, file: &File) {
         let (user, group) = self.user_and_group;
-        match std::os::unix::fs::fchown(file, Some(user), Some(group)) {
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-            done => done,
+        if std::os::unix::fs::fchown(file, Some(user), Some(group)).is_err() {
+            // What became of it is looked at where it matters.
+            let _ = std::os::unix::fs::fchown(file, None, Some(group));
         }
     }
 
     #[cfg(not(unix))]
-    fn give(self, _: &File) -> io::Result<()> {
-        Ok(())
-    }
+    fn give(self, _: &File) {}
 }
 
 impl From<&Metadata> for Owner {

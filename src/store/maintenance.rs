@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, ErrorCode, params};
 
 use super::change::Epoch;
-use super::database_file::{DatabaseLock, Owner, make_parent, parent, replaced, with_suffix};
+use super::database_file::{DatabaseLock, Owner, make_parent, parent, refuse_unknown_names, replaced, with_suffix};
 use super::{OpenError, sqlite};
 
 /// What a healthy database's log has none of. Each query gives one row for each violation; its text says what.
@@ -51,6 +51,7 @@ const SHOWN: usize = 10;
 
 /// Checks the file's structure and the log's rules; returns what is wrong. Works while the service runs.
 pub fn check(path: &Path) -> Result<Vec<String>, OpenError> {
+    refuse_unknown_names(path)?;
     let connection = existing(path)?;
     problems(&connection).map_err(|e| failed(path, &e))
 }
@@ -81,6 +82,7 @@ pub fn backup(path: &Path, target: &Path) -> Result<(), OpenError> {
     if target.exists() {
         return Err(OpenError(format!("{} exists already; name another file", target.display())));
     }
+    refuse_unknown_names(path)?;
     let connection = existing(path)?;
     let owner = Owner::of_database(path).map_err(|e| OpenError(format!("cannot look at {}: {e}", path.display())))?;
     let partial = with_suffix(target, ".partial");

@@ -217,16 +217,67 @@ async fn a_request_behind_one_whose_body_is_not_read_is_not_taken_for_that_body(
 #[actix_web::test]
 async fn a_tunnel_is_refused_and_the_connection_ends() {
     let app = TestApp::start();
-    app.talk(|stream| {
-        stream
-            .write_all(format!("CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n{}", bare("GET", "/health")).as_bytes())
-            .unwrap();
-        let mut reader = BufReader::new(stream);
-        let answer = read_answer(&mut reader, "CONNECT").unwrap();
-        assert!((400..500).contains(&answer.status) && answer.header("connection") == Some("close"), "{answer:?}");
-        assert_eq!(read_answer(&mut reader, "GET"), None);
-    })
-    .await;
+    for body in ["\r\n", "Content-Length: 2\r\n\r\nab", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"] {
+        app.talk(move |stream| {
+            let connect = format!("CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n{body}{}", bare("GET", "/health"));
+            stream.write_all(connect.as_bytes()).unwrap();
+            let mut reader = BufReader::new(stream);
+            let answer = read_answer(&mut reader, "CONNECT").unwrap();
+            assert!((400..500).contains(&answer.status) && answer.header("connection") == Some("close"), "{answer:?}");
+            assert_eq!(read_answer(&mut reader, "GET"), None);
+        })
+        .await;
+    }
+    app.stop().await;
+}
+
+#[actix_web::test]
+async fn after_a_close_nothing_is_done_any_more_however_slowly_the_client_reads() {
+    let app = TestApp::start();
+    let token = app.token("demo");
+    // More than the sockets hold: the answers wait for the client.
+    let large = bare("GET", "/redoc/redoc.standalone.js").repeat(15);
+    for last in ["HTTP/1.1\r\nHost: x\r\nConnection: close", "HTTP/1.0"] {
+        let last = format!("GET /redoc/redoc.standalone.js {last}\r\n\r\n");
+        let requests = format!("{large}{last}{}{}", post(&token, "", &json!({"title": "x"})), bare("GET", "/health"));
+        app.talk(move |stream| {
+            stream.write_all(requests.as_bytes()).unwrap();
+            std::thread::sleep(Duration::from_millis(300));
+            let mut reader = BufReader::new(stream);
+            for _ in 0..15 {
+                assert_eq!(read_answer(&mut reader, "GET").unwrap().header("connection"), None);
+            }
+            read_answer(&mut reader, "GET").unwrap();
+            assert_eq!(read_answer(&mut reader, "POST"), None);
+        })
+        .await;
+    }
+    assert!(app.log().is_empty());
+    app.stop().await;
+}
+
+#[actix_web::test]
+async fn a_body_that_can_be_read_in_two_ways_is_refused_and_the_connection_ends() {
+    let app = TestApp::start();
+    for end in ["0\r\n\n\r\nG", "0\r\nX: y\n\r\nG", "zz\r\n", "2\r\nabc\r\n"] {
+        app.talk(move |stream| {
+            let head = "POST /auth/login HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+            stream.write_all(format!("{head}{end}{}", bare("GET", "/health")).as_bytes()).unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).expect("the connection ends");
+            assert!(text.starts_with("HTTP/1.1 400 "), "{end:?}: {text}");
+            assert!(!text.contains("healthy"), "{end:?}: {text}");
+        })
+        .await;
+    }
+    // However long a size is written.
+    let token = app.token("demo");
+    let chunked = format!(
+        "POST /todos HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
+         Transfer-Encoding: chunked\r\n\r\n00000000000000000000d;x=y\r\n{{\"title\":\"x\"}}\r\n0\r\nT: x\r\n\r\n"
+    );
+    let answers = app.pipeline(vec![chunked, bare("HEAD", "/health")]).await;
+    assert!(answers[0].status == 201 && answers[0].body.contains("\"x\""), "{answers:?}");
     app.stop().await;
 }
 
