@@ -1,9 +1,10 @@
 //! The command line: `todo-backend [serve]`, and what operators and containers run.
 
 use std::error::Error;
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -16,7 +17,7 @@ use crate::{docs, healthcheck, logging};
 /// A Todo backend whose every change reaches Kafka through Dapr. Settings come from the environment and .env.
 #[derive(Parser)]
 #[command(name = "todo-backend", version)]
-pub struct Arguments {
+struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -43,8 +44,21 @@ enum Command {
     },
 }
 
-/// Does what the command line asks. An error is one line that says what to do.
-pub async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+/// Does what the command line asks, and returns the status to end with. An error is one line that says what to do.
+pub async fn run() -> Result<ExitCode, Box<dyn Error>> {
+    match Arguments::try_parse() {
+        Ok(arguments) => obey(arguments).await.map(|()| ExitCode::SUCCESS),
+        Err(usage) if usage.use_stderr() => {
+            // Where nobody can be told, the status says it.
+            let _ = usage.print();
+            Ok(ExitCode::from(2))
+        }
+        // --help and --version.
+        Err(help) => Ok(printed(help.print()).map(|()| ExitCode::SUCCESS)?),
+    }
+}
+
+async fn obey(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve(settings()?).await,
         Command::Healthcheck => Ok(healthcheck::ask(&settings()?).await?),
@@ -60,10 +74,15 @@ fn settings() -> Result<Config, Box<dyn Error>> {
     Ok(Config::from_env(EnvFile::read(Path::new(".env"))?)?)
 }
 
-/// Writes a line to standard output. Whoever has stopped reading (`| head`) has seen enough: that is no error.
+/// Writes a line to standard output.
 fn print(line: &str) -> Result<(), String> {
-    let mut output = std::io::stdout().lock();
-    match writeln!(output, "{line}").and_then(|()| output.flush()) {
+    printed(writeln!(io::stdout(), "{line}"))
+}
+
+/// What became of something that was written to standard output. Whoever has stopped reading (`| head`) has seen
+/// enough: that is no error.
+fn printed(written: io::Result<()>) -> Result<(), String> {
+    match written.and_then(|()| io::stdout().flush()) {
         Err(problem) if problem.kind() != ErrorKind::BrokenPipe => {
             Err(format!("standard output can't be written: {problem}"))
         }

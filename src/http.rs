@@ -1,12 +1,12 @@
 //! What every route shares: methods with HEAD and a full `Allow`, bodies with a limit, and what becomes of unknown paths.
 
 use std::future::Future;
+use std::net::Ipv6Addr;
 use std::pin::Pin;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::error::PayloadError;
-use actix_web::http::uri::Authority;
 use actix_web::http::{Method, header};
 use actix_web::middleware::Next;
 use actix_web::web::{self, Bytes, PayloadConfig};
@@ -138,11 +138,31 @@ pub async fn valid_host(
     Ok(request.error_response(ApiError::InvalidHost).map_into_right_body())
 }
 
-/// `HOST[:PORT]` without user information; empty where the target has no authority.
+/// `uri-host [ ":" port ]` (RFC 9110, section 7.2; RFC 3986, section 3.2.2); empty where the target has no authority.
 fn is_host(value: &[u8]) -> bool {
-    let Ok(authority) = Authority::try_from(value) else { return value.is_empty() };
-    let port = authority.as_str().strip_prefix(authority.host());
-    port.is_some_and(|port| port.is_empty() || (port.starts_with(':') && port[1..].bytes().all(|b| b.is_ascii_digit())))
+    let Ok(value) = std::str::from_utf8(value) else { return false };
+    let (is_good, port) = match value.strip_prefix('[').and_then(|value| value.split_once(']')) {
+        Some((address, rest)) => match rest.strip_prefix(':') {
+            None if !rest.is_empty() => return false,
+            port => (address.parse::<Ipv6Addr>().is_ok(), port),
+        },
+        None => match value.split_once(':') {
+            Some((name, port)) => (!name.is_empty() && is_name(name), Some(port)),
+            None => (is_name(value), None),
+        },
+    };
+    is_good && port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// `reg-name`, which an IPv4 address is too.
+fn is_name(name: &str) -> bool {
+    let mut parts = name.split('%');
+    let is_plain = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&b));
+    parts.next().is_none_or(is_plain)
+        && parts.all(|part| match part.split_at_checked(2) {
+            Some((encoded, rest)) => encoded.bytes().all(|b| b.is_ascii_hexdigit()) && is_plain(rest),
+            None => false,
+        })
 }
 
 /// A route's own limit, in bytes: [`PayloadConfig`] applies it, but does not tell it.
@@ -204,10 +224,24 @@ mod tests {
 
     #[test]
     fn a_host_is_a_name_or_an_address_with_or_without_a_port() {
-        for good in ["", "localhost", "localhost:8000", "a.b-c_d:1", "[::1]", "[::1]:8000", "10.0.0.1:80", "a:"] {
+        for good in [
+            "",
+            "localhost",
+            "localhost:8000",
+            "a.b-c_d:1",
+            "[::1]",
+            "[::1]:8000",
+            "10.0.0.1:80",
+            "a:",
+            "a%41b%2e",
+            "a_b",
+        ] {
             assert!(is_host(good.as_bytes()), "{good:?}");
         }
-        for bad in ["a b@c", "a@b", "a b", "a/b", "a:b", "a:1:2", "[::1", "::1", "a\tb", "\u{e4}", "http://a"] {
+        for bad in [
+            "a b@c", "a@b", "a b", "a/b", "a:b", "a:1:2", "[::1", "::1", "a\tb", "\u{e4}", "http://a", "[zz]", "[]",
+            "[::1]x", "[::1]:x", ":80", ":", "a%4", "a%4g", "%", "a\"b", "a\\b",
+        ] {
             assert!(!is_host(bad.as_bytes()), "{bad:?}");
         }
         assert!(!is_host(b"\xff"));

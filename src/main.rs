@@ -3,16 +3,14 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-use todo_backend::cli::{Arguments, run};
-use todo_backend::logging;
+use todo_backend::{cli, logging};
 
 #[actix_web::main]
 async fn main() -> ExitCode {
-    let ended = run(Arguments::parse()).await;
+    let ended = cli::run().await;
     logging::finish();
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(problem) => {
             // Where nobody can be told, the status says it.
             let _ = writeln!(std::io::stderr(), "todo-backend: {problem}");

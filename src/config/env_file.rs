@@ -205,4 +205,17 @@ mod tests {
         assert!(EnvFile::read(&directory.path().join("none")).unwrap().is_none());
         assert!(EnvFile::read(directory.path()).unwrap().is_none());
     }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_that_leads_nowhere_is_an_error_and_no_file_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(".env");
+        assert!(EnvFile::read(&file).unwrap().is_none());
+        std::os::unix::fs::symlink("nowhere", &file).unwrap();
+        let error = EnvFile::read(&file).err().expect("an error").to_string();
+        assert_eq!(error, format!("{}: can't be read: No such file or directory (os error 2)", file.display()));
+        std::fs::write(directory.path().join("nowhere"), "A=1").unwrap();
+        assert_eq!(EnvFile::read(&file).unwrap().expect("a file").variables.len(), 1);
+    }
 }

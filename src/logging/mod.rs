@@ -36,18 +36,19 @@ pub fn init(config: &Config) {
         .target(Target::Pipe(Box::new(Lines)))
         .format(move |out, record| write_line(out, record, clock.now(), format))
         .build();
-    log::set_max_level(lines.filter());
-    if log::set_boxed_logger(Box::new(Logger(lines))).is_err() {
-        log::debug!("logging was started before");
-        return;
-    }
     let clock = config.clock.clone();
     let report = move |count| dropped_line(count, clock.now(), format);
     let writer = std::thread::Builder::new().name("log-writer".into());
     if let Err(problem) = writer.spawn(move || QUEUE.write_to(io::stdout(), report)) {
-        // Nothing can be logged; the service works all the same.
+        // The service works all the same.
         let _ =
             writeln!(io::stderr(), "todo-backend: nothing is logged, the thread for it can't be started: {problem}");
+        return;
+    }
+    log::set_max_level(lines.filter());
+    if log::set_boxed_logger(Box::new(Logger(lines))).is_err() {
+        log::error!("logging goes on as it was started before");
+        return;
     }
     let show_panic = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -261,6 +262,25 @@ mod tests {
             (&value["status"], &value["ms"], &value["route"]),
             (&json!(200), &json!(1.5), &json!("/todos/{id}"))
         );
+    }
+
+    /// The test is its own child, which ends at once after its panic.
+    #[test]
+    fn what_was_logged_before_a_panic_is_written() {
+        const LOGGED: &str = "the last line before the panic";
+        const IS_CHILD: &str = "LOGGING_TEST_PANICS";
+        if std::env::var_os(IS_CHILD).is_some() {
+            init(&Config::from_variables([]).unwrap());
+            log::error!("{LOGGED}");
+            let _ = std::panic::catch_unwind(|| panic!("on purpose"));
+            std::process::abort();
+        }
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "logging::tests::what_was_logged_before_a_panic_is_written", "--nocapture"]);
+        let output = child.env(IS_CHILD, "1").output().unwrap();
+        let [written, told] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        assert!(told.contains("on purpose"), "{told}");
+        assert!(written.contains(&format!(" - logging.tests - ERROR - {LOGGED}\n")), "{written}");
     }
 
     #[test]

@@ -43,6 +43,8 @@ async fn a_command_whose_output_nobody_reads_is_quiet() {
 async fn an_output_that_cannot_be_written_is_one_line_and_status_1() {
     let stack = with_database().await;
     for (command, line) in [
+        ("--help", "todo-backend: standard output can't be written: No space left on device (os error 28)\n"),
+        ("--version", "todo-backend: standard output can't be written: No space left on device (os error 28)\n"),
         ("openapi", "todo-backend: standard output can't be written: No space left on device (os error 28)\n"),
         ("check", "todo-backend: standard output can't be written: No space left on device (os error 28)\n"),
         (
@@ -58,6 +60,9 @@ async fn an_output_that_cannot_be_written_is_one_line_and_status_1() {
         assert_eq!(output.status.code(), Some(1), "{command}");
     }
     super::disk::assert_good(&stack.directory.path().join("copy.db"));
+    let output = shell(&stack, "todo-backend --no-such-option");
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("--no-such-option"));
 }
 
 /// The service with its standard output in a pipe that nobody reads yet.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
@@ -360,6 +361,29 @@ fn other_user() -> Option<(u32, u32)> {
     root.then_some((10_001, 10_002))
 }
 
+/// Gives a stack's directory and database to a user and a group.
+fn give_away(stack: &Stack, (user, group): (u32, u32)) {
+    let data = database(stack);
+    let data = data.parent().unwrap();
+    let lock = with_suffix(&database(stack), ".lock");
+    for path in files(data).into_keys().chain([lock, data.to_owned(), stack.directory.path().to_owned()]) {
+        chown(path, Some(user), Some(group)).unwrap();
+    }
+}
+
+/// The service's command, run as a user and a group.
+fn command_of(stack: &Stack, (user, group): (u32, u32)) -> Command {
+    // Another user can't read the build directory.
+    let binary = stack.directory.path().join("todo-backend");
+    if !binary.exists() {
+        std::fs::copy(env!("CARGO_BIN_EXE_todo-backend"), &binary).unwrap();
+    }
+    let mut command = Command::new(binary);
+    command.current_dir(stack.directory.path()).env_clear().uid(user).gid(group);
+    command.envs(stack.service_command().get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
+}
+
 #[actix_web::test]
 async fn a_backup_and_a_restored_database_have_the_databases_mode_and_owner() {
     let mut stack = Stack::new();
@@ -367,13 +391,8 @@ async fn a_backup_and_a_restored_database_have_the_databases_mode_and_owner() {
     let log = make_database(&mut stack, "kept", 40).await;
     assert_eq!(mode_and_owner(&path).0, 0o600, "a new database holds password hashes");
     let owner = other_user();
-    if let Some((user, group)) = owner {
-        for directory in [stack.directory.path(), path.parent().unwrap()] {
-            chown(directory, Some(user), Some(group)).unwrap();
-        }
-        for file in files(path.parent().unwrap()).into_keys().chain([with_suffix(&path, ".lock")]) {
-            chown(file, Some(user), Some(group)).unwrap();
-        }
+    if let Some(owner) = owner {
+        give_away(&stack, owner);
     }
     for mode in [0o640, 0o600] {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -394,19 +413,39 @@ async fn a_backup_and_a_restored_database_have_the_databases_mode_and_owner() {
     run_well(&stack, &["restore-backup", backup.to_str().unwrap()]);
     assert_eq!(mode_and_owner(&path), (0o600, user, group));
     // The user that it belongs to can work with it, whoever restored it.
-    let mut command = stack.service_command();
-    if let Some((user, group)) = owner {
-        command.uid(user).gid(group);
-        // It can't read the build directory of another user.
-        let binary = stack.directory.path().join("todo-backend");
-        std::fs::copy(env!("CARGO_BIN_EXE_todo-backend"), &binary).unwrap();
-        let mut copied = std::process::Command::new(binary);
-        copied.current_dir(stack.directory.path()).env_clear().uid(user).gid(group);
-        copied.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command = copied;
-    }
+    let mut command = owner.map_or_else(|| stack.service_command(), |owner| command_of(&stack, owner));
     stack.start_service_as(&mut command);
     stack.client("admin", "admin123").await.create("written by its owner").await;
+    stack.service().kill();
+    assert_eq!(logged(&path).len(), log.len() + 1);
+}
+
+#[actix_web::test]
+async fn whoever_may_not_give_files_away_keeps_them_private() {
+    let Some((user, group)) = other_user() else { return };
+    let mut stack = Stack::new();
+    let path = database(&stack);
+    let log = make_database(&mut stack, "kept", 20).await;
+    give_away(&stack, (user, group));
+    // The database's user, but not of its group.
+    let outside = group + 1;
+    for (mode, expected) in [(0o640, 0o600), (0o760, 0o700)] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let backup = stack.directory.path().join(format!("backup-{mode:o}.db"));
+        let output = command_of(&stack, (user, outside)).arg("backup").arg(&backup).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(mode_and_owner(&backup), (expected, user, outside), "{mode:o}");
+        assert_eq!(logged(&backup), log);
+    }
+    // Everybody may use the database, but its lock can only belong to who starts.
+    std::fs::set_permissions(path.parent().unwrap(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    for file in files(path.parent().unwrap()).into_keys() {
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o666)).unwrap();
+    }
+    std::fs::remove_file(with_suffix(&path, ".lock")).unwrap();
+    stack.start_service_as(&mut command_of(&stack, (user + 1, outside)));
+    assert_eq!(mode_and_owner(&with_suffix(&path, ".lock")), (0o600, user + 1, outside));
+    stack.client("admin", "admin123").await.create("written by somebody else").await;
     stack.service().kill();
     assert_eq!(logged(&path).len(), log.len() + 1);
 }

@@ -112,6 +112,11 @@ async fn a_second_service_is_refused_under_every_name_of_the_database() {
     stack.service_env = vec![("DATABASE_URL", "sqlite:hard.db".to_owned())];
     let line = refusal(&stack);
     assert!(line.contains("the database hard.db has another name (a hard link)"), "{line}");
+    for arguments in [&["check"][..], &["backup", "stale.db"]] {
+        let output = stack.service_command().args(arguments).output().unwrap();
+        assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(1), line.clone()));
+    }
+    assert!(!directory.join("stale.db").exists());
     stack.service_env = vec![("DATABASE_URL", "sqlite:directory/todos.db".to_owned())];
     stack.start_service();
     let todos = stack.client("demo", "demo123").await.send("GET", "/todos", None).await.1;
