@@ -3,13 +3,13 @@
 
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
-use crate::process::Process;
+use crate::process::{Process, in_terminal};
 use crate::readme::copy_of_the_project;
 use crate::stack::{PATIENCE, PORT_8000, Stack};
 
@@ -175,18 +175,15 @@ impl Playground {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// A command line in the copy, in a process group of its own, as a terminal starts it. Unless it is simple, bash stays
-    /// its parent.
+    /// A command line in the copy. Unless it is simple, bash stays its parent.
     fn command(&self, line: &str) -> Command {
-        let mut command = Command::new("bash");
+        let mut command = in_terminal(line);
         command
-            .args(["-c", line])
             .current_dir(&self.project)
             .env("PATH", format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap()))
             .env("CARGO_TARGET_DIR", self.path("target"))
             .env("TMPDIR", self.path("tmp"))
-            .env(MARK, self.directory.path())
-            .process_group(0);
+            .env(MARK, self.directory.path());
         command
     }
 

@@ -1,6 +1,7 @@
 //! A child process whose output is read line by line, and that does not outlive its test.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -16,6 +17,14 @@ pub struct Process {
     name: &'static str,
     child: Child,
     output: Arc<Output>,
+}
+
+/// A command line in a process group of its own, as a terminal starts it: ctrl-c ends it, also when the tests run as a
+/// background job of a script, or by nohup. What a process ignores, its children ignore, and bash can't change that.
+pub fn in_terminal(line: &str) -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal", "bash", "-c", line]).process_group(0);
+    command
 }
 
 impl Process {

@@ -1,13 +1,12 @@
 //! The README's commands, run as they are written, in a copy of the project. They use the ports that they name: 8000,
 //! 3500 and 9092.
 
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::cleanup::{LIMIT, Processes, take_ports, wait_until_free};
-use crate::process::Process;
+use crate::process::{Process, in_terminal};
 use crate::stack::{PATIENCE, Stack, project, tool};
 
 /// The `bash` blocks of the README.
@@ -29,15 +28,14 @@ pub fn copy_of_the_project(target: &Path) -> PathBuf {
     copy
 }
 
-/// Starts a command line in a process group of its own, as a terminal does; ctrl-c reaches all of it.
+/// Starts a command line as a terminal does; ctrl-c reaches all of it.
 fn start(name: &'static str, line: &str, directory: &Path) -> Process {
     let home = std::env::var("HOME").unwrap();
     let path = std::env::var("PATH").unwrap();
     let dapr = Path::new(tool("DAPR")).parent().unwrap();
     let or = |variable: &str, default: &str| std::env::var(variable).unwrap_or(format!("{home}/{default}"));
-    let mut command = Command::new("bash");
+    let mut command = in_terminal(line);
     command
-        .args(["-c", line])
         .current_dir(directory)
         .env_remove("CARGO_TARGET_DIR")
         // As if Dapr were installed: its CLI in the PATH, its runtime in the home directory.
@@ -45,8 +43,7 @@ fn start(name: &'static str, line: &str, directory: &Path) -> Process {
         .env("XDG_CACHE_HOME", or("XDG_CACHE_HOME", ".cache"))
         .env("CARGO_HOME", or("CARGO_HOME", ".cargo"))
         .env("RUSTUP_HOME", or("RUSTUP_HOME", ".rustup"))
-        .env("HOME", tool("DAPR_RUNTIME_PATH"))
-        .process_group(0);
+        .env("HOME", tool("DAPR_RUNTIME_PATH"));
     Process::start(name, &mut command)
 }
 
