@@ -7,7 +7,7 @@
 
 mod framing;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -17,16 +17,15 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use actix_http::error::DispatchError;
-use actix_http::{HttpService, Protocol, Request, Response};
+use actix_http::{ConnectionType, HttpService, Protocol, Request, Response};
 use actix_server::GracefulShutdownSignal;
-use actix_service::{
-    IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, apply_fn_factory, fn_service, map_config,
-};
+use actix_service::{IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, apply_fn_factory, map_config};
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::AppConfig;
 use actix_web::rt::net::TcpStream;
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy, sink};
+use tokio::time::timeout;
 use tokio_util::io::poll_read_buf;
 
 use framing::Framing;
@@ -34,9 +33,9 @@ use framing::Framing;
 /// How long an idle connection is kept: longer than the 60 s after which proxies and clients commonly stop using
 /// one, so that a request is not sent into a connection that is just being closed.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// A refused request's body is read on for this long, unseen. Closing at once resets the connection: a client that
-/// reads only after it has sent everything would never see why it was refused.
-const READ_REFUSED: Duration = Duration::from_secs(5);
+/// What a client still sends when its connection is closed is read on for this long, unseen. Closing at once resets the
+/// connection: answers that the client has not read yet are lost (RFC 9112, section 9.6).
+const LINGER: Duration = Duration::from_secs(5);
 /// Bytes for which there is room when a client is read.
 const READ: usize = 8 << 10;
 /// Bytes of later requests that are read while one is being answered.
@@ -63,10 +62,14 @@ where
         let turn = request.conn_data::<Turn>().cloned().unwrap_or_default();
         let answer = app.call(request);
         async move {
-            let response = match answer.await {
+            let mut response = match answer.await {
                 Ok(response) => response.into().map_into_boxed_body(),
                 Err(error) => Response::from(error.into().error_response()),
             };
+            if turn.stage() == Stage::Arriving {
+                // The rest of it is not waited for.
+                response.head_mut().set_connection_type(ConnectionType::Close);
+            }
             Ok::<_, S::Error>(response.map_body(|_, body| Answer { body, turn }))
         }
     });
@@ -76,17 +79,25 @@ where
             async move { draining.notified().await }
         })
         .keep_alive(KEEP_ALIVE)
-        .client_disconnect_timeout(READ_REFUSED)
+        // Refused bodies are read to their end below.
+        .client_disconnect_timeout(Duration::ZERO)
         .local_addr(address)
-        .on_connect_ext(|connection: &Connection<TcpStream>, data| {
-            data.insert(connection.turn.clone());
+        .on_connect_ext(|connection: &Shared<TcpStream>, data| {
+            data.insert(connection.0.borrow().turn.clone());
         })
         .finish(in_turn.map_err(|error| Response::from(error.into().error_response())));
-    let connect = |socket: TcpStream| async move {
+    apply_fn_factory(http, |socket: TcpStream, http| {
         let peer = socket.peer_addr().ok();
-        Ok((Connection::new(socket), Protocol::Http1, peer))
-    };
-    fn_service(connect).and_then(http)
+        let connection = Rc::new(RefCell::new(Connection::new(socket)));
+        let served = http.call((Shared(Rc::clone(&connection)), Protocol::Http1, peer));
+        async move {
+            let ended = served.await;
+            if let Some(connection) = Rc::into_inner(connection) {
+                connection.into_inner().close().await;
+            }
+            ended
+        }
+    })
 }
 
 /// The body of an answer. actix drops it when all of it is on its way to the socket.
@@ -119,7 +130,9 @@ enum Stage {
     /// There is no request, or its answer is out.
     #[default]
     Done,
-    /// The request went on.
+    /// The request goes on, as it comes.
+    Arriving,
+    /// All of the request went on.
     Asked,
     /// The answer is complete, but not all of it was taken by the socket yet.
     Written,
@@ -139,7 +152,9 @@ impl Turn {
     }
 }
 
-/// What actix reads requests from and writes answers to.
+/// What actix reads requests from and writes answers to; who has given it to actix gets it back in the end.
+struct Shared<T>(Rc<RefCell<Connection<T>>>);
+
 struct Connection<T> {
     socket: T,
     framing: Framing,
@@ -174,41 +189,51 @@ impl<T> Connection<T> {
         let Some(part) = self.framing.next(&mut self.read) else { return false };
         self.ready = part;
         if begins {
+            self.turn.set(Stage::Arriving);
+        }
+        if self.turn.stage() == Stage::Arriving && self.framing.between_requests() {
             self.turn.set(Stage::Asked);
         }
         true
     }
+
+    /// Whether the client still has to send a part of a request that is answered already.
+    fn is_refused(&self) -> bool {
+        !self.framing.between_requests() && self.turn.stage() == Stage::Done
+    }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Connection<T> {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
+impl<T: AsyncRead + Unpin> Connection<T> {
+    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            if !this.ready.is_empty() || this.advance() {
-                let count = this.ready.len().min(buffer.remaining());
-                buffer.put_slice(&this.ready[..count]);
-                this.ready.advance(count);
-                if this.ready.is_empty() {
+            if self.is_refused() {
+                return Poll::Ready(Ok(()));
+            }
+            if !self.ready.is_empty() || self.advance() {
+                let count = self.ready.len().min(buffer.remaining());
+                buffer.put_slice(&self.ready[..count]);
+                self.ready.advance(count);
+                if self.ready.is_empty() {
                     // Gives up its share of the memory, so that it can be used again.
-                    this.ready = BytesMut::new();
+                    self.ready = BytesMut::new();
                 }
                 return Poll::Ready(Ok(()));
             }
-            let waiting = !this.read.is_empty() && this.must_wait();
-            if waiting {
-                this.reader = Some(context.waker().clone());
+            let waiting = !self.read.is_empty() && self.must_wait();
+            if waiting || !self.framing.between_requests() {
+                self.reader = Some(context.waker().clone());
             }
-            if this.ended {
+            if self.ended {
                 // What is left of an unfinished request is nobody's.
                 return if waiting { Poll::Pending } else { Poll::Ready(Ok(())) };
             }
-            if waiting && this.read.len() >= MAX_WAITING {
+            if waiting && self.read.len() >= MAX_WAITING {
                 return Poll::Pending;
             }
             // Also while a request is being answered: that is how a client that is gone is noticed.
-            this.read.reserve(READ);
-            match poll_read_buf(pin!(&mut this.socket), context, &mut this.read) {
-                Poll::Ready(Ok(0)) => this.ended = true,
+            self.read.reserve(READ);
+            match poll_read_buf(pin!(&mut self.socket), context, &mut self.read) {
+                Poll::Ready(Ok(0)) => self.ended = true,
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
@@ -217,23 +242,44 @@ impl<T: AsyncRead + Unpin> AsyncRead for Connection<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(context, bytes)
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+    /// Tells the client that nothing more comes, and reads on for a while if it sends.
+    async fn close(mut self) {
+        // Whoever is gone already needs nothing of this.
+        let _ = self.socket.shutdown().await;
+        let mut sends = !self.read.is_empty() || !self.framing.between_requests();
+        self.read = BytesMut::with_capacity(READ);
+        sends = sends || matches!(timeout(Duration::ZERO, self.socket.read_buf(&mut self.read)).await, Ok(Ok(1..)));
+        if sends {
+            let _ = timeout(LINGER, copy(&mut self.socket, &mut sink())).await;
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Shared<T> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().poll_read(context, buffer)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Shared<T> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        pin!(&mut self.0.borrow_mut().socket).poll_write(context, bytes)
     }
 
     /// actix flushes when the socket has taken everything that was there to be written.
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.turn.stage() == Stage::Written {
-            self.turn.set(Stage::Done);
-            if let Some(reader) = self.reader.take() {
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut connection = self.0.borrow_mut();
+        if connection.turn.stage() == Stage::Written {
+            connection.turn.set(Stage::Done);
+            if let Some(reader) = connection.reader.take() {
                 reader.wake();
             }
         }
-        Pin::new(&mut self.socket).poll_flush(context)
+        pin!(&mut connection.socket).poll_flush(context)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(context)
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        pin!(&mut self.0.borrow_mut().socket).poll_shutdown(context)
     }
 }

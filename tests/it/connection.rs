@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::app::{Send, TestApp};
@@ -253,6 +254,59 @@ async fn after_a_close_nothing_is_done_any_more_however_slowly_the_client_reads(
         .await;
     }
     assert!(app.log().is_empty());
+    app.stop().await;
+}
+
+#[actix_web::test]
+async fn what_was_answered_arrives_although_the_client_goes_on_sending_when_the_connection_ends() {
+    let app = TestApp::start();
+    let post = "POST /todos HTTP/1.1\r\nHost: x\r\n";
+    for (last, status) in [
+        (format!("{post}Content-Length: 2\r\n\r\n{{}}"), 401),
+        (format!("{post}Content-Length: 300000\r\n\r\n"), 401),
+        (format!("{post}Transfer-Encoding: chunked\r\n\r\n40000\r\n"), 401),
+        (format!("{post}Transfer-Encoding: chunked\r\n\r\nno chunk"), 401),
+        ("GET /health HTTP/1.0\r\n\r\n".to_owned(), 200),
+        ("no request at all\r\n\r\n".to_owned(), 400),
+    ] {
+        // More than the client's socket holds, and afterwards more than is read ahead.
+        let requests = format!("{}{last}{}", bare("GET", "/redoc/redoc.standalone.js"), "x".repeat(250_000));
+        app.talk(move |stream| {
+            let mut sending = stream.try_clone().unwrap();
+            let sent = std::thread::spawn(move || sending.write_all(requests.as_bytes()));
+            std::thread::sleep(Duration::from_millis(300));
+            let mut reader = BufReader::new(stream);
+            assert!(read_answer(&mut reader, "GET").unwrap().body.len() > 500_000);
+            assert_eq!(read_answer(&mut reader, "POST").unwrap().status, status, "{last}");
+            sent.join().unwrap().expect("the server takes what the client sends");
+            drop(reader);
+        })
+        .await;
+    }
+    app.stop().await;
+}
+
+#[actix_web::test]
+async fn a_refused_body_that_never_ends_is_not_waited_for() {
+    let app = TestApp::start();
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n";
+    let bodies = ["Content-Length: 2\r\n\r\n{".to_owned(), chunked.to_owned(), format!("{chunked}2\r\n{{")];
+    let talks = bodies.map(|body| {
+        app.talk(move |stream| {
+            let begun = Instant::now();
+            stream.write_all(format!("POST /todos HTTP/1.1\r\nHost: x\r\n{body}").as_bytes()).unwrap();
+            let mut reader = BufReader::new(&mut *stream);
+            let answer = read_answer(&mut reader, "POST").unwrap();
+            assert_eq!((answer.status, answer.header("connection")), (401, Some("close")), "{body}");
+            assert_eq!(read_answer(&mut reader, "GET"), None);
+            // A client that doesn't care is cut off.
+            while stream.write_all(b"}").is_ok() {
+                assert!(begun.elapsed() < Duration::from_secs(15), "{body}");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        })
+    });
+    join_all(talks).await;
     app.stop().await;
 }
 
