@@ -47,15 +47,16 @@ enum Command {
 /// Does what the command line asks, and returns the status to end with. An error is one line that says what to do.
 pub async fn run() -> Result<ExitCode, Box<dyn Error>> {
     match Arguments::try_parse() {
-        Ok(arguments) => obey(arguments).await.map(|()| ExitCode::SUCCESS),
+        Ok(arguments) => obey(arguments).await?,
         Err(usage) if usage.use_stderr() => {
             // Where nobody can be told, the status says it.
             let _ = usage.print();
-            Ok(ExitCode::from(2))
+            return Ok(ExitCode::from(2));
         }
         // --help and --version.
-        Err(help) => Ok(printed(help.print()).map(|()| ExitCode::SUCCESS)?),
+        Err(help) => printed(help.print())?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn obey(arguments: Arguments) -> Result<(), Box<dyn Error>> {

@@ -139,6 +139,7 @@ pub async fn valid_host(
 }
 
 /// `uri-host [ ":" port ]` (RFC 9110, section 7.2; RFC 3986, section 3.2.2); empty where the target has no authority.
+/// Not `IPvFuture`, which no address is.
 fn is_host(value: &[u8]) -> bool {
     let Ok(value) = std::str::from_utf8(value) else { return false };
     let (is_good, port) = match value.strip_prefix('[').and_then(|value| value.split_once(']')) {

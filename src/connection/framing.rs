@@ -1,8 +1,8 @@
 //! Where one HTTP/1 request ends and the next begins (RFC 9112, sections 6 and 7), and how requests go on to actix.
 //!
 //! Pure: bytes in, bytes out. What goes on leaves nothing to be read in two ways: chunks are written anew, without
-//! extensions and trailers. A request that is not plainly well formed goes on in a way that actix refuses, and nothing
-//! after it goes on.
+//! extensions and trailers. A head that is not plainly well formed goes on in a way that actix refuses. Nothing goes on
+//! after it, nor from a chunk that is none.
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
@@ -16,8 +16,6 @@ const MAX_HEADERS: usize = 96;
 const MAX_HEAD: usize = 128 << 10;
 /// The longest line before a chunk, and the longest trailer section, in bytes.
 const MAX_LINE: usize = 16 << 10;
-/// No chunk: actix refuses a body with this in it.
-const REFUSED: &[u8] = b"x";
 
 /// What comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +54,11 @@ impl Framing {
         self.part == Part::Head
     }
 
+    /// Whether nothing goes on any more.
+    pub fn is_over(&self) -> bool {
+        self.part == Part::Nothing
+    }
+
     /// Takes from `bytes` what is known, and returns what goes on to actix; `None` until more bytes have come. Never
     /// returns anything of two requests.
     pub fn next(&mut self, bytes: &mut BytesMut) -> Option<BytesMut> {
@@ -72,14 +75,14 @@ impl Framing {
                     return Some(taken);
                 }
                 Part::ChunkSize => {
-                    let Ok(line) = take_line(bytes, MAX_LINE) else { return self.refuse(bytes) };
+                    let Ok(line) = take_line(bytes, MAX_LINE) else { return self.end() };
                     match chunk_size(&line?) {
                         Some(0) => self.part = Part::Trailer(0),
                         Some(size) => {
                             self.part = Part::Chunk(size);
                             return Some(format!("{size:x}\r\n").as_bytes().into());
                         }
-                        None => return self.refuse(bytes),
+                        None => return self.end(),
                     }
                 }
                 Part::Chunk(left) => {
@@ -93,13 +96,13 @@ impl Framing {
                         return None;
                     }
                     if !bytes.starts_with(b"\r\n") {
-                        return self.refuse(bytes);
+                        return self.end();
                     }
                     self.part = Part::ChunkSize;
                     return Some(bytes.split_to(2));
                 }
                 Part::Trailer(before) => {
-                    let Ok(line) = take_line(bytes, MAX_LINE.saturating_sub(before)) else { return self.refuse(bytes) };
+                    let Ok(line) = take_line(bytes, MAX_LINE.saturating_sub(before)) else { return self.end() };
                     let line = line?;
                     if line.is_empty() {
                         self.part = Part::Head;
@@ -108,9 +111,14 @@ impl Framing {
                     // With its CRLF.
                     self.part = Part::Trailer(before + line.len() + 2);
                 }
-                Part::Nothing => bytes.clear(),
+                Part::Nothing => return None,
             }
         }
+        None
+    }
+
+    fn end(&mut self) -> Option<BytesMut> {
+        self.part = Part::Nothing;
         None
     }
 
@@ -139,12 +147,6 @@ impl Framing {
         };
         (self.part, self.searched) = (next, 0);
         Some(head)
-    }
-
-    fn refuse(&mut self, bytes: &mut BytesMut) -> Option<BytesMut> {
-        bytes.clear();
-        self.part = Part::Nothing;
-        Some(REFUSED.into())
     }
 }
 
@@ -353,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_that_is_none_is_refused_and_nothing_goes_on_after_it() {
+    fn nothing_goes_on_from_a_chunk_that_is_none() {
         let head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
         let long = "e".repeat(MAX_LINE + 1);
         for (sent, goes_on) in [
@@ -380,7 +382,7 @@ mod tests {
             let stream = format!("{head}{sent}GET / HTTP/1.1\r\n\r\n");
             for size in (1..=stream.len()).filter(|size| *size < 60 || size % 997 == 0) {
                 let (found, framing) = requests(stream.as_bytes(), size);
-                assert_eq!(found, [format!("{head}{goes_on}x")], "{sent:?} in pieces of {size}");
+                assert_eq!(found, [format!("{head}{goes_on}")], "{sent:?} in pieces of {size}");
                 assert_eq!(framing.part, Part::Nothing);
             }
         }

@@ -3,7 +3,8 @@
 //! actix-http reads ahead: it decodes the next request while one is being answered, and then frames that answer, and
 //! decides whether the connection goes on, by what it decoded last (`HEAD`, `Connection`, the version). And an `Upgrade`
 //! that is not meant changes how it reads and closes the whole connection. So each connection hands requests on one at a
-//! time, without such offers: the next one only when the answer to the last one is out (RFC 9112, section 9.3.2).
+//! time, without such offers: the next one only when the answer to the last one is out (RFC 9112, section 9.3.2). And it
+//! closes itself, so that what was answered arrives.
 
 mod framing;
 
@@ -36,6 +37,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// What a client still sends when its connection is closed is read on for this long, unseen. Closing at once resets the
 /// connection: answers that the client has not read yet are lost (RFC 9112, section 9.6).
 const LINGER: Duration = Duration::from_secs(5);
+/// A client that sends nothing for this long after the end, and doesn't close, is taken for one that sends no more.
+const SILENCE: Duration = Duration::from_millis(500);
 /// Bytes for which there is room when a client is read.
 const READ: usize = 8 << 10;
 /// Bytes of later requests that are read while one is being answered.
@@ -68,6 +71,7 @@ where
             };
             if turn.stage() == Stage::Arriving {
                 // The rest of it is not waited for.
+                turn.set(Stage::Asked);
                 response.head_mut().set_connection_type(ConnectionType::Close);
             }
             Ok::<_, S::Error>(response.map_body(|_, body| Answer { body, turn }))
@@ -79,7 +83,7 @@ where
             async move { draining.notified().await }
         })
         .keep_alive(KEEP_ALIVE)
-        // Refused bodies are read to their end below.
+        // When actix ends a connection, it need not read on: `Connection::close` does.
         .client_disconnect_timeout(Duration::ZERO)
         .local_addr(address)
         .on_connect_ext(|connection: &Shared<TcpStream>, data| {
@@ -92,6 +96,7 @@ where
         let served = http.call((Shared(Rc::clone(&connection)), Protocol::Http1, peer));
         async move {
             let ended = served.await;
+            // It is there: actix' half has gone with `served`.
             if let Some(connection) = Rc::into_inner(connection) {
                 connection.into_inner().close().await;
             }
@@ -132,7 +137,7 @@ enum Stage {
     Done,
     /// The request goes on, as it comes.
     Arriving,
-    /// All of the request went on.
+    /// All of the request went on, or what is missing is not waited for.
     Asked,
     /// The answer is complete, but not all of it was taken by the socket yet.
     Written,
@@ -165,7 +170,7 @@ struct Connection<T> {
     ready: BytesMut,
     /// The client sends no more.
     ended: bool,
-    /// Reads on when the answer is out.
+    /// Reads on when the answer is out: what waits, or no more of what is answered already.
     reader: Option<Waker>,
 }
 
@@ -197,19 +202,16 @@ impl<T> Connection<T> {
         true
     }
 
-    /// Whether the client still has to send a part of a request that is answered already.
+    /// Whether the client still has to send a part of a request that was answered without it.
     fn is_refused(&self) -> bool {
-        !self.framing.between_requests() && self.turn.stage() == Stage::Done
+        !self.framing.between_requests() && self.turn.stage() != Stage::Arriving
     }
 }
 
 impl<T: AsyncRead + Unpin> Connection<T> {
     fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            if self.is_refused() {
-                return Poll::Ready(Ok(()));
-            }
-            if !self.ready.is_empty() || self.advance() {
+            if !self.ready.is_empty() || (!self.is_refused() && self.advance()) {
                 let count = self.ready.len().min(buffer.remaining());
                 buffer.put_slice(&self.ready[..count]);
                 self.ready.advance(count);
@@ -217,6 +219,11 @@ impl<T: AsyncRead + Unpin> Connection<T> {
                     // Gives up its share of the memory, so that it can be used again.
                     self.ready = BytesMut::new();
                 }
+                return Poll::Ready(Ok(()));
+            }
+            if self.is_refused() || self.framing.is_over() {
+                // Told as an end. Otherwise actix would read a refused body in chunks for ever, and drop an answer that is
+                // on its way when a chunk is none.
                 return Poll::Ready(Ok(()));
             }
             let waiting = !self.read.is_empty() && self.must_wait();
@@ -243,13 +250,13 @@ impl<T: AsyncRead + Unpin> Connection<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
-    /// Tells the client that nothing more comes, and reads on for a while if it sends.
+    /// Tells the client that nothing more comes, and reads on for a while if it sends. One that closes is done with at once.
     async fn close(mut self) {
         // Whoever is gone already needs nothing of this.
         let _ = self.socket.shutdown().await;
-        let mut sends = !self.read.is_empty() || !self.framing.between_requests();
-        self.read = BytesMut::with_capacity(READ);
-        sends = sends || matches!(timeout(Duration::ZERO, self.socket.read_buf(&mut self.read)).await, Ok(Ok(1..)));
+        let sends = !self.read.is_empty()
+            || !self.framing.between_requests()
+            || matches!(timeout(SILENCE, self.socket.read(&mut [0])).await, Ok(Ok(1..)));
         if sends {
             let _ = timeout(LINGER, copy(&mut self.socket, &mut sink())).await;
         }

@@ -45,11 +45,12 @@ pub fn init(config: &Config) {
             writeln!(io::stderr(), "todo-backend: nothing is logged, the thread for it can't be started: {problem}");
         return;
     }
-    log::set_max_level(lines.filter());
+    let level = lines.filter();
     if log::set_boxed_logger(Box::new(Logger(lines))).is_err() {
         log::error!("logging goes on as it was started before");
         return;
     }
+    log::set_max_level(level);
     let show_panic = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         show_panic(panic);
