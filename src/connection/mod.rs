@@ -160,6 +160,7 @@ impl Turn {
 /// What actix reads requests from and writes answers to; who has given it to actix gets it back in the end.
 struct Shared<T>(Rc<RefCell<Connection<T>>>);
 
+/// A socket, and how far its requests and answers are.
 struct Connection<T> {
     socket: T,
     framing: Framing,
