@@ -218,7 +218,8 @@ fn read_head(bytes: &[u8]) -> Found {
     // Where it is ambiguous, actix refuses the head.
     let next = body(&request).unwrap_or(Part::Nothing);
     let offers = request.headers.iter().any(|header| !matches!(without_upgrade(header), Some(Cow::Borrowed(_))));
-    Found::Head { length, next, rewritten: rewritten(&request, without_upgrade, "").filter(|_| offers) }
+    let rewritten = if offers { rewritten(&request, without_upgrade, "") } else { None };
+    Found::Head { length, next, rewritten }
 }
 
 /// What follows the head; `None` where that is ambiguous (RFC 9112, section 6.3).
