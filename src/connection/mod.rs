@@ -188,7 +188,7 @@ impl<T> Connection<T> {
 
     /// Moves the next part of what was read to what goes on, if it may.
     fn advance(&mut self) -> bool {
-        if self.must_wait() {
+        if self.must_wait() || self.is_refused() {
             return false;
         }
         let begins = self.framing.between_requests();
@@ -212,7 +212,7 @@ impl<T> Connection<T> {
 impl<T: AsyncRead + Unpin> Connection<T> {
     fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            if !self.ready.is_empty() || (!self.is_refused() && self.advance()) {
+            if !self.ready.is_empty() || self.advance() {
                 let count = self.ready.len().min(buffer.remaining());
                 buffer.put_slice(&self.ready[..count]);
                 self.ready.advance(count);
