@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::process::{Process, in_terminal};
 use crate::readme::copy_of_the_project;
-use crate::stack::{PATIENCE, PORT_8000, Stack};
+use crate::stack::{PATIENCE, PORT_8000, SERVICE, Stack};
 
 /// Within this time everything is gone.
 pub const LIMIT: Duration = Duration::from_secs(15);
@@ -158,7 +158,7 @@ impl Playground {
             std::fs::create_dir_all(playground.path(name)).unwrap();
         }
         let binary = playground.path("target/debug/todo-backend");
-        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_todo-backend"), binary).unwrap();
+        std::os::unix::fs::symlink(SERVICE, binary).unwrap();
         // The service is built already.
         playground.fake("cargo", "exit 0");
         playground

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::process::Process;
-use crate::stack::{PATIENCE, Stack, free_port, project, tool};
+use crate::stack::{PATIENCE, SERVICE, Stack, free_port, project, tool};
 
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -64,7 +64,6 @@ async fn every_kind_of_change_arrives_in_kafka_and_comes_back() {
 async fn dapr_run_starts_the_service_with_its_sidecar() {
     let mut stack = Stack::new();
     stack.start_kafka();
-    let service = stack.service_command();
     let mut command = std::process::Command::new(tool("DAPR"));
     command
         .current_dir(stack.directory.path())
@@ -75,7 +74,7 @@ async fn dapr_run_starts_the_service_with_its_sidecar() {
         .arg("--resources-path")
         .arg(stack.components())
         .arg("--")
-        .arg(service.get_program())
+        .arg(SERVICE)
         // What `dapr run` gives the app by itself is left to it; the port is the service's own setting.
         .env("PORT", stack.service_port().to_string());
     let mut cli = Process::start("dapr run", &mut command);

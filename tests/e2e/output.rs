@@ -7,16 +7,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::stack::{PATIENCE, Stack};
+use crate::stack::{PATIENCE, SERVICE, Stack};
 
 /// Runs a line of shell with the binary as `todo-backend`.
 fn shell(stack: &Stack, line: &str) -> Output {
-    let service = stack.service_command();
-    let mut command = Command::new("bash");
-    command.args(["-c", &format!("todo-backend() {{ \"$0\" \"$@\"; }}; {line}")]).arg(service.get_program());
-    command.current_dir(stack.directory.path());
-    command.envs(service.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    command.output().unwrap()
+    let mut command = stack.command("bash");
+    command.args(["-c", &format!("todo-backend() {{ \"$0\" \"$@\"; }}; {line}"), SERVICE]);
+    command.env("PATH", std::env::var_os("PATH").unwrap()).output().unwrap()
 }
 
 async fn with_database() -> Stack {
@@ -41,12 +38,13 @@ async fn a_command_whose_output_nobody_reads_is_quiet() {
 
 #[actix_web::test]
 async fn an_output_that_cannot_be_written_is_one_line_and_status_1() {
+    const FULL: &str = "todo-backend: standard output can't be written: No space left on device (os error 28)\n";
     let stack = with_database().await;
     for (command, line) in [
-        ("--help", "todo-backend: standard output can't be written: No space left on device (os error 28)\n"),
-        ("--version", "todo-backend: standard output can't be written: No space left on device (os error 28)\n"),
-        ("openapi", "todo-backend: standard output can't be written: No space left on device (os error 28)\n"),
-        ("check", "todo-backend: standard output can't be written: No space left on device (os error 28)\n"),
+        ("--help", FULL),
+        ("--version", FULL),
+        ("openapi", FULL),
+        ("check", FULL),
         (
             "backup copy.db",
             "todo-backend: the backup is in copy.db, but standard output can't be written: \

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::cleanup::{LIMIT, Processes, take_ports, wait_until_free};
 use crate::process::{Process, in_terminal};
-use crate::stack::{PATIENCE, Stack, project, tool};
+use crate::stack::{PATIENCE, SERVICE, Stack, project, tool};
 
 /// The `bash` blocks of the README.
 fn blocks() -> Vec<String> {
@@ -23,7 +23,7 @@ pub fn copy_of_the_project(target: &Path) -> PathBuf {
     let copied = Command::new("bash").args(["-c", script]).arg(&copy).current_dir(project()).status().unwrap();
     assert!(copied.success());
     // The crates are built already.
-    let target = Path::new(env!("CARGO_BIN_EXE_todo-backend")).ancestors().nth(2).unwrap();
+    let target = Path::new(SERVICE).ancestors().nth(2).unwrap();
     std::os::unix::fs::symlink(target, copy.join("target")).unwrap();
     copy
 }

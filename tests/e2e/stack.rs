@@ -1,6 +1,7 @@
 //! Kafka, daprd and the service as processes on free ports: what a test starts, freezes, kills and starts again.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,9 @@ use rskafka::client::partition::UnknownTopicHandling;
 use serde_json::Value;
 
 use crate::process::Process;
+
+/// The service's binary.
+pub const SERVICE: &str = env!("CARGO_BIN_EXE_todo-backend");
 
 /// How long anything of the stack may take to start, or an event to arrive, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -180,7 +184,12 @@ impl Stack {
 
     /// The service's binary with this stack's settings and nothing else from the environment.
     pub fn service_command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_todo-backend"));
+        self.command(SERVICE)
+    }
+
+    /// A program that runs the service, in its directory and with the same environment.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
         command
             .current_dir(self.directory.path())
             .env_clear()

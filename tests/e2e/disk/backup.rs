@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{amount, assert_good, assert_kept, database, logged, with_suffix, workers};
 use crate::process::Process;
-use crate::stack::{PATIENCE, Stack};
+use crate::stack::{PATIENCE, SERVICE, Stack};
 
 /// Runs a subcommand; returns whether it succeeded, and what it wrote.
 fn run(stack: &Stack, arguments: &[&str]) -> (bool, String) {
@@ -376,11 +376,10 @@ fn command_of(stack: &Stack, (user, group): (u32, u32)) -> Command {
     // Another user can't read the build directory.
     let binary = stack.directory.path().join("todo-backend");
     if !binary.exists() {
-        std::fs::copy(env!("CARGO_BIN_EXE_todo-backend"), &binary).unwrap();
+        std::fs::copy(SERVICE, &binary).unwrap();
     }
-    let mut command = Command::new(binary);
-    command.current_dir(stack.directory.path()).env_clear().uid(user).gid(group);
-    command.envs(stack.service_command().get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut command = stack.command(binary);
+    command.uid(user).gid(group);
     command
 }
 

@@ -8,15 +8,14 @@ use std::time::Instant;
 use futures_util::future::join_all;
 
 use super::{Answer, Work, amount, assert_kept, database, with_suffix, workers};
-use crate::stack::{PATIENCE, Stack};
+use crate::stack::{PATIENCE, SERVICE, Stack};
 
 /// Starts the service on the database that is there, so that these system calls on this file fail. `inject` is in
 /// strace's syntax; `when` in it counts for each thread, and only the writer thread writes and flushes.
 fn start_failing(stack: &mut Stack, file: &Path, inject: &str) {
     let there = Command::new("strace").arg("-V").output().is_ok_and(|output| output.status.success());
     assert!(there, "strace is not installed (Debian: apt-get install strace)");
-    let service = stack.service_command();
-    let mut command = Command::new("strace");
+    let mut command = stack.command("strace");
     command
         // The service is this test's child, strace its grandchild: signals and the exit status are the service's own.
         .args(["-D", "-f", "-qq", "-o"])
@@ -24,13 +23,8 @@ fn start_failing(stack: &mut Stack, file: &Path, inject: &str) {
         .arg("-P")
         .arg(file)
         .args(["-e", "trace=fsync,fdatasync,pwrite64,ftruncate,fallocate", "-e", &format!("inject={inject}")])
-        .arg(service.get_program())
-        .current_dir(stack.directory.path())
-        .env_clear()
+        .arg(SERVICE)
         .env("PATH", std::env::var_os("PATH").unwrap());
-    for (name, value) in service.get_envs() {
-        command.env(name, value.unwrap());
-    }
     stack.start_service_as(&mut command);
 }
 
