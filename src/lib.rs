@@ -11,8 +11,9 @@
 //! ```
 //!
 //! Who may know whom: `validation`, `clock`, `trace`, `todos::model` and `auth::accounts` know nobody. `store` knows
-//! these and nothing of HTTP. `connection` knows no route. Routes know `auth`, `store` and `error`, never the relay or Dapr. `events::relay` knows
-//! `store` and `events::dapr`. Only `app` knows everything, and only `cli`, which `main` runs, knows `app`.
+//! these and nothing of HTTP. `connection` knows no route. Routes know `auth`, `store` and `error`, never the relay or
+//! Dapr. `events::relay` knows `store` and `events::dapr`. Only `app` knows everything, and only `cli`, which `main`
+//! runs, knows `app`.
 
 pub mod access_log;
 pub mod app;
