@@ -2,8 +2,13 @@
 //! It knows no network and no disk; time is milliseconds that the caller passes in.
 //!
 //! A *lane* is one todo's unpublished changes. A lane has at most one change in flight, so its events are stored in
-//! version order; lanes are served round robin. One breaker stands before all lanes: after a failure it lets one
-//! probe at a time through, each of another lane, until one succeeds.
+//! version order; lanes are served round robin. Each lane is in exactly one place: `ready` to send, in flight, `hungry`
+//! for what the log has of it, or, after a failure, a *suspect* that waits by itself, ever longer, and keeps nothing in
+//! memory. A suspect that may try again takes one of few slots, and is read from the log again.
+//!
+//! What is refused or hangs is taken to be about that lane as long as others get through. The breaker, which stands
+//! before all lanes, opens when the sidecar is away, or when a whole window of lanes failed and none got through. Then
+//! one probe at a time is let through, of a lane that is no suspect if there is one.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -12,16 +17,27 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::store::Change;
-use crate::store::outbox::{LANE, Pending, Skip};
+use crate::store::outbox::{Fed, Found, Want, Wanted};
 use crate::todos::model::TodoId;
 
-/// Changes in flight at once, over all lanes.
+/// Changes in flight at once, over all lanes, without those that hang. So many failures of different lanes, and no
+/// success between them, open the breaker.
 pub const IN_FLIGHT: usize = 64;
-/// Changes in memory at once; the rest stays in the log until there is room.
-pub const HELD: usize = 10_000;
+/// Publishes that hang and go on beside the others, at most.
+pub const HANGING: usize = 512;
+/// After this a publish hangs, if another one that began later got through, in milliseconds.
+const HANGS_AFTER: u64 = 1000;
+/// Suspects that try again at once, of those that were refused and of those that hung.
+const SUSPECTS: usize = 8;
+/// Changes in memory at once, and lanes that are no suspects; the rest stays in the log until there is room.
+pub const BUFFERED: usize = 10_000;
+/// Changes of one todo in memory at once; with more, one busy todo would keep the others out of memory.
+const LANE: usize = 100;
+/// Changes in one reading of the log, at most: what is committed meanwhile waits for its end.
+const READING: usize = 1000;
 /// A change is parked after this many definite refusals, each followed by another lane's success.
-pub const REFUSALS: u32 = 5;
-/// A refused lane waits this long before it tries again, in milliseconds, doubled with every confirmed refusal: so a
+pub const MAX_REFUSALS: u32 = 5;
+/// A suspect waits this long before it tries again, in milliseconds, doubled with every failure up to 32 times: so a
 /// partition that is without a leader for some seconds uses up nobody's refusals.
 const LANE_BACKOFF: u64 = 1000;
 /// The breaker's first wait and its longest, in milliseconds.
@@ -29,13 +45,15 @@ const BACKOFF: (u64, u64) = (100, 30_000);
 
 /// What an attempt to publish came to, as far as decisions go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Result {
+pub enum PublishResult {
     /// Stored.
     Stored,
-    /// This change was definitely refused.
+    /// Definitely refused. About this change, if others are taken.
     Refused,
-    /// Nothing is wrong with the change: the sidecar is away, or there was no answer.
-    Failed,
+    /// No answer. About this lane, if others get one.
+    Silent,
+    /// Nothing is wrong with the change: the sidecar is away, or does not let us in.
+    Away,
 }
 
 /// What is to be recorded about changes (by their `seq`).
@@ -50,8 +68,8 @@ pub struct Verdict {
 /// The state of the breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Breaker {
-    /// All lanes may send.
-    Closed,
+    /// All lanes may send. So many lanes became suspects since the last success.
+    Closed { failed: usize },
     /// After `attempts` failures in a row: nothing before `until`, then one probe.
     Open { attempts: u32, until: u64, probe: Option<TodoId> },
 }
@@ -60,24 +78,68 @@ enum Breaker {
 struct Lane {
     /// Unpublished changes in version order; the first one may be in flight.
     queue: VecDeque<Arc<Change>>,
-    /// The highest version that was ever in the queue.
+    /// Everything up to this version was in the queue, or need not be.
     last: i64,
-    in_flight: bool,
-    /// Definite refusals of the first change that another lane's success confirmed.
-    confirmed: u32,
-    /// Refused since the last success of another lane.
-    refused: bool,
     /// The log has more of this todo than the queue.
-    truncated: bool,
+    more: bool,
+    /// Since when the first change is in flight.
+    since: Option<u64>,
+    suspect: Option<Suspect>,
+}
+
+/// Why a lane's last attempt failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    Refused,
+    Silent,
+}
+
+/// What is known of a lane whose last attempt failed.
+#[derive(Debug, Clone, Copy)]
+struct Suspect {
+    /// The change that failed.
+    seq: i64,
+    failure: Failure,
+    at: u64,
+    /// Failures since the last success of another lane: they may be everybody's.
+    unconfirmed: u32,
+    /// Whether a refusal is among them.
+    refused: bool,
+    /// How often another lane's success followed: then they are this lane's, and so are the refusals among them.
+    confirmed: u32,
+    refusals: u32,
+    /// It has one of the slots for suspects.
+    active: bool,
+}
+
+impl Suspect {
+    /// When it may try again.
+    fn due(&self) -> u64 {
+        self.at + (LANE_BACKOFF << (self.confirmed + self.unconfirmed).saturating_sub(1).min(5))
+    }
 }
 
 /// How much at once: small in tests, which then reach every limit often.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     in_flight: usize,
-    held: usize,
+    hanging: usize,
+    suspects: usize,
+    buffered: usize,
     /// Changes in one lane.
     lane: usize,
+    reading: usize,
+}
+
+impl Limits {
+    const REAL: Self = Self {
+        in_flight: IN_FLIGHT,
+        hanging: HANGING,
+        suspects: SUSPECTS,
+        buffered: BUFFERED,
+        lane: LANE,
+        reading: READING,
+    };
 }
 
 /// The state machine.
@@ -87,24 +149,32 @@ pub struct Lanes {
     lanes: HashMap<TodoId, Lane>,
     /// Lanes that could send now, in round robin order.
     ready: VecDeque<TodoId>,
-    /// Lanes that were refused, and when they may try again.
-    waiting: BTreeSet<(u64, TodoId)>,
-    /// Lanes with `refused` set.
-    refused: HashSet<TodoId>,
+    /// The same, of suspects.
+    retrying: VecDeque<TodoId>,
+    /// Lanes with nothing in memory and more in the log; the active suspects first.
+    hungry: VecDeque<TodoId>,
+    /// Lanes that are read for, while the log is read.
+    reading: Option<Vec<TodoId>>,
+    /// Suspects that wait, by when they may try again; see [`Failure`].
+    waiting: [BTreeSet<(u64, TodoId)>; 2],
+    /// How many suspects are active; see [`Failure`].
+    active: [usize; 2],
+    /// Suspects with failures that no success of another lane followed yet.
+    unconfirmed: HashSet<TodoId>,
+    suspects: usize,
     /// Todos whose next change waits for an operator. Their changes stay in the log.
     parked: HashSet<TodoId>,
-    /// Those of them that were parked since the log began to be read: what is being read does not know.
-    parked_while_reading: HashSet<TodoId>,
-    held: usize,
+    /// Changes in memory.
+    buffered: usize,
     in_flight: usize,
-    /// Empty lanes with more in the log.
-    starved: usize,
-    /// The log has unpublished changes of todos without a lane.
+    /// What is in flight and does not hang, by when it began.
+    prompt: BTreeSet<(u64, TodoId)>,
+    /// When the youngest publish that got through began.
+    got_through: u64,
+    /// Everything up to here was offered to the lanes; the log is read on from here.
+    known: i64,
+    /// The log has changes beyond `known` that nobody will tell of.
     behind: bool,
-    reading: bool,
-    /// The last `seq` that the last reading saw. Whatever is told of the log up to there is told late: it is in a lane,
-    /// or the reading left it in the log, or it is published already.
-    read_through: i64,
     breaker: Breaker,
     random: SmallRng,
 }
@@ -112,7 +182,7 @@ pub struct Lanes {
 impl Lanes {
     /// Empty, and behind: everything unpublished is still in the log.
     pub fn new(seed: u64) -> Self {
-        Self::with_limits(seed, Limits { in_flight: IN_FLIGHT, held: HELD, lane: LANE })
+        Self::with_limits(seed, Limits::REAL)
     }
 
     fn with_limits(seed: u64, limits: Limits) -> Self {
@@ -120,24 +190,28 @@ impl Lanes {
             limits,
             lanes: HashMap::new(),
             ready: VecDeque::new(),
-            waiting: BTreeSet::new(),
-            refused: HashSet::new(),
+            retrying: VecDeque::new(),
+            hungry: VecDeque::new(),
+            reading: None,
+            waiting: Default::default(),
+            active: [0; 2],
+            unconfirmed: HashSet::new(),
+            suspects: 0,
             parked: HashSet::new(),
-            parked_while_reading: HashSet::new(),
-            held: 0,
+            buffered: 0,
             in_flight: 0,
-            starved: 0,
+            prompt: BTreeSet::new(),
+            got_through: 0,
+            known: 0,
             behind: true,
-            reading: false,
-            read_through: 0,
-            breaker: Breaker::Closed,
+            breaker: Breaker::Closed { failed: 0 },
             random: SmallRng::seed_from_u64(seed),
         }
     }
 
     /// Changes in memory.
-    pub fn held(&self) -> usize {
-        self.held
+    pub fn buffered(&self) -> usize {
+        self.buffered
     }
 
     /// Changes in flight.
@@ -150,213 +224,320 @@ impl Lanes {
         self.parked.len()
     }
 
-    /// Whether the breaker is closed: the last thing known of the sidecar is good.
-    pub fn healthy(&self) -> bool {
-        self.breaker == Breaker::Closed
+    /// Todos whose last attempt failed.
+    pub fn suspects(&self) -> usize {
+        self.suspects
     }
 
-    /// Takes newly committed changes, in commit order; `overflowed`: others were left to the log.
+    /// Whether the breaker is closed: the last thing known of the sidecar is good.
+    pub fn healthy(&self) -> bool {
+        matches!(self.breaker, Breaker::Closed { .. })
+    }
+
+    /// Up to where the log is known: what [`Self::committed`] takes comes after this.
+    pub fn known(&self) -> i64 {
+        self.known
+    }
+
+    /// Takes newly committed changes, in commit order, without gaps; `overflowed`: others were left to the log.
     /// Not to be called between [`Self::start_reading`] and [`Self::finish_reading`].
     pub fn committed(&mut self, changes: Vec<Arc<Change>>, overflowed: bool) {
-        debug_assert!(!self.reading);
+        debug_assert!(self.reading.is_none());
         for change in changes {
-            if change.seq <= self.read_through {
-                continue;
+            let seq = change.seq;
+            self.behind = self.behind || !self.offer(change);
+            if self.behind {
+                break;
             }
-            self.offer(change, false);
+            self.known = seq;
         }
         self.behind |= overflowed;
     }
 
-    /// Whether the log should be read: how many changes to read at most, and what to skip.
-    pub fn start_reading(&mut self) -> Option<(usize, HashMap<TodoId, Skip>)> {
-        let wanted =
-            (self.behind && self.held <= self.limits.held / 2) || (self.starved > 0 && self.held < self.limits.held);
-        if self.reading || !wanted {
+    /// Puts a change behind what is known of its todo; false if there is no room for another lane.
+    fn offer(&mut self, change: Arc<Change>) -> bool {
+        let (todo, version) = (change.todo.id, change.todo.version);
+        if self.parked.contains(&todo) {
+            return true;
+        }
+        let (full, crowded) = (self.buffered >= self.limits.buffered, self.room_for_lanes() == 0);
+        match self.lanes.get_mut(&todo) {
+            Some(lane) => {
+                lane.more |= full || lane.suspect.is_some() || lane.queue.len() >= self.limits.lane;
+                if !lane.more {
+                    debug_assert_eq!(version, lane.last + 1);
+                    lane.last = version;
+                    lane.queue.push_back(change);
+                    self.buffered += 1;
+                }
+            }
+            None if crowded => return false,
+            None if full => self.open_lane(todo, version),
+            None => {
+                let lane = Lane { last: version, queue: VecDeque::from([change]), ..Lane::default() };
+                self.lanes.insert(todo, lane);
+                self.buffered += 1;
+                self.ready.push_back(todo);
+            }
+        }
+        true
+    }
+
+    /// Opens the lane of a todo whose changes from this version on are in the log.
+    fn open_lane(&mut self, todo: TodoId, version: i64) {
+        self.lanes.insert(todo, Lane { last: version - 1, more: true, ..Lane::default() });
+        self.hungry.push_back(todo);
+    }
+
+    fn room_for_lanes(&self) -> usize {
+        self.limits.buffered.saturating_sub(self.lanes.len() - self.suspects)
+    }
+
+    /// What should be read from the log now.
+    pub fn start_reading(&mut self) -> Option<Wanted> {
+        let room = self.limits.buffered.saturating_sub(self.buffered).min(self.limits.reading);
+        // Not for every lane that ends: looking for others starts where the last look ended, and goes far.
+        let enough = self.room_for_lanes() * 2 < self.limits.buffered;
+        let discover = if self.behind && !enough { self.room_for_lanes() } else { 0 };
+        let feed = !self.hungry.is_empty() && room > 0;
+        if self.reading.is_some() || !(feed || discover > 0) {
             return None;
         }
-        self.reading = true;
-        let skip = |(&todo, lane): (&TodoId, &Lane)| {
-            (todo, Skip { last: lane.last, room: self.limits.lane - lane.queue.len() })
+        let feeding: Vec<TodoId> = self.hungry.drain(..self.hungry.len().min(room)).collect();
+        let want = |&todo: &TodoId| {
+            let lane = self.lanes.get(&todo)?;
+            let limit = if lane.suspect.is_some() { 1 } else { self.limits.lane };
+            Some(Want { todo, above: lane.last, limit })
         };
-        Some((self.limits.held - self.held, self.lanes.iter().map(skip).collect()))
+        let wants = feeding.iter().filter_map(want).collect();
+        self.reading = Some(feeding);
+        Some(Wanted { known: self.known, wants, room, discover })
     }
 
     /// Takes what was read from the log; `None`: reading failed, it is tried again.
-    pub fn finish_reading(&mut self, pending: Option<Pending>) {
-        self.reading = false;
-        let Some(pending) = pending else {
-            self.parked_while_reading.clear();
-            return;
-        };
-        self.behind = pending.more;
-        self.read_through = pending.through;
-        self.parked = pending.parked;
-        self.parked.extend(self.parked_while_reading.drain());
-        for lane in self.lanes.values_mut() {
-            // Whatever the log had more of is told by `pending` now.
-            lane.truncated = false;
+    pub fn finish_reading(&mut self, found: Option<Found>) {
+        let reading = self.reading.take().unwrap_or_default();
+        let found = found.unwrap_or_default();
+        let mut unread: HashSet<TodoId> = reading.iter().copied().collect();
+        for Fed { todo, changes, more } in found.fed {
+            unread.remove(&todo);
+            let Some(lane) = self.lanes.get_mut(&todo) else { continue };
+            self.buffered += changes.len();
+            lane.last = changes.last().map_or(lane.last, |change| change.todo.version);
+            lane.queue.extend(changes);
+            lane.more = more;
+            self.settle(todo);
         }
-        self.starved = 0;
-        for change in pending.changes {
-            self.offer(change, true);
+        for &todo in reading.iter().rev().filter(|todo| unread.contains(todo) && self.lanes.contains_key(todo)) {
+            self.hungry.push_front(todo);
         }
-        for todo in pending.truncated {
-            if let Some(lane) = self.lanes.get_mut(&todo) {
-                lane.truncated = true;
+        let Some(discovered) = found.discovered else { return };
+        self.parked.extend(discovered.parked);
+        for (todo, version) in discovered.todos {
+            match self.lanes.get_mut(&todo) {
+                _ if self.parked.contains(&todo) => {}
+                Some(lane) => lane.more = true,
+                None => self.open_lane(todo, version),
             }
         }
-        self.starved = self.lanes.values().filter(|lane| lane.truncated && lane.queue.is_empty()).count();
-        let idle: Vec<TodoId> =
-            self.lanes.iter().filter(|(_, lane)| lane.queue.is_empty()).map(|(id, _)| *id).collect();
-        for todo in idle {
-            self.drop_if_done(todo);
-        }
+        (self.known, self.behind) = (discovered.known, discovered.behind);
     }
 
-    /// Puts a change into its lane if it is the next one; otherwise it stays in the log, and that is noted.
-    fn offer(&mut self, change: Arc<Change>, from_log: bool) {
-        let (todo, version) = (change.todo.id, change.todo.version);
-        if self.parked.contains(&todo) {
-            return;
-        }
-        if !self.lanes.contains_key(&todo) {
-            // Behind, the log may hold earlier changes of this todo: only the log may open its lane.
-            if self.held >= self.limits.held || (self.behind && !from_log) {
-                self.behind = true;
-                return;
-            }
-            self.lanes.insert(todo, Lane { last: version - 1, ..Lane::default() });
-        }
-        let full = self.held >= self.limits.held;
-        let Some(lane) = self.lanes.get_mut(&todo) else { return };
-        if version <= lane.last {
-            return;
-        }
-        // The log tells everything unpublished in order: versions that it leaves out were published or given up. What
-        // comes from the writer may come after changes that are only in the log.
-        let gap = !from_log && version != lane.last + 1;
-        if full || lane.queue.len() >= self.limits.lane || lane.truncated || gap {
-            if !lane.truncated && lane.queue.is_empty() {
-                self.starved += 1;
-            }
-            lane.truncated = true;
-            return;
-        }
-        lane.last = version;
-        lane.queue.push_back(change);
-        self.held += 1;
-        if lane.queue.len() == 1 {
-            self.ready.push_back(todo);
+    /// Puts a lane that is nowhere where it belongs now.
+    fn settle(&mut self, todo: TodoId) {
+        let Some(lane) = self.lanes.get(&todo) else { return };
+        if !lane.queue.is_empty() {
+            let queue = if lane.suspect.is_some() { &mut self.retrying } else { &mut self.ready };
+            queue.push_back(todo);
+        } else if lane.more {
+            self.hungry.push_back(todo);
+        } else {
+            self.acquit(todo);
+            self.lanes.remove(&todo);
         }
     }
 
     /// The next change to send now, if there is one. Call it until it returns `None`.
     pub fn start(&mut self, now: u64) -> Option<Arc<Change>> {
-        while let Some(&(at, todo)) = self.waiting.first().filter(|(at, _)| *at <= now) {
-            self.waiting.remove(&(at, todo));
-            self.ready.push_back(todo);
-        }
-        if self.in_flight >= self.limits.in_flight {
+        self.activate_suspects(now);
+        self.look_past_hanging(now);
+        if self.prompt.len() >= self.limits.in_flight {
             return None;
         }
-        if let Breaker::Open { until, probe, .. } = self.breaker
-            && (probe.is_some() || now < until)
-        {
-            return None;
-        }
-        let todo = self.ready.pop_front()?;
-        if let Breaker::Open { probe, .. } = &mut self.breaker {
-            *probe = Some(todo);
-        }
+        let todo = match &mut self.breaker {
+            Breaker::Closed { .. } => self.retrying.pop_front().or_else(|| self.ready.pop_front())?,
+            Breaker::Open { until, probe, .. } => {
+                if probe.is_some() || now < *until {
+                    return None;
+                }
+                let todo = self.ready.pop_front().or_else(|| self.retrying.pop_front())?;
+                *probe = Some(todo);
+                todo
+            }
+        };
         let lane = self.lanes.get_mut(&todo)?;
-        lane.in_flight = true;
+        lane.since = Some(now);
+        self.prompt.insert((now, todo));
         self.in_flight += 1;
         lane.queue.front().cloned()
     }
 
+    /// Lets suspects that have waited long enough try again, as far as there are slots.
+    fn activate_suspects(&mut self, now: u64) {
+        for failure in [Failure::Refused, Failure::Silent] {
+            let waiting = &mut self.waiting[failure as usize];
+            while self.active[failure as usize] < self.limits.suspects
+                && let Some((_, todo)) = waiting.first().copied().filter(|(due, _)| *due <= now)
+            {
+                waiting.pop_first();
+                if let Some(suspect) = self.lanes.get_mut(&todo).and_then(|lane| lane.suspect.as_mut()) {
+                    suspect.active = true;
+                    self.active[failure as usize] += 1;
+                    self.hungry.push_front(todo);
+                }
+            }
+        }
+    }
+
+    /// A publish that hangs, while later ones get through, does not keep another one waiting.
+    fn look_past_hanging(&mut self, now: u64) {
+        while self.next_to_hang().is_some_and(|at| at <= now) {
+            self.prompt.pop_first();
+        }
+    }
+
+    /// When the oldest publish is one that hangs, if nothing else happens.
+    fn next_to_hang(&self) -> Option<u64> {
+        let hanging = self.in_flight - self.prompt.len();
+        let &(since, _) = self.prompt.first()?;
+        (since < self.got_through && hanging < self.limits.hanging).then_some(since + HANGS_AFTER)
+    }
+
     /// Notes what the change that [`Self::start`] gave out for `todo` came to.
-    pub fn finish(&mut self, todo: TodoId, result: Result, now: u64) -> Verdict {
+    pub fn finish(&mut self, todo: TodoId, result: PublishResult, now: u64) -> Verdict {
         let mut verdict = Verdict::default();
-        let Some(lane) = self.lanes.get_mut(&todo).filter(|lane| lane.in_flight) else { return verdict };
-        lane.in_flight = false;
+        let Some(lane) = self.lanes.get_mut(&todo) else { return verdict };
+        let Some(since) = lane.since.take() else { return verdict };
         self.in_flight -= 1;
+        self.prompt.remove(&(since, todo));
         match result {
-            Result::Stored => {
+            PublishResult::Stored => {
                 verdict.published = lane.queue.pop_front().map(|change| change.seq);
-                self.held -= 1;
-                lane.confirmed = 0;
-                lane.refused = false;
-                if lane.queue.is_empty() {
-                    self.starved += usize::from(lane.truncated);
-                } else {
-                    self.ready.push_back(todo);
-                }
-                self.refused.remove(&todo);
-                self.breaker = Breaker::Closed;
-                self.drop_if_done(todo);
-                verdict.parked = self.confirm_refusals();
+                self.buffered -= 1;
+                self.got_through = self.got_through.max(since);
+                self.breaker = Breaker::Closed { failed: 0 };
+                self.acquit(todo);
+                self.settle(todo);
+                verdict.parked = self.confirm();
             }
-            Result::Refused => {
-                lane.refused = true;
-                let again = now + (LANE_BACKOFF << lane.confirmed.min(REFUSALS));
-                self.refused.insert(todo);
-                if lane.confirmed >= REFUSALS {
+            PublishResult::Refused => {
+                let first = self.suspect(todo, Failure::Refused, now);
+                if self.is_refused_for_good(todo) {
                     verdict.parked.extend(self.park(todo));
-                } else {
-                    self.waiting.insert((again, todo));
                 }
-                self.trip(todo, now);
+                self.trip(todo, first, self.limits.in_flight, now);
             }
-            Result::Failed => {
-                self.ready.push_back(todo);
-                self.trip(todo, now);
+            PublishResult::Silent => {
+                let first = self.suspect(todo, Failure::Silent, now);
+                self.trip(todo, first, self.limits.in_flight, now);
+            }
+            PublishResult::Away => {
+                self.settle(todo);
+                self.trip(todo, true, 1, now);
             }
         }
         verdict
     }
 
-    /// A lane succeeded: what others were refused meanwhile was about their changes, not about the sidecar.
-    fn confirm_refusals(&mut self) -> Vec<i64> {
+    /// A lane whose attempt failed waits, with nothing in memory; true if it was no suspect before.
+    fn suspect(&mut self, todo: TodoId, failure: Failure, now: u64) -> bool {
+        let Some(lane) = self.lanes.get_mut(&todo) else { return false };
+        let Some(change) = lane.queue.front() else { return false };
+        let (seq, version) = (change.seq, change.todo.version);
+        let before = lane.suspect.take();
+        if let Some(before) = before {
+            self.active[before.failure as usize] -= usize::from(before.active);
+        }
+        let none =
+            Suspect { seq, failure, at: now, unconfirmed: 0, refused: false, confirmed: 0, refusals: 0, active: false };
+        let earlier = before.unwrap_or(none);
+        let suspect = Suspect {
+            failure,
+            at: now,
+            unconfirmed: earlier.unconfirmed + 1,
+            refused: earlier.refused || failure == Failure::Refused,
+            active: false,
+            ..earlier
+        };
+        self.buffered -= lane.queue.len();
+        *lane = Lane { last: version - 1, more: true, suspect: Some(suspect), ..Lane::default() };
+        self.suspects += usize::from(before.is_none());
+        self.waiting[failure as usize].insert((suspect.due(), todo));
+        self.unconfirmed.insert(todo);
+        before.is_none()
+    }
+
+    /// A lane is no suspect any more.
+    fn acquit(&mut self, todo: TodoId) {
+        let Some(suspect) = self.lanes.get_mut(&todo).and_then(|lane| lane.suspect.take()) else { return };
+        self.suspects -= 1;
+        self.active[suspect.failure as usize] -= usize::from(suspect.active);
+        self.waiting[suspect.failure as usize].remove(&(suspect.due(), todo));
+        self.unconfirmed.remove(&todo);
+    }
+
+    /// A lane succeeded: what others failed with meanwhile was about them, not about the sidecar. Each of them counts
+    /// as one failure, however long nobody got through.
+    fn confirm(&mut self) -> Vec<i64> {
         let mut parked = Vec::new();
-        for todo in std::mem::take(&mut self.refused) {
+        for todo in std::mem::take(&mut self.unconfirmed) {
             let Some(lane) = self.lanes.get_mut(&todo) else { continue };
-            lane.refused = false;
-            lane.confirmed += 1;
+            let Some(suspect) = &mut lane.suspect else { continue };
+            let due = suspect.due();
+            suspect.confirmed += 1;
+            suspect.refusals += u32::from(suspect.refused);
+            (suspect.unconfirmed, suspect.refused) = (0, false);
+            let waiting = &mut self.waiting[suspect.failure as usize];
+            if waiting.remove(&(due, todo)) {
+                waiting.insert((suspect.due(), todo));
+            }
             // In flight: its outcome decides.
-            if lane.confirmed >= REFUSALS && !lane.in_flight {
+            if lane.since.is_none() && self.is_refused_for_good(todo) {
                 parked.extend(self.park(todo));
             }
         }
         parked
     }
 
-    /// Takes a todo's lane out of memory; its first change is parked, the others stay in the log behind it.
+    fn is_refused_for_good(&self, todo: TodoId) -> bool {
+        let suspect = self.lanes.get(&todo).and_then(|lane| lane.suspect.as_ref());
+        suspect.is_some_and(|suspect| suspect.refusals >= MAX_REFUSALS)
+    }
+
+    /// Takes a suspect's lane out of memory; its first change is parked, the others stay in the log behind it.
     fn park(&mut self, todo: TodoId) -> Option<i64> {
-        let lane = self.lanes.remove(&todo)?;
+        let suspect = *self.lanes.get(&todo)?.suspect.as_ref()?;
+        self.acquit(todo);
+        if suspect.active {
+            self.retrying.retain(|&other| other != todo);
+            self.hungry.retain(|&other| other != todo);
+        }
+        self.buffered -= self.lanes.remove(&todo)?.queue.len();
         self.parked.insert(todo);
-        if self.reading {
-            self.parked_while_reading.insert(todo);
-        }
-        self.refused.remove(&todo);
-        self.waiting.retain(|&(_, waiting)| waiting != todo);
-        self.ready.retain(|&ready| ready != todo);
-        self.held -= lane.queue.len();
-        lane.queue.front().map(|change| change.seq)
+        Some(suspect.seq)
     }
 
-    fn drop_if_done(&mut self, todo: TodoId) {
-        // While the log is read, an empty lane tells what the reading must not bring back.
-        if !self.reading && self.lanes.get(&todo).is_some_and(|lane| lane.queue.is_empty() && !lane.truncated) {
-            self.lanes.remove(&todo);
-        }
-    }
-
-    /// A failure: opens the breaker, or keeps it open longer if it was the probe that failed.
-    fn trip(&mut self, todo: TodoId, now: u64) {
-        let attempts = match self.breaker {
-            Breaker::Closed => 1,
-            Breaker::Open { attempts, probe: Some(probe), .. } if probe == todo => attempts + 1,
+    /// A failure: opens the breaker after `limit` that count, or keeps it open if it was the probe that failed.
+    fn trip(&mut self, todo: TodoId, counts: bool, limit: usize, now: u64) {
+        let attempts = match &mut self.breaker {
+            Breaker::Closed { failed } => {
+                *failed += usize::from(counts);
+                if !counts || *failed < limit {
+                    return;
+                }
+                1
+            }
+            Breaker::Open { attempts, probe: Some(probe), .. } if *probe == todo => *attempts + u32::from(counts),
             // Sent before the breaker opened: nothing new.
             Breaker::Open { .. } => return,
         };
@@ -373,16 +554,25 @@ impl Lanes {
         }
     }
 
-    /// When [`Self::start`] may return something again without anything else happening.
+    /// When [`Self::start`] has something to do again without anything else happening.
     pub fn wake_at(&self) -> Option<u64> {
-        if self.in_flight >= self.limits.in_flight {
+        let suspects = [Failure::Refused, Failure::Silent].into_iter().filter_map(|failure| {
+            let slot = self.active[failure as usize] < self.limits.suspects;
+            self.waiting[failure as usize].first().filter(|_| slot).map(|(due, _)| *due)
+        });
+        suspects.chain(self.sends_at()).min()
+    }
+
+    /// When the next change can be sent.
+    fn sends_at(&self) -> Option<u64> {
+        if self.ready.is_empty() && self.retrying.is_empty() {
             return None;
         }
-        let lane = if self.ready.is_empty() { self.waiting.first().map(|(at, _)| *at) } else { Some(0) };
+        let slot = if self.prompt.len() < self.limits.in_flight { 0 } else { self.next_to_hang()? };
         match self.breaker {
-            Breaker::Closed => lane,
+            Breaker::Closed { .. } => Some(slot),
             Breaker::Open { probe: Some(_), .. } => None,
-            Breaker::Open { until, .. } => lane.map(|at| at.max(until)),
+            Breaker::Open { until, .. } => Some(slot.max(until)),
         }
     }
 }

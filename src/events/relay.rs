@@ -1,6 +1,6 @@
 //! The relay: publishes every committed change to the sidecar. A thin loop around [`Lanes`], which decides.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,12 +11,11 @@ use tokio::task::JoinHandle;
 
 use super::dapr::{DaprClient, Outcome};
 use super::event;
-use super::lanes::{Lanes, Result as LaneResult};
+use super::lanes::{Lanes, PublishResult};
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::store::outbox::{Mark, Pending};
+use crate::store::outbox::{Found, Mark, Wanted};
 use crate::store::{Change, Store};
-use crate::todos::model::TodoId;
 
 /// How often the relay looks without being woken.
 const POLL: Duration = Duration::from_secs(1);
@@ -33,7 +32,7 @@ pub struct Relay {
     topic: String,
     lanes: Lanes,
     started: Instant,
-    trouble: Trouble,
+    outage: OutageLog,
     metrics: Arc<Metrics>,
     /// An operator changed what is pending: nothing is started until nothing is in flight, then all begins anew.
     reloading: bool,
@@ -48,7 +47,7 @@ impl Relay {
             topic: config.topic.clone(),
             lanes: Lanes::new(rand::random()),
             started: Instant::now(),
-            trouble: Trouble::default(),
+            outage: OutageLog::default(),
             metrics,
             reloading: false,
         }
@@ -62,7 +61,7 @@ impl Relay {
     /// Runs until `stop` is true, then lets what is in flight end. `sidecar` is true while the sidecar is ready.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>, mut sidecar: watch::Receiver<bool>) {
         let mut flights = FuturesUnordered::new();
-        let mut reading: Option<JoinHandle<Option<Pending>>> = None;
+        let mut reading: Option<JoinHandle<Option<Found>>> = None;
         while !*stop.borrow() {
             self.reloading |= self.store.outbox().take_reload();
             if self.reloading && reading.is_none() && self.lanes.in_flight() == 0 {
@@ -70,15 +69,17 @@ impl Relay {
                 self.lanes = Lanes::new(rand::random());
             }
             if reading.is_none() {
-                let (changes, overflowed) = self.store.outbox().take();
+                let (changes, overflowed) = self.store.outbox().take(self.lanes.known());
                 self.lanes.committed(changes, overflowed);
-                reading = self.start_reading();
             }
             let now = self.now();
             while !self.reloading
                 && let Some(change) = self.lanes.start(now)
             {
                 flights.push(publish(self.dapr.clone(), change));
+            }
+            if reading.is_none() {
+                reading = self.start_reading();
             }
             self.metrics.breaker_open.set(i64::from(!self.lanes.healthy()));
             // Reloading, nothing is started: what is in flight wakes this up when it ends.
@@ -88,9 +89,9 @@ impl Relay {
                 Some((change, outcome, took)) = flights.next() => self.finish(&change, outcome, took),
                 // While the log is read, new changes wait in the outbox.
                 () = self.store.outbox().pushed(), if reading.is_none() => {}
-                pending = finished(&mut reading) => {
+                found = finished(&mut reading) => {
                     reading = None;
-                    self.lanes.finish_reading(pending);
+                    self.lanes.finish_reading(found);
                 }
                 Ok(()) = sidecar.changed() => {
                     if *sidecar.borrow_and_update() {
@@ -112,11 +113,11 @@ impl Relay {
         }
     }
 
-    fn start_reading(&mut self) -> Option<JoinHandle<Option<Pending>>> {
-        let (limit, held) = self.lanes.start_reading()?;
+    fn start_reading(&mut self) -> Option<JoinHandle<Option<Found>>> {
+        let wanted = self.lanes.start_reading()?;
         let store = Arc::clone(&self.store);
         Some(tokio::spawn(async move {
-            let read = tokio::task::spawn_blocking(move || read_log(&store, &held, limit)).await.ok().flatten();
+            let read = tokio::task::spawn_blocking(move || read_log(&store, &wanted)).await.ok().flatten();
             if read.is_none() {
                 tokio::time::sleep(READ_AGAIN).await;
             }
@@ -127,11 +128,11 @@ impl Relay {
     fn finish(&mut self, change: &Change, outcome: Outcome, took: Duration) {
         self.metrics.published(outcome.name(), took);
         let now = self.now();
-        let was_healthy = self.lanes.healthy();
         let (result, why) = match outcome {
-            Outcome::Stored => (LaneResult::Stored, None),
-            Outcome::Refused(why) => (LaneResult::Refused, Some(why)),
-            Outcome::Unavailable(why) | Outcome::Unknown(why) => (LaneResult::Failed, Some(why)),
+            Outcome::Stored => (PublishResult::Stored, None),
+            Outcome::Refused(why) => (PublishResult::Refused, Some(why)),
+            Outcome::Unknown(why) => (PublishResult::Silent, Some(why)),
+            Outcome::Unavailable(why) => (PublishResult::Away, Some(why)),
         };
         let verdict = self.lanes.finish(change.todo.id, result, now);
         if let Some(seq) = verdict.published {
@@ -148,14 +149,13 @@ impl Relay {
             );
         }
         match why {
-            Some(why) => self.trouble.report(&event::id(change), &why, self.store.outbox().pending()),
-            None if !was_healthy => {
-                let waiting = self.store.outbox().pending();
-                if self.trouble.over() {
+            Some(why) => self.outage.report(&event::id(change), &why, self.store.outbox().pending()),
+            None => {
+                if self.lanes.healthy() && self.lanes.suspects() == 0 && self.outage.is_over() {
+                    let waiting = self.store.outbox().pending();
                     log::info!("publishing works again; {waiting} events wait or are being recorded as published");
                 }
             }
-            None => {}
         }
     }
 }
@@ -166,12 +166,12 @@ async fn publish(dapr: DaprClient, change: Arc<Change>) -> (Arc<Change>, Outcome
     (change, outcome, started.elapsed())
 }
 
-fn read_log(store: &Store, held: &HashMap<TodoId, crate::store::outbox::Skip>, limit: usize) -> Option<Pending> {
-    store.pending(held, limit).inspect_err(|problem| log::warn!("cannot read the change log: {problem}")).ok()
+fn read_log(store: &Store, wanted: &Wanted) -> Option<Found> {
+    store.read_outbox(wanted).inspect_err(|problem| log::warn!("cannot read the change log: {problem}")).ok()
 }
 
 /// Ends when the reading does; never, if there is none.
-async fn finished(reading: &mut Option<JoinHandle<Option<Pending>>>) -> Option<Pending> {
+async fn finished(reading: &mut Option<JoinHandle<Option<Found>>>) -> Option<Found> {
     match reading {
         // A reading that panicked has failed.
         Some(handle) => handle.await.ok().flatten(),
@@ -179,23 +179,26 @@ async fn finished(reading: &mut Option<JoinHandle<Option<Pending>>>) -> Option<P
     }
 }
 
-/// Tells about trouble once, and again when its reason changes, not at every attempt.
+/// Reasons that are logged in one outage, at most.
+const REASONS: usize = 16;
+
+/// Logs each reason of an outage once, not at every attempt.
 #[derive(Default)]
-struct Trouble {
-    told: Option<String>,
+struct OutageLog {
+    logged: HashSet<String>,
 }
 
-impl Trouble {
+impl OutageLog {
     fn report(&mut self, event_id: &str, why: &str, waiting: usize) {
-        if self.told.as_deref() != Some(why) {
+        if self.logged.len() < REASONS && self.logged.insert(why.to_owned()) {
             log::warn!(
                 "cannot publish event {event_id}, {waiting} wait: {why}; trying again until it works, nothing is lost"
             );
-            self.told = Some(why.to_owned());
         }
     }
 
-    fn over(&mut self) -> bool {
-        self.told.take().is_some()
+    /// Whether there was an outage; the next one is logged anew.
+    fn is_over(&mut self) -> bool {
+        !std::mem::take(&mut self.logged).is_empty()
     }
 }

@@ -1,5 +1,5 @@
 //! The durable store and its change log. A mutation is a [`Command`]; what it did is a [`Change`], committed in the
-//! same transaction as the todo. Reads come from memory; the relay reads the log through [`Store::pending`].
+//! same transaction as the todo. Reads come from memory; the relay reads the log through [`Store::read_outbox`].
 
 pub mod change;
 mod database_file;
@@ -10,7 +10,6 @@ mod sqlite;
 mod tests;
 mod writer;
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -32,7 +31,7 @@ use crate::trace::TraceParent;
 
 pub use change::{Change, Epoch, Kind};
 use database_file::{DatabaseLock, make_parent, with_suffix};
-use outbox::{Outbox, Pending, Skip};
+use outbox::{Found, Outbox, Wanted};
 use writer::{Job, Log, Request, Writer};
 
 /// Operations that may wait for the writer; one more is answered [`Failure::Busy`].
@@ -281,12 +280,11 @@ impl Store {
         &self.shared.outbox
     }
 
-    /// Reads up to `limit` unpublished changes from the log, in commit order, without those that `held` says are in
-    /// memory or would not fit. Blocks on the disk: call it off the async threads.
-    pub fn pending(&self, held: &HashMap<TodoId, Skip>, limit: usize) -> Result<Pending, rusqlite::Error> {
+    /// Reads what the relay wants of the log. Blocks on the disk: call it off the async threads.
+    pub fn read_outbox(&self, wanted: &Wanted) -> Result<Found, rusqlite::Error> {
         // Taken before the read: a mark that is committed meanwhile is still in this copy.
         let marked = self.shared.outbox.marks();
-        sqlite::read_pending(&self.reader.lock(), self.shared.epoch, held, &marked, limit)
+        sqlite::read_outbox(&self.reader.lock(), self.shared.epoch, wanted, &marked)
     }
 
     /// Changes that wait for an operator, oldest first. Blocks on the disk.

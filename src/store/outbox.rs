@@ -1,6 +1,6 @@
 //! What lies between the writer and the relay: newly committed changes one way, marks the other.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -12,9 +12,6 @@ use crate::todos::model::TodoId;
 
 /// Changes that wait for the relay to look; beyond that it reads the log.
 const INBOX: usize = 10_000;
-
-/// Changes of one todo that the relay holds at once; with more, one busy todo would keep the others out of memory.
-pub const LANE: usize = 100;
 
 /// What became of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,28 +37,61 @@ struct Inbox {
     overflowed: bool,
 }
 
-/// What the relay already has of one todo: skip up to `last`, and take at most `room` more.
-#[derive(Debug, Clone, Copy)]
-pub struct Skip {
-    /// The highest version in memory.
-    pub last: i64,
-    /// How many more changes fit.
+/// What the relay wants to read of the log.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Changes up to this `seq` were told, or found by an earlier reading.
+    pub known: i64,
+    /// Of these todos, what is pending up to `known`.
+    pub wants: Vec<Want>,
+    /// Changes to read for them, at most.
     pub room: usize,
+    /// Todos to discover beyond `known`, at most; 0: none are looked for.
+    pub discover: usize,
 }
 
-/// Unpublished changes read from the log.
+/// What is wanted of one todo.
+#[derive(Debug, Clone, Copy)]
+pub struct Want {
+    /// The todo.
+    pub todo: TodoId,
+    /// Only later versions.
+    pub above: i64,
+    /// Changes at most.
+    pub limit: usize,
+}
+
+/// What a reading of the log found.
 #[derive(Debug, Default)]
-pub struct Pending {
-    /// In commit order.
+pub struct Found {
+    /// What was wanted, as far as there was room, in that order.
+    pub fed: Vec<Fed>,
+    /// What there is beyond what was known, if it was looked for.
+    pub discovered: Option<Discovered>,
+}
+
+/// The pending changes of a todo that was asked for.
+#[derive(Debug)]
+pub struct Fed {
+    /// The todo.
+    pub todo: TodoId,
+    /// In version order.
     pub changes: Vec<Arc<Change>>,
-    /// Todos with more unpublished changes than were taken.
-    pub truncated: HashSet<TodoId>,
-    /// Whether there are unpublished changes of further todos.
+    /// Whether there are more of them.
     pub more: bool,
-    /// Todos that wait for an operator: they have a parked change.
+}
+
+/// Todos with pending changes that nobody told of.
+#[derive(Debug)]
+pub struct Discovered {
+    /// The todo, and its first pending version beyond what was known.
+    pub todos: Vec<(TodoId, i64)>,
+    /// Todos that wait for an operator: they have a parked change. All of them when nothing was known before.
     pub parked: HashSet<TodoId>,
-    /// The last `seq` that the log had. The relay can be told of a change after it has read it.
-    pub through: i64,
+    /// Changes up to this `seq` are known now.
+    pub known: i64,
+    /// Whether there are more beyond that.
+    pub behind: bool,
 }
 
 impl Outbox {
@@ -88,9 +118,11 @@ impl Outbox {
         self.wake.notify_one();
     }
 
-    /// Takes what was committed since the last call, and whether anything had to be left to the log.
-    pub fn take(&self) -> (Vec<Arc<Change>>, bool) {
-        let inbox = std::mem::take(&mut *self.inbox.lock());
+    /// Takes what was committed since the last call, and whether anything had to be left to the log. Changes up to
+    /// `known` are left out: the relay can be told of a change after it has read it.
+    pub fn take(&self, known: i64) -> (Vec<Arc<Change>>, bool) {
+        let mut inbox = std::mem::take(&mut *self.inbox.lock());
+        inbox.changes.retain(|change| change.seq > known);
         (inbox.changes, inbox.overflowed)
     }
 
@@ -135,30 +167,4 @@ impl Outbox {
     pub fn pending(&self) -> usize {
         self.pending.load(Ordering::Relaxed)
     }
-
-    /// What `held` allows of this change, and takes its room.
-    pub(super) fn admit(held: &mut HashMap<TodoId, Skip>, todo: TodoId, version: i64) -> Admission {
-        match held.get_mut(&todo) {
-            Some(skip) if version <= skip.last => Admission::Held,
-            Some(skip) if skip.room == 0 => Admission::Full,
-            Some(skip) => {
-                *skip = Skip { last: version, room: skip.room - 1 };
-                Admission::Taken
-            }
-            None => {
-                held.insert(todo, Skip { last: version, room: LANE - 1 });
-                Admission::Taken
-            }
-        }
-    }
-}
-
-/// Whether a change read from the log is taken.
-pub(super) enum Admission {
-    /// It is in memory already.
-    Held,
-    /// Its todo has no room.
-    Full,
-    /// It is new.
-    Taken,
 }

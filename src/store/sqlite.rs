@@ -1,13 +1,13 @@
 //! SQLite: the schema, how connections are set up, and every statement the store runs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, ffi, params};
 
 use super::change::{Change, Epoch, Kind};
-use super::outbox::{Admission, Mark, Outbox, Pending, Skip};
+use super::outbox::{Discovered, Fed, Found, Mark, Wanted};
 use super::{OpenError, OutboxCommand};
 use crate::auth::accounts::{DemoUser, Role, User, Users};
 use crate::clock::Timestamp;
@@ -68,6 +68,15 @@ const MIGRATIONS: [&str; 1] = ["
     CREATE INDEX changes_pending ON changes (seq, todo_id, version) WHERE state = 0;
     CREATE INDEX changes_parked ON changes (todo_id) WHERE state = 2;
 "];
+
+/// Indexes that queries name. One that is missing is made at start: an older version does without, so that they are no
+/// version of the schema.
+const INDEXES: &str = "
+    CREATE INDEX IF NOT EXISTS changes_pending_by_todo ON changes (todo_id, version) WHERE state = 0;
+";
+
+/// Changes that one reading looks at for todos that nobody told of, at most: some milliseconds.
+const DISCOVER: usize = 10_000;
 
 /// `changes.state`; 0 is pending. Partial indexes and queries name these numbers.
 const PUBLISHED: i64 = 1;
@@ -152,7 +161,7 @@ pub fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError
         transaction.pragma_update(None, "user_version", done + 1).map_err(failed)?;
         transaction.commit().map_err(failed)?;
     }
-    Ok(())
+    connection.execute_batch(INDEXES).map_err(failed)
 }
 
 /// Adds the demo users whose names nobody has.
@@ -518,50 +527,81 @@ pub fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
     connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }
 
-/// See [`super::Store::pending`].
-pub fn read_pending(
+/// See [`super::Store::read_outbox`].
+pub fn read_outbox(
     connection: &Connection,
     epoch: Epoch,
-    held: &HashMap<TodoId, Skip>,
+    wanted: &Wanted,
     marked: &BTreeMap<i64, Mark>,
-    limit: usize,
-) -> rusqlite::Result<Pending> {
+) -> rusqlite::Result<Found> {
     let snapshot = connection.unchecked_transaction()?;
-    let through = snapshot.query_row("SELECT coalesce(max(seq), 0) FROM changes", [], |row| row.get(0))?;
-    let mut pending = Pending { through, ..Pending::default() };
-    let mut statement = snapshot.prepare_cached("SELECT DISTINCT todo_id FROM changes WHERE state = 2")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        pending.parked.insert(row.get(0)?);
-    }
-    let mut held = held.clone();
-    // Answered from the partial index alone; the rows behind it are read only for what is taken.
-    let mut index =
-        snapshot.prepare_cached("SELECT seq, todo_id, version FROM changes WHERE state = 0 ORDER BY seq")?;
-    let mut body = snapshot.prepare_cached(&format!("SELECT {CHANGE_COLUMNS} FROM changes WHERE seq = ?1"))?;
-    let mut rows = index.query([])?;
-    while let Some(row) = rows.next()? {
-        let (seq, todo_id, version): (i64, TodoId, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        if marked.get(&seq) == Some(&Mark::Parked) {
-            pending.parked.insert(todo_id);
-        }
-        if marked.contains_key(&seq) || pending.parked.contains(&todo_id) || pending.truncated.contains(&todo_id) {
-            continue;
-        }
-        if pending.changes.len() >= limit {
-            // The scan goes no further: what it has taken of each todo is the beginning of what is pending.
-            pending.more = true;
+    let mut found = Found::default();
+    let mut pending = snapshot.prepare_cached(&format!(
+        "SELECT {CHANGE_COLUMNS} FROM changes INDEXED BY changes_pending_by_todo
+         WHERE todo_id = ?1 AND version > ?2 AND seq <= ?3 AND state = 0 ORDER BY version"
+    ))?;
+    let mut room = wanted.room;
+    for want in &wanted.wants {
+        if room == 0 {
             break;
         }
-        match Outbox::admit(&mut held, todo_id, version) {
-            Admission::Held => {}
-            Admission::Full => {
-                pending.truncated.insert(todo_id);
+        let limit = want.limit.min(room);
+        let (mut changes, mut more) = (Vec::new(), false);
+        let mut rows = pending.query(params![want.todo, want.above, wanted.known])?;
+        while let Some(row) = rows.next()? {
+            let change = change(row, epoch)?;
+            if marked.contains_key(&change.seq) {
+                continue;
             }
-            Admission::Taken => pending.changes.push(Arc::new(body.query_row([seq], |row| change(row, epoch))?)),
+            if changes.len() == limit {
+                more = true;
+                break;
+            }
+            changes.push(Arc::new(change));
         }
+        room -= changes.len();
+        found.fed.push(Fed { todo: want.todo, changes, more });
     }
-    Ok(pending)
+    if wanted.discover > 0 {
+        found.discovered = Some(discover(&snapshot, wanted, marked)?);
+    }
+    Ok(found)
+}
+
+/// Todos with pending changes beyond what is known. Looks at a bounded number of changes, each of them once.
+fn discover(snapshot: &Transaction<'_>, wanted: &Wanted, marked: &BTreeMap<i64, Mark>) -> rusqlite::Result<Discovered> {
+    let mut parked = HashSet::new();
+    if wanted.known == 0 {
+        let mut statement = snapshot.prepare_cached("SELECT DISTINCT todo_id FROM changes WHERE state = 2")?;
+        parked = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    }
+    let end = snapshot.query_row("SELECT coalesce(max(seq), 0) FROM changes", [], |row| row.get(0))?;
+    let mut discovered = Discovered { todos: Vec::new(), parked, known: wanted.known, behind: true };
+    // Answered from the partial index alone.
+    let mut index = snapshot.prepare_cached(
+        "SELECT seq, todo_id, version FROM changes WHERE state = 0 AND seq > ?1 ORDER BY seq LIMIT ?2",
+    )?;
+    let mut rows = index.query(params![wanted.known, DISCOVER])?;
+    let (mut seen, mut looked_at) = (HashSet::new(), 0);
+    while let Some(row) = rows.next()? {
+        let (seq, todo, version): (i64, TodoId, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        if marked.get(&seq) == Some(&Mark::Parked) {
+            discovered.parked.insert(todo);
+        }
+        if !marked.contains_key(&seq) && !discovered.parked.contains(&todo) && !seen.contains(&todo) {
+            if seen.len() == wanted.discover {
+                return Ok(discovered);
+            }
+            seen.insert(todo);
+            discovered.todos.push((todo, version));
+        }
+        discovered.known = seq;
+        looked_at += 1;
+    }
+    if looked_at < DISCOVER {
+        (discovered.known, discovered.behind) = (end, false);
+    }
+    Ok(discovered)
 }
 
 /// What [`change`] reads, in its order.

@@ -14,6 +14,7 @@ use todo_backend::app::{App, StartError, Stopper};
 use todo_backend::auth::token::Keys;
 use todo_backend::clock::Timestamp;
 use todo_backend::config::Config;
+use todo_backend::store::outbox::{Want, Wanted};
 use todo_backend::store::{Change, Store};
 use todo_backend::todos::model::{TodoId, UserId};
 
@@ -107,7 +108,16 @@ impl TestApp {
 
     /// The change log as it is on disk. There is no sidecar, so all of it is still to be published.
     pub fn log(&self) -> Vec<Arc<Change>> {
-        self.store.pending(&HashMap::new(), 1000).unwrap().changes
+        let read = |known, wants| {
+            let wanted = Wanted { known, wants, room: 1000, discover: 1000 };
+            self.store.read_outbox(&wanted).unwrap()
+        };
+        let discovered = read(0, Vec::new()).discovered.unwrap();
+        let want = |&(todo, version): &(TodoId, i64)| Want { todo, above: version - 1, limit: 1000 };
+        let fed = read(discovered.known, discovered.todos.iter().map(want).collect()).fed;
+        let mut changes: Vec<_> = fed.into_iter().flat_map(|fed| fed.changes).collect();
+        changes.sort_unstable_by_key(|change| change.seq);
+        changes
     }
 
     pub fn request(&self, method: &str, path: &str) -> RequestBuilder {

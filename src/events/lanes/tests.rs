@@ -1,14 +1,15 @@
 //! The relay's decisions in thousands of simulated worlds: a log, an inbox that overflows, a sidecar that refuses, fails,
-//! answers late or not at all, events that nobody takes, and a process that dies. Time is simulated, too.
+//! answers late or not at all, all todos or some, events that nobody takes, and a process that dies. Time is simulated,
+//! too.
 //!
 //! `RELAY_SEEDS=1000000` runs more worlds than usual; a failure names its seed, and `RELAY_SEED=…` runs that one alone.
 
 use std::collections::{BTreeMap, HashSet};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::store::outbox::Mark;
+use crate::store::outbox::{Discovered, Mark};
 use crate::store::{Epoch, Kind};
 use crate::todos::model::Todo;
 use crate::trace::TraceParent;
@@ -58,6 +59,86 @@ fn every_change_gets_through_in_order_whatever_fails() {
     }
 }
 
+/// Fresh todos, 100 a second for 25 seconds; the service's own limits.
+fn fresh_todos(random: &mut SmallRng, latency: u64) -> Plan {
+    Plan {
+        limits: Limits::REAL,
+        inbox: BUFFERED,
+        todos: 0,
+        before: 0,
+        after: 2_500,
+        group: 1,
+        pause: 20,
+        hot: 0.0,
+        refused: 0.0,
+        failed: 0.0,
+        silent: 0.0,
+        latency,
+        outages: 0,
+        restarts: 0,
+        reading: random.random_range(0..20),
+        reading_fails: 0.0,
+        marks_fail: 0.0,
+        told_late: random.random_range(0..20),
+    }
+}
+
+/// Plays a world of fresh todos in which some are refused, or get no answer, to the end.
+fn partial_outage(seed: u64, failure: Failure, every: i64, only: Option<RangeInclusive<i64>>) -> World {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let latency = random.random_range(1..=50);
+    let plan = fresh_todos(&mut random, latency);
+    let mut world = World::planned(plan, BTreeMap::new(), random);
+    world.bad = only;
+    world.at(0, Event::Weather(Weather::Partly(failure, every)));
+    world.at(0, Event::Commit);
+    world.at(30_000, Event::Quiet);
+    let name = NameOnPanic(seed);
+    world.play();
+    drop(name);
+    world
+}
+
+#[test]
+fn others_are_published_at_once_however_many_are_refused() {
+    // One of two, of three, ..., and nine of ten.
+    for (seed, every) in [2, 3, 5, 10, -10].into_iter().enumerate() {
+        let world = partial_outage(seed as u64, Failure::Refused, every, None);
+        assert!(world.longest_wait <= 500, "one of {every} refused: others waited {} ms", world.longest_wait);
+    }
+}
+
+#[test]
+fn others_are_published_at_once_when_many_in_a_row_are_refused() {
+    for seed in 0..10 {
+        let world = partial_outage(seed, Failure::Refused, 1, Some(500..=540));
+        assert!(world.longest_wait <= 500, "the others waited {} ms", world.longest_wait);
+    }
+}
+
+#[test]
+fn others_are_published_at_once_when_a_third_hangs() {
+    for seed in 0..3 {
+        let world = partial_outage(seed, Failure::Silent, 3, None);
+        assert!(world.longest_wait <= 2_500, "the others waited {} ms", world.longest_wait);
+    }
+}
+
+#[test]
+fn the_backlog_of_a_busy_todo_is_read_once_and_others_do_not_wait_for_it() {
+    let mut random = SmallRng::seed_from_u64(1);
+    let plan = Plan { before: 50_000, after: 100, hot: 1.0, ..fresh_todos(&mut random, 1) };
+    let mut world = World::planned(plan, BTreeMap::new(), random);
+    world.plan.hot = 0.0;
+    world.looks_far = true;
+    world.at(0, Event::Commit);
+    world.at(1_000, Event::Quiet);
+    world.play();
+    let Totals { changes, read, looked_at, .. } = world.totals;
+    assert!(read <= changes && looked_at <= changes, "{read} read and {looked_at} looked at of {changes}");
+    assert!(world.longest_of_fresh <= 500, "the others waited {} ms", world.longest_of_fresh);
+}
+
 /// Says which world it was.
 struct NameOnPanic(u64);
 
@@ -85,13 +166,20 @@ struct Totals {
     parked_while_reading: u64,
     full: u64,
     full_lanes: u64,
+    crowded: u64,
+    hanging: u64,
     outages: u64,
+    partial_outages: u64,
+    /// Changes that readings gave, and that they looked at to discover todos.
+    read: u64,
+    looked_at: u64,
 }
 
 impl Totals {
-    fn counts(&mut self) -> [&mut u64; 14] {
+    fn counts(&mut self) -> [&mut u64; 19] {
         let Self { changes, attempts, duplicates, timeouts, restarts, readings, failed_readings, .. } = self;
-        let Self { overflows, parked, parked_good, parked_while_reading, full, full_lanes, outages, .. } = self;
+        let Self { overflows, parked, parked_good, parked_while_reading, full, full_lanes, crowded, .. } = self;
+        let Self { hanging, outages, partial_outages, read, looked_at, .. } = self;
         [
             changes,
             attempts,
@@ -106,7 +194,12 @@ impl Totals {
             parked_while_reading,
             full,
             full_lanes,
+            crowded,
+            hanging,
             outages,
+            partial_outages,
+            read,
+            looked_at,
         ]
     }
 
@@ -126,6 +219,7 @@ struct Plan {
     limits: Limits,
     /// Changes that the inbox takes before it overflows.
     inbox: usize,
+    /// How many todos there are; 0: each change is of a new one.
     todos: i64,
     /// How many changes of todos there are before the relay first starts, and after.
     before: usize,
@@ -159,16 +253,23 @@ impl Plan {
         let (refused, failed, silent) = (often(0.3, 0.5), often(0.4, 0.3), often(0.3, 0.15));
         let (reading_fails, marks_fail, hot) = (often(0.3, 0.7), often(0.3, 0.9), often(0.5, 1.0));
         let lane = random.random_range(1..=6);
-        let held = lane * random.random_range(2..=6);
+        let buffered = lane * random.random_range(2..=6);
         let limits = match big {
-            true => Limits { in_flight: IN_FLIGHT, held: HELD, lane: LANE },
-            false => Limits { in_flight: random.random_range(1..=8), held, lane },
+            true => Limits::REAL,
+            false => Limits {
+                in_flight: random.random_range(1..=8),
+                hanging: random.random_range(0..=8),
+                suspects: random.random_range(1..=3),
+                buffered,
+                lane,
+                reading: random.random_range(1..=buffered),
+            },
         };
-        let changes = if big { HELD + random.random_range(0..HELD / 2) } else { random.random_range(1..60) };
+        let changes = if big { BUFFERED + random.random_range(0..BUFFERED / 2) } else { random.random_range(1..60) };
         let before = if random.random_bool(0.5) { random.random_range(0..=changes) } else { 0 };
         Self {
             limits,
-            inbox: if big { HELD } else { random.random_range(2..40) },
+            inbox: if big { BUFFERED } else { random.random_range(2..40) },
             todos: if big { random.random_range(100..5000) } else { random.random_range(1..15) },
             before,
             after: changes - before,
@@ -196,13 +297,14 @@ fn choose<'a, T>(random: &mut SmallRng, all: &'a [T]) -> &'a T {
 /// What the log has of a change, and what is known of it besides.
 struct Entry {
     change: Arc<Change>,
+    committed: u64,
     state: Option<Mark>,
     /// No sidecar ever takes it.
     poison: bool,
-    /// Refusals that another todo's success followed, and whether there was one since; of this process.
+    /// How often another todo's success followed on failures, and on refusals; of this process.
     confirmed: u32,
-    refused: bool,
-    /// After a refusal: when it may be sent again, at the earliest.
+    refusals: u32,
+    /// After a failure: when it may be sent again, at the earliest.
     again: u64,
     /// The process that was told that it is stored.
     acknowledged_by: Option<u32>,
@@ -217,6 +319,8 @@ enum Weather {
     Away,
     /// Nobody answers.
     Silent,
+    /// Every so many todos are refused, or get no answer; negative: all but those.
+    Partly(Failure, i64),
 }
 
 #[derive(Debug)]
@@ -228,7 +332,7 @@ enum Event {
     /// Marks are committed.
     Marks,
     /// An attempt ends for the client.
-    Answer(i64, Result),
+    Answer(i64, PublishResult),
     /// An attempt reaches Kafka.
     Land(i64),
     /// The log is seen as it is now.
@@ -244,15 +348,15 @@ enum Event {
 }
 
 struct Reading {
-    limit: usize,
-    skip: HashMap<TodoId, Skip>,
+    wanted: Wanted,
     marked: BTreeMap<i64, Mark>,
-    pending: Option<Pending>,
+    found: Option<Found>,
 }
 
 /// A publish that the process waits for.
 struct Flight {
     seq: i64,
+    since: u64,
     answer: (u64, u64),
     land: Option<(u64, u64)>,
 }
@@ -286,13 +390,28 @@ struct World {
     marks_planned: bool,
     reading: Option<Reading>,
     flights: BTreeMap<TodoId, Flight>,
-    refused: HashSet<i64>,
-    /// After a failure: when a probe may start, at the earliest, and the todo of the one that did.
+    /// What failed since another todo's last success, and whether it was refused.
+    failed: BTreeMap<i64, bool>,
+    /// Todos whose last attempt failed, and how many became such since the last success.
+    suspects: HashSet<TodoId>,
+    failed_in_a_row: usize,
+    /// When the youngest attempt that got through began.
+    got_through: u64,
+    /// The breaker is open: when a probe may start, at the earliest, and the todo of the one that did.
     open: Option<(u64, Option<TodoId>)>,
-    /// Attempts of this outage that were let through by the breaker, its begin, and how often it was opened from outside.
+    /// Attempts of this outage that the breaker let through, of todos that had not failed, its begin, and how often it was
+    /// opened from outside.
     probes: u64,
     outage_began: u64,
     ready_signals: u64,
+    /// The only todos that partial outages are about, if not all.
+    bad: Option<RangeInclusive<i64>>,
+    /// One reading looks at the whole log for todos.
+    looks_far: bool,
+    /// The longest time from a commit to the answer that it is stored, of todos that no partial outage is about.
+    longest_wait: u64,
+    /// The same, but not of todo 1.
+    longest_of_fresh: u64,
     totals: Totals,
 }
 
@@ -300,15 +419,16 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut random = SmallRng::seed_from_u64(seed);
         let plan = Plan::new(&mut random, seed % BIG_EVERY == BIG_EVERY - 1);
-        let lanes = Lanes::with_limits(random.random(), plan.limits);
-        // More changes behind poison than half of what is held would keep the rest in the log.
-        let most = plan.limits.held / 2 / plan.limits.lane;
-        let poisoned = match random.random_bool(0.5) {
-            true => random.random_range(0..=most.min(6)),
-            false => 0,
-        };
+        let poisoned = if random.random_bool(0.5) { random.random_range(0..=6) } else { 0 };
         let todos = plan.todos;
         let poisoned = (0..poisoned).map(|_| (random.random_range(1..=todos), random.random_range(1..6))).collect();
+        let mut world = Self::planned(plan, poisoned, random);
+        world.plan_events();
+        world
+    }
+
+    fn planned(plan: Plan, poisoned: BTreeMap<TodoId, i64>, mut random: SmallRng) -> Self {
+        let lanes = Lanes::with_limits(random.random(), plan.limits);
         let mut world = Self {
             now: 0,
             events: BTreeMap::new(),
@@ -331,11 +451,18 @@ impl World {
             marks_planned: false,
             reading: None,
             flights: BTreeMap::new(),
-            refused: HashSet::new(),
+            failed: BTreeMap::new(),
+            suspects: HashSet::new(),
+            failed_in_a_row: 0,
+            got_through: 0,
             open: None,
             probes: 0,
             outage_began: 0,
             ready_signals: 0,
+            bad: None,
+            looks_far: false,
+            longest_wait: 0,
+            longest_of_fresh: 0,
             totals: Totals::default(),
             plan,
             random,
@@ -344,7 +471,6 @@ impl World {
             world.commit_one();
         }
         world.told = world.log.len();
-        world.plan_events();
         world
     }
 
@@ -355,7 +481,15 @@ impl World {
             let from = self.random.random_range(0..2 * end);
             let most = *choose(&mut self.random, &[1_000, 20_000, 300_000]);
             let until = from + self.random.random_range(1..most);
-            let weather = *choose(&mut self.random, &[Weather::Refusing, Weather::Away, Weather::Silent]);
+            let every = self.random.random_range(2..5);
+            let weather = [
+                Weather::Refusing,
+                Weather::Away,
+                Weather::Silent,
+                Weather::Partly(Failure::Refused, every),
+                Weather::Partly(Failure::Silent, every),
+            ];
+            let weather = *choose(&mut self.random, &weather);
             self.at(from, Event::Weather(weather));
             self.at(until, Event::Weather(Weather::Fine));
             if self.random.random_bool(0.3) {
@@ -374,6 +508,11 @@ impl World {
 
     /// Runs to the end of the world: everything that can be published is, and is known to be.
     fn run(mut self) -> Totals {
+        self.play();
+        self.totals
+    }
+
+    fn play(&mut self) {
         let mut awake = true;
         let mut steps = 0;
         loop {
@@ -407,7 +546,6 @@ impl World {
             }
         }
         self.assert_done();
-        self.totals
     }
 
     /// How long it may take until everything is published once nothing fails any more: what is in the air, a breaker
@@ -422,19 +560,30 @@ impl World {
 
     fn turn(&mut self) {
         if self.reading.is_none() {
-            let changes = std::mem::take(&mut self.inbox);
+            let known = self.lanes.known();
+            let changes = std::mem::take(&mut self.inbox).into_iter().filter(|change| change.seq > known).collect();
             self.lanes.committed(changes, std::mem::take(&mut self.overflowed));
-            self.start_reading();
         }
         while let Some(change) = self.lanes.start(self.now) {
             self.publish(&change);
         }
-        assert!(self.lanes.held() <= self.plan.limits.held, "holds too much");
-        assert!(self.lanes.in_flight() <= self.plan.limits.in_flight, "too many in flight");
+        if self.reading.is_none() {
+            self.start_reading();
+        }
+        let limits = self.plan.limits;
+        assert!(self.lanes.buffered() <= limits.buffered, "too much in memory");
+        let hangs = |flight: &&Flight| self.now - flight.since >= HANGS_AFTER && flight.since < self.got_through;
+        let hanging = self.flights.values().filter(hangs).count();
+        assert!(self.flights.len() <= limits.in_flight + hanging.min(limits.hanging), "too many in flight");
+        let suspects = self.flights.keys().filter(|todo| self.suspects.contains(todo)).count();
+        assert!(suspects <= 2 * limits.suspects, "too many suspects in flight");
         assert_eq!(self.lanes.in_flight(), self.flights.len());
+        assert_eq!(self.lanes.suspects(), self.suspects.len());
         assert!(self.lanes.wake_at().is_none_or(|wake| wake > self.now), "woken for nothing");
-        self.totals.full += u64::from(self.lanes.held() == self.plan.limits.held);
-        if self.random.random_ratio(1, if self.lanes.held() > 100 { 4096 } else { 32 }) {
+        self.totals.full += u64::from(self.lanes.buffered() == limits.buffered);
+        self.totals.hanging += u64::from(self.flights.len() > limits.in_flight);
+        self.totals.crowded += u64::from(self.lanes.room_for_lanes() == 0);
+        if self.random.random_ratio(1, if self.lanes.buffered() > 100 { 4096 } else { 32 }) {
             self.assert_consistent();
         }
         if self.flights.is_empty() && self.reading.is_none() && self.lanes.wake_at().is_none() {
@@ -443,10 +592,11 @@ impl World {
     }
 
     fn start_reading(&mut self) {
-        let Some((limit, skip)) = self.lanes.start_reading() else { return };
-        assert!(limit > 0 && limit <= self.plan.limits.held);
+        let Some(wanted) = self.lanes.start_reading() else { return };
+        assert!(wanted.discover > 0 || (wanted.room > 0 && !wanted.wants.is_empty()), "reads for nothing");
+        assert!(wanted.room <= self.plan.limits.reading && wanted.discover <= self.plan.limits.buffered);
         self.totals.readings += 1;
-        self.reading = Some(Reading { limit, skip, marked: self.marks.clone(), pending: None });
+        self.reading = Some(Reading { wanted, marked: self.marks.clone(), found: None });
         let (wait, more) = (self.up_to(self.plan.reading), self.up_to(self.plan.reading));
         if self.quiet.is_none() && self.random.random_bool(self.plan.reading_fails) {
             self.totals.failed_readings += 1;
@@ -465,7 +615,7 @@ impl World {
         assert!(before >= change.todo.version - 1, "{todo}-{} is sent before an earlier one", change.todo.version);
         let entry = &self.log[seq as usize - 1];
         let poison = entry.poison;
-        assert!(self.now >= entry.again, "a refused change is sent again at once");
+        assert!(self.now >= entry.again, "a change that failed is sent again {} ms too early", entry.again - self.now);
         let again = entry.acknowledged_by == Some(self.process);
         assert!(!again, "{todo}-{} is sent again after it was stored", change.todo.version);
         let quiet = self.quiet.is_some();
@@ -474,20 +624,31 @@ impl World {
         let latency = 1 + self.up_to(self.plan.latency);
         // What the client sees, when, and when it lands in Kafka, if it does.
         let (result, answer, land) = match self.weather {
-            Weather::Silent => (Result::Failed, TIMEOUT, self.up_to(2 * LATE)),
-            Weather::Refusing => (Result::Refused, latency, u64::MAX),
-            Weather::Away => (Result::Failed, latency, u64::MAX),
-            Weather::Fine if poison || bad_luck < refused => (Result::Refused, latency, u64::MAX),
-            Weather::Fine if bad_luck < failed => (Result::Failed, latency, u64::MAX),
-            Weather::Fine if bad_luck < failed + self.plan.silent => (Result::Failed, TIMEOUT, self.up_to(2 * LATE)),
-            Weather::Fine => (Result::Stored, latency, self.up_to(latency)),
+            Weather::Silent => (PublishResult::Silent, TIMEOUT, self.up_to(2 * LATE)),
+            Weather::Refusing => (PublishResult::Refused, latency, u64::MAX),
+            Weather::Away => (PublishResult::Away, latency, u64::MAX),
+            Weather::Partly(Failure::Silent, _) if self.is_hit(todo) => {
+                (PublishResult::Silent, TIMEOUT, self.up_to(2 * LATE))
+            }
+            Weather::Partly(Failure::Refused, _) if self.is_hit(todo) => (PublishResult::Refused, 100, u64::MAX),
+            _ if poison || bad_luck < refused => (PublishResult::Refused, latency, u64::MAX),
+            _ if bad_luck < failed => (PublishResult::Away, latency, u64::MAX),
+            _ if bad_luck < failed + self.plan.silent => (PublishResult::Silent, TIMEOUT, self.up_to(2 * LATE)),
+            _ => (PublishResult::Stored, latency, self.up_to(latency)),
         };
         self.totals.timeouts += u64::from(answer == TIMEOUT);
         // Whatever is later than it ever was is taken as never.
         let land = (land <= LATE && !poison).then(|| self.at(self.now + land, Event::Land(seq)));
         let answer = self.at(self.now + answer, Event::Answer(seq, result));
-        let other = self.flights.insert(todo, Flight { seq, answer, land });
+        let other = self.flights.insert(todo, Flight { seq, since: self.now, answer, land });
         assert!(other.is_none(), "two changes of todo {todo} are in flight");
+    }
+
+    /// Whether there is a partial outage, and it is about this todo.
+    fn is_hit(&self, todo: TodoId) -> bool {
+        let Weather::Partly(_, every) = self.weather else { return false };
+        let one = todo % every.abs() == 0;
+        self.bad.as_ref().is_none_or(|bad| bad.contains(&todo)) && (one == (every > 0))
     }
 
     /// With the breaker open, only one probe at a time, not at once, and ever less often.
@@ -496,58 +657,29 @@ impl World {
         assert!(self.now >= *until, "probes {} ms too early", *until - self.now);
         assert!(probe.is_none(), "probes while another probe is in flight");
         *probe = Some(todo);
+        if self.suspects.contains(&todo) {
+            assert!(self.lanes.ready.is_empty(), "a suspect is probed although there is another");
+            return;
+        }
         self.probes += 1;
         let lasted = self.now - self.outage_began;
         let most = 25 + lasted / 5_000 + 2 * self.ready_signals;
         assert!(self.probes <= most, "{} probes in an outage of {lasted} ms", self.probes);
     }
 
-    fn answered(&mut self, seq: i64, result: Result) {
+    fn answered(&mut self, seq: i64, result: PublishResult) {
         let todo = self.log[seq as usize - 1].change.todo.id;
-        self.flights.remove(&todo);
+        let flight = self.flights.remove(&todo).unwrap();
         let before = self.lanes.parked();
         let verdict = self.lanes.finish(todo, result, self.now);
-        match result {
-            Result::Stored => {
-                assert_eq!(verdict.published, Some(seq));
-                self.log[seq as usize - 1].acknowledged_by = Some(self.process);
-                self.marks.insert(seq, Mark::Published);
-                self.refused.remove(&seq);
-                let others: Vec<i64> =
-                    self.refused.extract_if(|refused| self.log[*refused as usize - 1].change.todo.id != todo).collect();
-                for other in others {
-                    let entry = &mut self.log[other as usize - 1];
-                    entry.confirmed += 1;
-                    entry.refused = false;
-                    let parks = entry.confirmed >= REFUSALS && !self.flights.contains_key(&entry.change.todo.id);
-                    assert_eq!(verdict.parked.contains(&other), parks);
-                }
-                self.open = None;
-                assert!(self.lanes.healthy());
-            }
-            Result::Refused | Result::Failed => {
-                assert_eq!(verdict.published, None);
-                if result == Result::Refused {
-                    let entry = &mut self.log[seq as usize - 1];
-                    entry.refused = true;
-                    entry.again = self.now + (BACKOFF.0 << entry.confirmed.min(REFUSALS));
-                    self.refused.insert(seq);
-                    assert_eq!(!verdict.parked.is_empty(), entry.confirmed >= REFUSALS);
-                }
-                let probe = match self.open {
-                    None => {
-                        (self.probes, self.outage_began, self.ready_signals) = (0, self.now, 0);
-                        true
-                    }
-                    Some((_, probe)) => probe == Some(todo),
-                };
-                if probe {
-                    self.open = Some((self.now + BACKOFF.0, None));
-                }
-                assert!(!self.lanes.healthy());
-            }
+        if result == PublishResult::Stored {
+            assert_eq!(verdict.published, Some(seq));
+            self.stored(seq, flight.since, &verdict);
+        } else {
+            assert_eq!(verdict.published, None);
+            self.not_stored(seq, result, &verdict);
         }
-        assert!(result != Result::Failed || verdict.parked.is_empty(), "a timeout parks");
+        assert_eq!(self.lanes.healthy(), self.open.is_none());
         assert_eq!(self.lanes.parked(), before + verdict.parked.len());
         for &seq in &verdict.parked {
             self.parked(seq);
@@ -555,21 +687,73 @@ impl World {
         self.plan_marks();
     }
 
+    fn stored(&mut self, seq: i64, since: u64, verdict: &Verdict) {
+        let todo = self.log[seq as usize - 1].change.todo.id;
+        let hit = self.is_hit(todo);
+        let entry = &mut self.log[seq as usize - 1];
+        entry.acknowledged_by = Some(self.process);
+        let waited = self.now - entry.committed;
+        if self.quiet.is_none() && !hit {
+            self.longest_wait = self.longest_wait.max(waited);
+        }
+        if todo != 1 {
+            self.longest_of_fresh = self.longest_of_fresh.max(waited);
+        }
+        self.marks.insert(seq, Mark::Published);
+        self.failed.remove(&seq);
+        self.suspects.remove(&todo);
+        self.got_through = self.got_through.max(since);
+        (self.open, self.failed_in_a_row) = (None, 0);
+        for (other, refused) in std::mem::take(&mut self.failed) {
+            let entry = &mut self.log[other as usize - 1];
+            entry.confirmed += 1;
+            entry.refusals += u32::from(refused);
+            let parks = entry.refusals >= MAX_REFUSALS && !self.flights.contains_key(&entry.change.todo.id);
+            assert_eq!(verdict.parked.contains(&other), parks);
+        }
+    }
+
+    fn not_stored(&mut self, seq: i64, result: PublishResult, verdict: &Verdict) {
+        let entry = &mut self.log[seq as usize - 1];
+        let todo = entry.change.todo.id;
+        let away = result == PublishResult::Away;
+        let first = !away && self.suspects.insert(todo);
+        if !away {
+            entry.again = self.now + (LANE_BACKOFF << entry.confirmed.min(5));
+            *self.failed.entry(seq).or_insert(false) |= result == PublishResult::Refused;
+        }
+        let parks = result == PublishResult::Refused && entry.refusals >= MAX_REFUSALS;
+        assert_eq!(verdict.parked, if parks { vec![seq] } else { vec![] });
+        self.failed_in_a_row += usize::from(first);
+        let opens = match self.open {
+            None if away || (first && self.failed_in_a_row >= self.plan.limits.in_flight) => {
+                (self.probes, self.outage_began, self.ready_signals) = (0, self.now, 0);
+                true
+            }
+            None => false,
+            Some((_, probe)) => probe == Some(todo),
+        };
+        if opens {
+            self.open = Some((self.now + BACKOFF.0, None));
+        }
+    }
+
     fn parked(&mut self, seq: i64) {
         let entry = &self.log[seq as usize - 1];
         let todo = &entry.change.todo;
-        assert!(entry.confirmed >= REFUSALS, "parked after {} confirmed refusals", entry.confirmed);
+        assert!(entry.refusals >= MAX_REFUSALS, "parked after {} confirmed refusals", entry.refusals);
         assert!(!self.flights.contains_key(&todo.id), "parked while in flight");
         // It may be stored, too: by an attempt that nobody heard of again.
         let stored = self.stored.get(&todo.id).copied().unwrap_or(0);
         assert!(stored == todo.version - 1 || stored == todo.version, "not the first change is parked");
         // Each outage confirms one refusal when it ends.
-        let enough_outages = self.plan.outages >= REFUSALS as usize;
-        assert!(entry.poison || self.plan.refused > 0.0 || enough_outages, "a good change is parked");
+        let partly = self.totals.partial_outages > 0;
+        assert!(entry.poison || self.plan.refused > 0.0 || partly, "a good change is parked");
         self.totals.parked += 1;
         self.totals.parked_good += u64::from(!entry.poison);
         self.totals.parked_while_reading += u64::from(self.reading.is_some());
-        self.refused.remove(&seq);
+        self.suspects.remove(&todo.id);
+        self.failed.remove(&seq);
         self.marks.insert(seq, Mark::Parked);
     }
 
@@ -607,14 +791,16 @@ impl World {
             Event::Land(seq) => self.land(seq),
             Event::Snapshot => self.snapshot(),
             Event::ReadingEnds => {
-                let pending = self.reading.take().unwrap().pending;
-                self.totals.full_lanes += pending.as_ref().map_or(0, |pending| pending.truncated.len() as u64);
-                self.lanes.finish_reading(pending);
+                let found = self.reading.take().unwrap().found;
+                let fed = found.iter().flat_map(|found| &found.fed);
+                self.totals.full_lanes += fed.filter(|fed| fed.more).count() as u64;
+                self.lanes.finish_reading(found);
                 return true;
             }
             Event::Weather(weather) => {
                 self.weather = weather;
                 self.totals.outages += u64::from(weather != Weather::Fine);
+                self.totals.partial_outages += u64::from(matches!(weather, Weather::Partly(..)));
             }
             Event::SidecarReady => {
                 self.lanes.sidecar_ready(self.now);
@@ -661,7 +847,12 @@ impl World {
 
     fn commit_one(&mut self) {
         let hot = self.random.random_bool(self.plan.hot);
-        let todo = if hot { 1 } else { self.random.random_range(1..=self.plan.todos) };
+        let fresh = self.todos.len() as i64 + 1;
+        let todo = match self.plan.todos {
+            _ if hot => 1,
+            0 => fresh,
+            todos => self.random.random_range(1..=todos),
+        };
         self.append(todo);
     }
 
@@ -674,10 +865,11 @@ impl World {
         let change = Arc::new(Change { seq, revision: seq, todo, ..Change::clone(&self.template) });
         self.log.push(Entry {
             change,
+            committed: self.now,
             state: None,
             poison,
             confirmed: 0,
-            refused: false,
+            refusals: 0,
             again: 0,
             acknowledged_by: None,
         });
@@ -715,42 +907,57 @@ impl World {
         *last = todo.version.max(*last);
     }
 
-    /// Reads the log, as [`crate::store::Store::pending`] is documented.
+    /// Reads the log, as [`crate::store::Store::read_outbox`] is documented.
     fn snapshot(&mut self) {
         let Some(reading) = &mut self.reading else { return };
-        let unsettled = &self.log[self.settled..];
-        let parked = unsettled.iter().filter(|entry| entry.state == Some(Mark::Parked));
-        let mut pending = Pending {
-            parked: parked.map(|e| e.change.todo.id).collect(),
-            through: self.log.len() as i64,
-            ..Pending::default()
-        };
-        for entry in unsettled.iter().filter(|entry| entry.state.is_none()) {
-            let (seq, todo) = (entry.change.seq, &entry.change.todo);
-            match reading.marked.get(&seq) {
-                Some(Mark::Published) => continue,
-                Some(Mark::Parked) => pending.parked.insert(todo.id),
-                None => false,
-            };
-            if pending.parked.contains(&todo.id) || pending.truncated.contains(&todo.id) {
-                continue;
-            }
-            if pending.changes.len() == reading.limit {
-                pending.more = true;
+        let wanted = &reading.wanted;
+        let (mut found, mut room) = (Found::default(), wanted.room);
+        for want in &wanted.wants {
+            if room == 0 {
                 break;
             }
-            let skip = reading.skip.entry(todo.id).or_insert(Skip { last: 0, room: self.plan.limits.lane });
-            if todo.version <= skip.last {
-                continue;
-            }
-            if skip.room == 0 {
-                pending.truncated.insert(todo.id);
-            } else {
-                *skip = Skip { last: todo.version, room: skip.room - 1 };
-                pending.changes.push(Arc::clone(&entry.change));
-            }
+            let versions = self.todos.get(&want.todo).map_or(&[][..], |versions| &versions[..]);
+            let entries = versions.iter().filter(|seq| **seq <= wanted.known).map(|seq| &self.log[*seq as usize - 1]);
+            let pending = entries.filter(|entry| entry.state.is_none() && entry.change.todo.version > want.above);
+            let mut changes: Vec<_> = pending.map(|entry| Arc::clone(&entry.change)).collect();
+            let limit = want.limit.min(room);
+            let more = changes.len() > limit;
+            changes.truncate(limit);
+            assert!(!changes.is_empty(), "todo {} has nothing above {}", want.todo, want.above);
+            room -= changes.len();
+            self.totals.read += changes.len() as u64;
+            found.fed.push(Fed { todo: want.todo, changes, more });
         }
-        reading.pending = Some(pending);
+        if wanted.discover > 0 {
+            let unsettled = &self.log[self.settled..];
+            let parked = unsettled.iter().filter(|entry| wanted.known == 0 && entry.state == Some(Mark::Parked));
+            let parked = parked.map(|entry| entry.change.todo.id).collect();
+            let mut discovered = Discovered { todos: Vec::new(), parked, known: self.log.len() as i64, behind: false };
+            let mut seen = HashSet::new();
+            // Never far: looking goes on where it ended.
+            let far = if self.looks_far { usize::MAX } else { self.random.random_range(1..=50) };
+            let beyond = unsettled.iter().filter(|entry| entry.state.is_none() && entry.change.seq > wanted.known);
+            for (looked_at, entry) in beyond.enumerate() {
+                let (seq, todo) = (entry.change.seq, &entry.change.todo);
+                let mark = reading.marked.get(&seq);
+                if mark == Some(&Mark::Parked) {
+                    discovered.parked.insert(todo.id);
+                }
+                let new = mark.is_none() && !discovered.parked.contains(&todo.id) && !seen.contains(&todo.id);
+                if (new && seen.len() == wanted.discover) || looked_at == far {
+                    discovered.behind = true;
+                    discovered.known = seq - 1;
+                    break;
+                }
+                if new {
+                    seen.insert(todo.id);
+                    discovered.todos.push((todo.id, todo.version));
+                }
+                self.totals.looked_at += 1;
+            }
+            found.discovered = Some(discovered);
+        }
+        reading.found = Some(found);
     }
 
     /// The process dies, or only the relay's task: then inbox and marks are still there.
@@ -767,9 +974,11 @@ impl World {
         self.lanes = Lanes::with_limits(self.random.random(), self.plan.limits);
         self.process += 1;
         self.open = None;
-        self.refused.clear();
+        self.failed.clear();
+        self.suspects.clear();
+        (self.failed_in_a_row, self.got_through) = (0, 0);
         for entry in &mut self.log[self.settled..] {
-            (entry.confirmed, entry.refused, entry.again) = (0, false, 0);
+            (entry.confirmed, entry.refusals, entry.again) = (0, 0, 0);
         }
         if process {
             self.inbox.clear();
@@ -810,7 +1019,7 @@ impl World {
                 assert!(parked.is_some_and(|version| version <= poison), "poison is not parked");
             }
         }
-        assert_eq!((self.lanes.held(), self.lanes.in_flight()), (0, 0));
+        assert_eq!((self.lanes.buffered(), self.lanes.in_flight(), self.lanes.suspects()), (0, 0, 0));
         assert!(self.lanes.lanes.is_empty(), "lanes are left behind");
     }
 
@@ -826,35 +1035,47 @@ impl World {
         }
     }
 
-    /// `wake_at` is when `start` has something again: not before, and then really.
+    /// `wake_at` is when `start` has something to do again: not before, and then really.
     fn look_into_the_future(&mut self, wake: Option<u64>) {
-        if !self.random.random_ratio(1, if self.lanes.held() > 100 { 4096 } else { 32 }) {
+        if !self.random.random_ratio(1, if self.lanes.buffered() > 100 { 4096 } else { 32 }) {
             return;
         }
         let mut future = self.lanes.clone();
+        let mut does = |at: u64| {
+            let hungry = future.hungry.len();
+            future.start(at).is_some() || future.hungry.len() > hungry
+        };
         match wake {
             Some(wake) if wake > self.now => {
-                assert!(future.start(wake - 1).is_none(), "something to send before {wake}");
-                assert!(future.start(wake).is_some(), "nothing to send at {wake}");
+                assert!(!does(wake - 1), "something to do before {wake}");
+                assert!(does(wake), "nothing to do at {wake}");
             }
-            Some(_) => assert!(future.start(self.now).is_some()),
-            None => assert!(future.start(u64::MAX / 2).is_none(), "something to send, and no wake-up"),
+            Some(_) => assert!(does(self.now)),
+            None => assert!(!does(u64::MAX / 2), "something to do, and no wake-up"),
         }
     }
 
     /// The machine's own books.
     fn assert_consistent(&self) {
-        let Lanes { lanes, ready, waiting, .. } = &self.lanes;
-        assert_eq!(self.lanes.held, lanes.values().map(|lane| lane.queue.len()).sum::<usize>());
-        assert_eq!(self.lanes.in_flight, lanes.values().filter(|lane| lane.in_flight).count());
-        let starved = lanes.values().filter(|lane| lane.queue.is_empty() && lane.truncated).count();
-        assert_eq!(self.lanes.starved, starved);
-        let mut sendable: Vec<TodoId> = ready.iter().copied().chain(waiting.iter().map(|(_, todo)| *todo)).collect();
-        sendable.sort_unstable();
-        let mut expected: Vec<TodoId> =
-            lanes.iter().filter(|(_, lane)| !lane.in_flight && !lane.queue.is_empty()).map(|(todo, _)| *todo).collect();
-        expected.sort_unstable();
-        assert_eq!(sendable, expected);
+        let Lanes { lanes, ready, retrying, hungry, reading, waiting, active, .. } = &self.lanes;
+        assert_eq!(self.lanes.buffered, lanes.values().map(|lane| lane.queue.len()).sum::<usize>());
+        assert_eq!(self.lanes.in_flight, lanes.values().filter(|lane| lane.since.is_some()).count());
+        let suspects = || lanes.values().filter_map(|lane| lane.suspect.as_ref());
+        assert_eq!(self.lanes.suspects, suspects().count());
+        let count = |failure| suspects().filter(|suspect| suspect.active && suspect.failure == failure).count();
+        assert_eq!(*active, [count(Failure::Refused), count(Failure::Silent)]);
+        // Every lane is in one place.
+        let waits = |(_, todo): &(u64, TodoId)| *todo;
+        let queued = [ready, retrying, hungry].into_iter().flatten().copied();
+        let waiting = waiting.iter().flatten().map(waits);
+        // A lane that was parked while it was read for is gone.
+        let read_for = reading.iter().flatten().copied().filter(|todo| lanes.contains_key(todo));
+        let flying = lanes.iter().filter(|(_, lane)| lane.since.is_some()).map(|(todo, _)| *todo);
+        let mut places: Vec<TodoId> = queued.chain(waiting).chain(read_for).chain(flying).collect();
+        places.sort_unstable();
+        let mut all: Vec<TodoId> = lanes.keys().copied().collect();
+        all.sort_unstable();
+        assert_eq!(places, all);
         for (todo, lane) in lanes {
             assert!(lane.queue.len() <= self.plan.limits.lane);
             assert!(!self.lanes.parked.contains(todo));

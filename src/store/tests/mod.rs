@@ -2,7 +2,7 @@
 
 mod retention;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use parking_lot::{Condvar, MutexGuard};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use super::outbox::{LANE, Mark};
+use super::outbox::{Mark, Want};
 use super::*;
 use crate::clock::Timestamp;
 
@@ -115,6 +115,20 @@ impl Fixture {
 
     fn sabotage(&self, sabotage: fn(&mut Connection)) {
         assert!(self.queue.send(Job::Sabotage(sabotage)).is_ok());
+    }
+
+    /// What is neither published nor parked, as the relay finds it.
+    fn unpublished(&self) -> Vec<Arc<Change>> {
+        let read = |known, wants| {
+            let wanted = Wanted { known, wants, room: 10_000, discover: 10_000 };
+            self.read_outbox(&wanted).unwrap()
+        };
+        let discovered = read(0, Vec::new()).discovered.unwrap();
+        let want = |&(todo, version): &(TodoId, i64)| Want { todo, above: version - 1, limit: 10_000 };
+        let fed = read(discovered.known, discovered.todos.iter().map(want).collect()).fed;
+        let mut changes: Vec<_> = fed.into_iter().flat_map(|fed| fed.changes).collect();
+        changes.sort_unstable_by_key(|change| change.seq);
+        changes
     }
 
     fn head(&self, owner: UserId) -> i64 {
@@ -326,13 +340,13 @@ fn seen(f: &Fixture) -> (Vec<Vec<Arc<Todo>>>, usize, usize, String) {
 fn a_group_that_cannot_be_stored_leaves_nothing_behind() {
     let mut f = Fixture::new();
     let todo = f.create(2, "stays");
-    f.outbox().take();
+    f.outbox().take(0);
     let before = seen(&f);
     let other = f.connection();
     other.execute_batch("CREATE TRIGGER broken BEFORE INSERT ON changes BEGIN SELECT raise(ABORT, 'no'); END").unwrap();
     assert_eq!(failing_group(&f, todo.id), vec![Err(Failure::NotApplied); 4]);
     assert_eq!(seen(&f), before);
-    assert!(f.outbox().take().0.is_empty());
+    assert!(f.outbox().take(0).0.is_empty());
     other.execute_batch("DROP TRIGGER broken").unwrap();
     let answer = f.apply(2, vec![rename(todo.id, "goes on"), create("new")]);
     assert_eq!(numbers(&answer), [(todo.id, 2, 2), (todo.id + 1, 1, 3)]);
@@ -382,7 +396,7 @@ fn a_commit_with_an_open_outcome_that_did_not_happen_leaves_nothing_behind() {
 fn a_commit_with_an_open_outcome_that_did_happen_is_seen_by_everybody() {
     let mut f = Fixture::new();
     let todo = f.create(2, "v1");
-    f.outbox().take();
+    f.outbox().take(0);
     // SQLite reports the hook's error as the commit's, though the commit is done.
     f.sabotage(|connection| {
         let error = || rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR), None);
@@ -390,7 +404,7 @@ fn a_commit_with_an_open_outcome_that_did_happen_is_seen_by_everybody() {
     });
     assert_eq!(f.apply(2, vec![rename(todo.id, "v2"), create("new")]), Err(Failure::Unknown));
     assert_eq!(f.todo(2, todo.id).unwrap().version, 2);
-    assert_eq!(f.outbox().take().0.len(), 2);
+    assert_eq!(f.outbox().take(0).0.len(), 2);
     f.sabotage(|connection| connection.wal_hook(None::<WalHook>).unwrap());
     assert_eq!(numbers(&f.apply(2, vec![rename(todo.id, "v3")])), [(todo.id, 3, 4)]);
     let after = seen(&f);
@@ -545,22 +559,14 @@ fn check(f: &Fixture, model: &Model, seed: u64) {
     assert_eq!(todos, model.todos, "seed {seed}");
     assert_eq!(f.todo_count(), model.todos.len());
     assert_eq!(f.outbox().pending(), model.log.len());
-    let pending = f.pending(&HashMap::new(), usize::MAX).unwrap();
-    let mut expected = model.log.clone();
-    let mut taken = HashMap::new();
-    expected.retain(|(_, todo, ..)| {
-        *taken.entry(*todo).or_insert(0) += 1;
-        taken[todo] <= LANE
-    });
-    let log: Vec<_> = pending
-        .changes
+    let unpublished = f.unpublished();
+    let log: Vec<_> = unpublished
         .iter()
         .map(|change| (change.todo.owner, change.todo.id, change.todo.version, change.revision, change.kind))
         .collect();
-    assert_eq!(log, expected, "seed {seed}");
-    assert!(pending.changes.is_sorted_by_key(|change| change.seq));
+    assert_eq!(log, model.log, "seed {seed}");
     for owner in OWNERS {
-        let at: Vec<_> = pending.changes.iter().filter(|c| c.todo.owner == owner).map(|c| c.at).collect();
+        let at: Vec<_> = unpublished.iter().filter(|c| c.todo.owner == owner).map(|c| c.at).collect();
         assert!(at.is_sorted(), "seed {seed}: time goes back");
     }
 }
@@ -639,7 +645,7 @@ struct Logged {
 }
 
 #[test]
-fn the_relay_reads_what_is_neither_published_nor_parked_nor_held() {
+fn the_relay_reads_what_it_wants_and_discovers_what_it_does_not_know() {
     for seed in 0..60 {
         let mut random = SmallRng::seed_from_u64(seed);
         let f = Fixture::new();
@@ -679,44 +685,79 @@ fn the_relay_reads_what_is_neither_published_nor_parked_nor_held() {
         for entry in &log {
             entry.marked.into_iter().for_each(|mark| f.outbox().mark(entry.seq, mark));
         }
-        let mut skip = HashMap::new();
-        for todo in 1..=todos {
-            if random.random_bool(0.5) {
-                let (last, room) = (random.random_range(0..120), random.random_range(0..=LANE));
-                skip.insert(todo, Skip { last, room });
-            }
-        }
-        let limit = if random.random_bool(0.5) { random.random_range(1..=100) } else { 10_000 };
-        let pending = f.pending(&skip, limit).unwrap();
-        compare(&pending, &log, &skip, limit, seed);
+        let known = if random.random_bool(0.3) { 0 } else { random.random_range(0..=log.len() as i64) };
+        let want = |todo| Want { todo, above: random.random_range(0..120), limit: random.random_range(1..=100) };
+        let wants: Vec<Want> = (1..=todos).map(want).collect();
+        let (room, discover) = (random.random_range(1..=400), random.random_range(0..=todos as usize));
+        let wanted = Wanted { known, wants, room, discover };
+        compare(&f.read_outbox(&wanted).unwrap(), &log, &wanted, seed);
         drop(gate);
         held.blocking_recv().unwrap().unwrap();
     }
 }
 
-/// Compares with what [`Store::pending`] promises, todo by todo.
-fn compare(pending: &Pending, log: &[Logged], skip: &HashMap<TodoId, Skip>, limit: usize, seed: u64) {
-    assert_eq!(pending.through, log.len() as i64, "seed {seed}");
-    let mut wanted: Vec<i64> = Vec::new();
-    for todo in log.iter().filter(|entry| entry.version == 1).map(|entry| entry.todo) {
-        let of_todo = || log.iter().filter(move |entry| entry.todo == todo);
-        let is_parked = |entry: &Logged| entry.durable.or(entry.marked) == Some(Mark::Parked);
-        if of_todo().any(is_parked) {
-            assert!(!pending.truncated.contains(&todo));
-            assert!(pending.more || pending.parked.contains(&todo), "seed {seed}");
+/// Compares with what [`Store::read_outbox`] promises, todo by todo.
+fn compare(found: &Found, log: &[Logged], wanted: &Wanted, seed: u64) {
+    let Wanted { known, room, discover, .. } = *wanted;
+    let mut left = room;
+    for (index, want) in wanted.wants.iter().enumerate() {
+        let Some(fed) = found.fed.get(index) else {
+            assert_eq!(left, 0, "seed {seed}: {} was left out", want.todo);
             continue;
+        };
+        let mut expected: Vec<i64> = log
+            .iter()
+            .filter(|e| e.todo == want.todo && e.version > want.above && e.seq <= known)
+            .filter(|e| e.durable.or(e.marked).is_none())
+            .map(|entry| entry.seq)
+            .collect();
+        let limit = want.limit.min(left);
+        assert_eq!(fed.more, expected.len() > limit, "seed {seed}");
+        expected.truncate(limit);
+        assert_eq!((fed.todo, seqs(&fed.changes)), (want.todo, expected), "seed {seed}");
+        left -= fed.changes.len();
+    }
+    let Some(discovered) = &found.discovered else {
+        assert_eq!(discover, 0);
+        return;
+    };
+    let mut expected: Vec<(TodoId, i64)> = Vec::new();
+    let mut parked: HashSet<TodoId> =
+        log.iter().filter(|e| known == 0 && e.durable == Some(Mark::Parked)).map(|entry| entry.todo).collect();
+    for entry in log.iter().filter(|e| e.seq > known && e.seq <= discovered.known && e.durable.is_none()) {
+        if entry.marked == Some(Mark::Parked) {
+            parked.insert(entry.todo);
         }
-        assert!(!pending.parked.contains(&todo));
-        let Skip { last, room } = skip.get(&todo).copied().unwrap_or(Skip { last: 0, room: LANE });
-        let new = || of_todo().filter(|e| e.durable.or(e.marked).is_none() && e.version > last);
-        wanted.extend(new().take(room).map(|entry| entry.seq));
-        let truncated = new().count() > room;
-        assert!(pending.truncated.contains(&todo) == truncated || (pending.more && truncated), "seed {seed}: {todo}");
+        let new = entry.marked.is_none() && expected.iter().all(|(todo, _)| *todo != entry.todo);
+        if new && !parked.contains(&entry.todo) {
+            expected.push((entry.todo, entry.version));
+        }
     }
-    wanted.sort_unstable();
-    wanted.truncate(limit);
-    assert_eq!(pending.changes.iter().map(|change| change.seq).collect::<Vec<_>>(), wanted, "seed {seed}");
-    if pending.more {
-        assert_eq!(wanted.len(), limit, "seed {seed}");
+    assert_eq!(discovered.todos, expected, "seed {seed}");
+    assert_eq!(discovered.parked, parked, "seed {seed}");
+    if discovered.behind {
+        assert_eq!(discovered.todos.len(), discover, "seed {seed}");
+    } else {
+        assert_eq!(discovered.known, log.len() as i64, "seed {seed}");
     }
+}
+
+#[test]
+fn looking_for_todos_stops_after_a_bounded_number_of_changes_and_goes_on_from_there() {
+    let f = Fixture::new();
+    let todo = f.create(1, "busy");
+    for _ in 0..21 {
+        f.apply(1, (0..500).map(|_| rename(todo.id, "again")).collect()).unwrap();
+    }
+    let last = f.create(1, "late");
+    let look =
+        |known| f.read_outbox(&Wanted { known, wants: Vec::new(), room: 0, discover: 10 }).unwrap().discovered.unwrap();
+    let first = look(0);
+    assert_eq!((&first.todos[..], first.known, first.behind), (&[(todo.id, 1)][..], 10_000, true));
+    let second = look(first.known);
+    assert_eq!((&second.todos[..], second.behind), (&[(todo.id, 10_001), (last.id, 1)][..], false));
+}
+
+fn seqs(changes: &[Arc<Change>]) -> Vec<i64> {
+    changes.iter().map(|change| change.seq).collect()
 }
