@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -29,6 +29,8 @@ pub struct Outbox {
     marks: Mutex<BTreeMap<i64, Mark>>,
     pending: AtomicUsize,
     reload: AtomicBool,
+    /// No change below this `seq` is pending but those that wait behind a parked one.
+    oldest: AtomicI64,
 }
 
 #[derive(Default)]
@@ -102,6 +104,7 @@ impl Outbox {
             marks: Mutex::default(),
             pending: AtomicUsize::new(pending),
             reload: AtomicBool::new(false),
+            oldest: AtomicI64::new(0),
         }
     }
 
@@ -151,11 +154,26 @@ impl Outbox {
         self.pending.fetch_sub(committed.len(), Ordering::Relaxed);
     }
 
-    /// An operator made `count` changes pending again: the relay is to begin anew with what the log has.
-    pub(super) fn changed_by_operator(&self, count: usize) {
+    /// An operator made `count` changes pending again.
+    pub(super) fn pending_again(&self, count: usize) {
         self.pending.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// An operator is done with changes: the relay is to begin anew with what the log has.
+    pub(super) fn reload(&self) {
+        self.oldest.store(0, Ordering::Relaxed);
         self.reload.store(true, Ordering::Relaxed);
         self.wake.notify_one();
+    }
+
+    /// From which `seq` on the oldest pending change is to be looked for. It only moves up, unless an operator is at work.
+    pub(super) fn oldest_from(&self) -> i64 {
+        self.oldest.load(Ordering::Relaxed)
+    }
+
+    /// Notes where it was found; nothing, if an operator was at work since `from` was asked for.
+    pub(super) fn oldest_is(&self, from: i64, seq: i64) {
+        let _ = self.oldest.compare_exchange(from, seq, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Whether the relay has to begin anew; true once for each time that it has to.

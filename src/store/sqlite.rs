@@ -78,7 +78,8 @@ const INDEXES: &str = "
 /// Changes that one reading looks at for todos that nobody told of, at most: some milliseconds.
 const DISCOVER: usize = 10_000;
 
-/// `changes.state`; 0 is pending. Partial indexes and queries name these numbers.
+/// `changes.state`. Partial indexes and queries name these numbers.
+const PENDING: i64 = 0;
 const PUBLISHED: i64 = 1;
 const PARKED: i64 = 2;
 const SKIPPED: i64 = 3;
@@ -329,19 +330,25 @@ pub fn is_fsync(error: &rusqlite::Error) -> bool {
         if [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_DIR_FSYNC].contains(&code.extended_code))
 }
 
-/// Commits a group: its changes, the heads of its owners, and the relay's marks, all or nothing. With nothing to
-/// commit, it writes all the same: whether the disk takes it is what the caller wants to know.
+/// Commits a group: its changes, the heads of its owners, and the relay's marks, all or nothing. `uptime` is kept with
+/// each change; `save_uptime`: by itself, too.
 pub fn commit(
     connection: &mut Connection,
     changes: &[Arc<Change>],
     heads: &HashMap<UserId, Head>,
     marks: &BTreeMap<i64, Mark>,
     uptime: i64,
+    save_uptime: bool,
 ) -> Result<(), CommitError> {
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(CommitError::before_commit)?;
     // Dropping the transaction rolls it back.
     write(&transaction, changes, heads, marks, uptime).map_err(CommitError::before_commit)?;
+    if save_uptime {
+        // A page is written even if the value stays the same.
+        let mut save = transaction.prepare_cached("UPDATE meta SET uptime = ?1").map_err(CommitError::before_commit)?;
+        save.execute([uptime]).map_err(CommitError::before_commit)?;
+    }
     transaction.commit().map_err(CommitError::at_commit)
 }
 
@@ -411,28 +418,32 @@ fn write(
         };
         set_state.execute(params![seq, state])?;
     }
-    if changes.is_empty() && heads.is_empty() {
-        // A page is written even if the value stays the same: a commit of nothing finds out whether the disk takes it.
-        transaction.prepare_cached("UPDATE meta SET uptime = ?1")?.execute([uptime])?;
-    }
     Ok(())
 }
 
+/// What pruning did to an owner's part of the log.
+pub struct Pruned {
+    pub owner: UserId,
+    pub floor: i64,
+    /// There may be more to remove: it had its share.
+    pub more: bool,
+}
+
 /// Removes what retention doesn't keep, for each of `owners`: a prefix of its part of the log, up to the first change
-/// that is not published, at most `limit` changes in all. Returns the owners' new floors.
+/// that is not published. At most `limit` changes in all, of which each owner has a fair share.
 pub fn prune(
     connection: &mut Connection,
     owners: &[(UserId, Head)],
     keep_from_uptime: i64,
     keep_per_owner: i64,
     limit: usize,
-) -> Result<Vec<(UserId, i64)>, CommitError> {
+) -> Result<Vec<Pruned>, CommitError> {
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(CommitError::before_commit)?;
-    let floors = delete_prefixes(&transaction, owners, keep_from_uptime, keep_per_owner, limit)
+    let pruned = delete_prefixes(&transaction, owners, keep_from_uptime, keep_per_owner, limit)
         .map_err(CommitError::before_commit)?;
     transaction.commit().map_err(CommitError::at_commit)?;
-    Ok(floors)
+    Ok(pruned)
 }
 
 fn delete_prefixes(
@@ -441,54 +452,87 @@ fn delete_prefixes(
     keep_from_uptime: i64,
     keep_per_owner: i64,
     limit: usize,
-) -> rusqlite::Result<Vec<(UserId, i64)>> {
+) -> rusqlite::Result<Vec<Pruned>> {
     let mut read = transaction.prepare_cached(
         "SELECT revision, uptime, state FROM changes WHERE owner_id = ?1 AND revision > ?2 ORDER BY revision",
     )?;
     let mut delete = transaction.prepare_cached("DELETE FROM changes WHERE owner_id = ?1 AND revision <= ?2")?;
     let mut set_floor = transaction.prepare_cached("UPDATE users SET floor = ?2 WHERE id = ?1")?;
-    let (mut floors, mut left) = (Vec::new(), limit);
-    for &(owner, head) in owners {
-        let mut floor = head.floor;
+    let (mut pruned, mut left) = (Vec::new(), limit);
+    for (index, &(owner, head)) in owners.iter().enumerate() {
+        let mut share = left.div_ceil(owners.len() - index);
+        let (mut floor, mut more) = (head.floor, false);
         let mut rows = read.query([owner, head.floor])?;
         while let Some(row) = rows.next()? {
             let (revision, uptime, state): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
             let too_many = revision <= head.revision - keep_per_owner;
-            if left == 0 || ![PUBLISHED, SKIPPED].contains(&state) || !(too_many || uptime < keep_from_uptime) {
+            if ![PUBLISHED, SKIPPED].contains(&state) || !(too_many || uptime < keep_from_uptime) {
+                break;
+            }
+            if share == 0 {
+                more = true;
                 break;
             }
             floor = revision;
+            share -= 1;
             left -= 1;
         }
         drop(rows);
         if floor > head.floor {
             delete.execute([owner, floor])?;
             set_floor.execute([owner, floor])?;
-            floors.push((owner, floor));
+            pruned.push(Pruned { owner, floor, more });
         }
     }
-    Ok(floors)
+    Ok(pruned)
 }
 
-/// What an operator does with events; see [`super::OutboxCommand`]. Returns how many changes are to be published (again).
-pub fn operate(connection: &mut Connection, command: &OutboxCommand) -> Result<usize, CommitError> {
+/// The changes that a command is about, the latest first, at most `limit`: their `seq` and revisions, all below
+/// `below`, which is a revision.
+pub fn read_affected(
+    connection: &Connection,
+    command: &OutboxCommand,
+    below: i64,
+    limit: usize,
+) -> rusqlite::Result<Vec<(i64, i64)>> {
     let (sql, target): (&str, [i64; 2]) = match *command {
-        OutboxCommand::Retry { todo, version } => {
-            ("UPDATE changes SET state = 0 WHERE todo_id = ?1 AND version = ?2 AND state = 2", [todo, version])
+        OutboxCommand::Retry { todo, version } | OutboxCommand::Skip { todo, version } => {
+            ("todo_id = ?1 AND version = ?2 AND state = 2", [todo, version])
         }
-        OutboxCommand::Skip { todo, version } => {
-            ("UPDATE changes SET state = 3 WHERE todo_id = ?1 AND version = ?2 AND state = 2", [todo, version])
+        OutboxCommand::Republish { owner, from_revision } => {
+            ("owner_id = ?1 AND revision >= ?2 AND state = 1", [owner, from_revision])
         }
-        OutboxCommand::Republish { owner, from_revision } => (
-            "UPDATE changes SET state = 0 WHERE owner_id = ?1 AND revision >= ?2 AND state = 1",
-            [owner, from_revision],
-        ),
     };
+    let sql =
+        format!("SELECT seq, revision FROM changes WHERE {sql} AND revision < ?3 ORDER BY revision DESC LIMIT ?4");
+    let mut statement = connection.prepare_cached(&sql)?;
+    statement.query_map(params![target[0], target[1], below, limit], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+/// What a command makes of a change.
+fn state_after(command: &OutboxCommand) -> i64 {
+    match command {
+        OutboxCommand::Retry { .. } | OutboxCommand::Republish { .. } => PENDING,
+        OutboxCommand::Skip { .. } => SKIPPED,
+    }
+}
+
+/// Does with changes (their `seq`) what an operator asks.
+pub fn operate(connection: &mut Connection, command: &OutboxCommand, seqs: &[i64]) -> Result<(), CommitError> {
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(CommitError::before_commit)?;
-    let changed = transaction.execute(sql, target).map_err(CommitError::before_commit)?;
-    transaction.commit().map_err(CommitError::at_commit)?;
-    Ok(changed)
+    let set = || -> rusqlite::Result<()> {
+        let mut statement = transaction.prepare_cached("UPDATE changes SET state = ?2 WHERE seq = ?1")?;
+        seqs.iter().try_for_each(|seq| statement.execute([*seq, state_after(command)]).map(drop))
+    };
+    set().map_err(CommitError::before_commit)?;
+    transaction.commit().map_err(CommitError::at_commit)
+}
+
+/// Whether a command was done with a change.
+pub fn is_done(connection: &Connection, command: &OutboxCommand, seq: i64) -> rusqlite::Result<bool> {
+    let state: i64 = connection.query_row("SELECT state FROM changes WHERE seq = ?1", [seq], |row| row.get(0))?;
+    Ok(state == state_after(command))
 }
 
 /// Changes that wait for an operator, oldest first.
@@ -499,19 +543,21 @@ pub fn read_parked(connection: &Connection, epoch: Epoch, limit: usize) -> rusql
 
 /// What the metrics show of the log.
 pub struct LogSamples {
-    /// Time of the oldest pending change.
-    pub oldest_pending: Option<Timestamp>,
+    /// The oldest pending change, without those that wait behind a parked one of their todo: its `seq` and time.
+    pub oldest_pending: Option<(i64, Timestamp)>,
     /// Parked changes.
     pub parked: i64,
     /// Changes in the log, without counting them one by one.
     pub changes: i64,
 }
 
-/// Looks up what the metrics show of the log.
-pub fn sample_log(connection: &Connection) -> rusqlite::Result<LogSamples> {
-    let at = "SELECT at FROM changes WHERE state = 0 ORDER BY seq LIMIT 1";
+/// Looks up what the metrics show of the log. The oldest pending change is looked for from the `seq` `from` on.
+pub fn sample_log(connection: &Connection, from: i64) -> rusqlite::Result<LogSamples> {
+    let sql = "SELECT seq, at FROM changes WHERE state = 0 AND seq >= ?1
+         AND todo_id NOT IN (SELECT todo_id FROM changes WHERE state = 2) ORDER BY seq LIMIT 1";
+    let oldest = |row: &Row<'_>| Ok((row.get(0)?, Timestamp(row.get(1)?)));
     Ok(LogSamples {
-        oldest_pending: connection.prepare_cached(at)?.query_row([], |row| row.get(0)).optional()?.map(Timestamp),
+        oldest_pending: connection.prepare_cached(sql)?.query_row([from], oldest).optional()?,
         parked: connection.query_row("SELECT count(*) FROM changes WHERE state = 2", [], |row| row.get(0))?,
         changes: connection.query_row("SELECT coalesce(sum(revision - floor), 0) FROM users", [], |row| row.get(0))?,
     })

@@ -2,7 +2,7 @@
 //! as one group, and only then shows it to readers and answers.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::change::{Change, Kind};
 use super::outbox::Mark;
-use super::sqlite::{self, CommitError, Head, Next};
+use super::sqlite::{self, CommitError, Head, Next, Pruned};
 use super::{Command, Context, Failure, OutboxCommand, Shared};
 use crate::clock::Clock;
 use crate::config::Retention;
@@ -28,12 +28,18 @@ const GROUP: usize = 512;
 /// With nothing else to write, marks are committed this often; a failed disk is tried this often.
 const TICK: Duration = Duration::from_secs(1);
 
-/// After a whole round, pruning pauses this long.
+/// How long the service has run is written this often, if no change says it.
+const SAVE_UPTIME: Duration = Duration::from_secs(3600);
+
+/// After a whole round, pruning pauses this long; after a step, as long as the step took.
 const PRUNE_PAUSE: Duration = Duration::from_secs(60);
 /// Owners whose part of the log is looked at in one step of pruning.
 const PRUNE_OWNERS: usize = 200;
-/// Changes that one step removes at most.
+/// Changes that one step removes at most: about as many as a group adds.
 const PRUNE_CHANGES: usize = 500;
+
+/// Changes that an operator's command is done with in one commit, at most.
+const OPERATE: usize = 1000;
 
 /// Pages in the log that make the writer checkpoint, SQLite's own default.
 const CHECKPOINT_PAGES: i32 = 1000;
@@ -81,9 +87,21 @@ pub struct Writer {
     log: Log,
     started: Instant,
     marks_due: Instant,
+    uptime_due: Instant,
     prune_due: Instant,
     /// Owners whose part of the log this round of pruning has still to look at.
-    prune_next: Vec<UserId>,
+    prune_next: VecDeque<UserId>,
+    /// What operators asked for and is not done, the oldest first.
+    operations: VecDeque<Operation>,
+}
+
+/// An operator's command, done a part at a time.
+struct Operation {
+    command: OutboxCommand,
+    /// The next part is below this revision. From the latest change down: what waits of a todo is always its end.
+    below: i64,
+    done: usize,
+    reply: oneshot::Sender<Result<usize, Failure>>,
 }
 
 impl Writer {
@@ -97,8 +115,10 @@ impl Writer {
             log,
             started: now,
             marks_due: now + TICK,
+            uptime_due: now + SAVE_UPTIME,
             prune_due: now + TICK,
-            prune_next: Vec::new(),
+            prune_next: VecDeque::new(),
+            operations: VecDeque::new(),
         }
     }
 
@@ -120,7 +140,8 @@ impl Writer {
         }
         let mut next = None;
         loop {
-            let wait = self.marks_due.saturating_duration_since(Instant::now());
+            let due = if self.operations.is_empty() { self.marks_due.min(self.prune_due) } else { self.started };
+            let wait = due.saturating_duration_since(Instant::now());
             match next.take().map_or_else(|| jobs.recv_timeout(wait), Ok) {
                 Ok(Job::Apply(request)) => {
                     let mut operations = request.commands.len();
@@ -142,8 +163,7 @@ impl Writer {
                 }
                 Ok(Job::Operate { command, reply }) => {
                     self.shared.queued.fetch_sub(1, Ordering::Relaxed);
-                    // A client that went away doesn't take its answer.
-                    let _ = reply.send(self.operate(&command));
+                    self.operations.push_back(Operation { command, below: i64::MAX, done: 0, reply });
                 }
                 #[cfg(test)]
                 Ok(Job::Sabotage(sabotage)) => {
@@ -153,6 +173,9 @@ impl Writer {
                 Ok(Job::Close) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            if let Some(operation) = self.operations.pop_front() {
+                self.operate(operation);
+            }
             if Instant::now() >= self.marks_due {
                 self.tick();
             }
@@ -160,7 +183,8 @@ impl Writer {
                 self.prune();
             }
         }
-        // The final marks.
+        // The final marks, and how long the service has run.
+        self.uptime_due = self.started;
         self.tick();
         // Jobs that arrived after the last one are answered by dropping them.
         if let Err(problem) = sqlite::checkpoint(&self.connection) {
@@ -171,9 +195,14 @@ impl Writer {
     /// Commits marks, and tries a disk that failed: with a write, so that it says whether writing works again.
     fn tick(&mut self) {
         self.marks_due = Instant::now() + TICK;
-        if self.shared.outbox.has_marks() || !self.shared.writable.load(Ordering::Relaxed) {
+        if self.shared.outbox.has_marks() || self.must_write() {
             self.apply(Vec::new(), 0);
         }
+    }
+
+    /// Whether to write even if there is nothing to write.
+    fn must_write(&self) -> bool {
+        !self.shared.writable.load(Ordering::Relaxed) || Instant::now() >= self.uptime_due
     }
 
     /// Seconds that the service has run on this database. Never runs faster than the monotonic clock, and not at all
@@ -189,13 +218,18 @@ impl Writer {
             .map(|request| (self.decide(&mut overlay, &request.context, request.commands), request.reply))
             .collect();
         let marks = self.shared.outbox.marks();
-        let failing = !self.shared.writable.load(Ordering::Relaxed);
-        let outcome = if overlay.changes.is_empty() && marks.is_empty() && !failing {
+        let outcome = if overlay.changes.is_empty() && marks.is_empty() && !self.must_write() {
             Ok(())
         } else {
             let (started, uptime) = (Instant::now(), self.uptime());
-            let outcome = sqlite::commit(&mut self.connection, &overlay.changes, &overlay.heads, &marks, uptime);
+            // With nothing else to write, it is also what finds out whether the disk takes it.
+            let save_uptime = overlay.changes.is_empty() || started >= self.uptime_due;
+            let Overlay { changes, heads, .. } = &overlay;
+            let outcome = sqlite::commit(&mut self.connection, changes, heads, &marks, uptime, save_uptime);
             self.shared.metrics.committed(operations, started.elapsed());
+            if save_uptime && outcome.is_ok() {
+                self.uptime_due = started + SAVE_UPTIME;
+            }
             outcome
         };
         let failure = match outcome {
@@ -257,61 +291,84 @@ impl Writer {
     /// A commit ended in an error that leaves its outcome open: ask the database, and follow it.
     fn find_out(&mut self, overlay: Overlay, marks: &BTreeMap<i64, Mark>) {
         let Some(last) = overlay.changes.last() else { return };
-        match sqlite::is_logged(&self.connection, last.seq) {
-            Ok(true) => self.committed(overlay, marks),
-            Ok(false) => {}
-            Err(problem) => {
-                abort(format_args!(
-                    "cannot find out what was stored: {problem}; aborting, a restart reads it from disk"
-                ));
-            }
+        if found_out(sqlite::is_logged(&self.connection, last.seq)) {
+            self.committed(overlay, marks);
         }
     }
 
-    fn operate(&mut self, command: &OutboxCommand) -> Result<usize, Failure> {
+    /// Does the next part of what an operator asks, and answers with the last one. The relay begins anew only then.
+    fn operate(&mut self, mut operation: Operation) {
         // Marks that are not committed yet would undo what the command does.
         self.tick();
-        match sqlite::operate(&mut self.connection, command) {
-            Ok(changed) => {
-                let again = !matches!(command, OutboxCommand::Skip { .. });
-                if changed > 0 {
-                    self.shared.outbox.changed_by_operator(if again { changed } else { 0 });
-                }
-                Ok(changed)
-            }
+        let outcome = self.operate_part(&mut operation);
+        if outcome == Ok(true) {
+            self.operations.push_front(operation);
+            return;
+        }
+        if operation.done > 0 {
+            self.shared.outbox.reload();
+        }
+        // A client that went away doesn't take its answer.
+        let _ = operation.reply.send(outcome.map(|_| operation.done));
+    }
+
+    /// Whether there may be more to do.
+    fn operate_part(&mut self, operation: &mut Operation) -> Result<bool, Failure> {
+        let command = operation.command;
+        let affected = sqlite::read_affected(&self.connection, &command, operation.below, OPERATE);
+        let affected = affected.map_err(|problem| {
+            log::error!("the change log can't be read: {problem}");
+            Failure::NotApplied
+        })?;
+        let (seqs, revisions): (Vec<i64>, Vec<i64>) = affected.into_iter().unzip();
+        let (Some(&last), Some(&below)) = (seqs.last(), revisions.last()) else { return Ok(false) };
+        let outcome = match sqlite::operate(&mut self.connection, &command, &seqs) {
+            Ok(()) => Ok(seqs.len() == OPERATE),
             Err(CommitError::NotApplied(problem)) => {
                 self.failed(&problem, "nothing of it was stored");
-                Err(Failure::NotApplied)
+                return Err(Failure::NotApplied);
             }
             Err(CommitError::Unknown(problem)) => {
                 self.failed(&problem, "it may have been stored");
+                if !found_out(sqlite::is_done(&self.connection, &command, last)) {
+                    return Err(Failure::Unknown);
+                }
                 Err(Failure::Unknown)
             }
             Err(CommitError::Fsync(problem)) => abort_unflushed(&problem),
+        };
+        operation.done += seqs.len();
+        operation.below = below;
+        if !matches!(command, OutboxCommand::Skip { .. }) {
+            self.shared.outbox.pending_again(seqs.len());
         }
+        outcome
     }
 
-    /// Looks at the next owners' parts of the log and removes what retention doesn't keep: a little at a time, so
-    /// that nobody waits for it.
+    /// Looks at the next owners' parts of the log and removes what retention doesn't keep: a little at a time, so that
+    /// nobody waits for it, and no longer than it pauses, so that it goes as fast as changes come.
     fn prune(&mut self) {
+        let started = Instant::now();
         if self.prune_next.is_empty() {
             let grown = self.log.heads.iter().filter(|(_, head)| head.revision > head.floor);
             self.prune_next = grown.map(|(owner, _)| *owner).collect();
         }
-        let from = self.prune_next.len().saturating_sub(PRUNE_OWNERS);
+        let step = self.prune_next.len().min(PRUNE_OWNERS);
         let owners: Vec<(UserId, Head)> =
-            self.prune_next.drain(from..).filter_map(|owner| Some((owner, *self.log.heads.get(&owner)?))).collect();
+            self.prune_next.drain(..step).filter_map(|owner| Some((owner, *self.log.heads.get(&owner)?))).collect();
         let keep = i64::try_from(self.retention.keep.as_secs()).unwrap_or(i64::MAX);
         let keep_from = self.uptime().saturating_sub(keep);
         let pruned = sqlite::prune(&mut self.connection, &owners, keep_from, self.retention.per_owner, PRUNE_CHANGES);
-        let mut busy = !self.prune_next.is_empty();
+        let mut pause = started.elapsed();
         match pruned {
-            Ok(floors) => {
-                for (owner, floor) in floors {
+            Ok(pruned) => {
+                for Pruned { owner, floor, more } in pruned {
                     if let Some(head) = self.log.heads.get_mut(&owner) {
                         self.shared.metrics.pruned(usize::try_from(floor - head.floor).unwrap_or_default());
                         head.floor = floor;
-                        busy = true;
+                    }
+                    if more {
+                        self.prune_next.push_back(owner);
                     }
                 }
             }
@@ -319,9 +376,10 @@ impl Writer {
             // Its outcome doesn't matter: the next round finds out what is there.
             Err(CommitError::NotApplied(problem) | CommitError::Unknown(problem)) => {
                 log::warn!("pruning the log failed and is tried again later: {problem}");
+                pause = TICK;
             }
         }
-        self.prune_due = Instant::now() + if busy { TICK } else { PRUNE_PAUSE };
+        self.prune_due = Instant::now() + if self.prune_next.is_empty() { PRUNE_PAUSE } else { pause };
         self.checkpoint();
     }
 
@@ -406,6 +464,13 @@ impl Writer {
         scratch.next.seq += 1;
         Ok(())
     }
+}
+
+/// What the database says of a commit whose outcome was open.
+fn found_out(stored: rusqlite::Result<bool>) -> bool {
+    stored.unwrap_or_else(|problem| {
+        abort(format_args!("cannot find out what was stored: {problem}; aborting, a restart reads it from disk"))
+    })
 }
 
 fn abort_unflushed(problem: &rusqlite::Error) -> ! {

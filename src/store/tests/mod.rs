@@ -25,7 +25,7 @@ struct Fixture {
     clock: Arc<TestClock>,
     database: Database,
     retention: Retention,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 /// A clock that tests set, and in which they can hold the writer: it asks for the time when it decides.
@@ -55,7 +55,7 @@ impl Fixture {
         let directory = tempfile::tempdir().unwrap();
         let database = Database::File(directory.path().join("todos.db"));
         let retention = Retention { keep: Duration::from_secs(86_400), per_owner: 1_000_000 };
-        let mut fixture = Self { store: None, clock: Arc::default(), database, retention, _directory: directory };
+        let mut fixture = Self { store: None, clock: Arc::default(), database, retention, directory: directory };
         fixture.open();
         fixture
     }
@@ -77,6 +77,10 @@ impl Fixture {
     fn reopen(&mut self) {
         self.store = None;
         self.open();
+    }
+
+    fn database_path(&self) -> PathBuf {
+        self.directory.path().join("todos.db")
     }
 
     /// A connection of the test's own.
@@ -392,16 +396,18 @@ fn a_commit_with_an_open_outcome_that_did_not_happen_leaves_nothing_behind() {
     assert_eq!(numbers(&f.apply(2, vec![rename(todo.id, "v2")])), [(todo.id, 2, 2)]);
 }
 
+/// SQLite reports the hook's error as the commit's, though the commit is done.
+fn fails_after_commits(connection: &mut Connection) {
+    let error = || rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR), None);
+    connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, _| Err(error()))).unwrap();
+}
+
 #[test]
 fn a_commit_with_an_open_outcome_that_did_happen_is_seen_by_everybody() {
     let mut f = Fixture::new();
     let todo = f.create(2, "v1");
     f.outbox().take(0);
-    // SQLite reports the hook's error as the commit's, though the commit is done.
-    f.sabotage(|connection| {
-        let error = || rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR), None);
-        connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, _| Err(error()))).unwrap();
-    });
+    f.sabotage(fails_after_commits);
     assert_eq!(f.apply(2, vec![rename(todo.id, "v2"), create("new")]), Err(Failure::Unknown));
     assert_eq!(f.todo(2, todo.id).unwrap().version, 2);
     assert_eq!(f.outbox().take(0).0.len(), 2);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::store::maintenance;
+use crate::store::sqlite::Head;
 
 impl Fixture {
     fn marked(&self, seqs: impl IntoIterator<Item = i64>, mark: Mark) {
@@ -19,10 +20,33 @@ impl Fixture {
         statement.query_map([owner], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
     }
 
-    fn operate(&self, command: OutboxCommand) -> usize {
+    /// Queues what an operator asks and does not wait.
+    fn ask(&self, command: OutboxCommand) -> oneshot::Receiver<Result<usize, Failure>> {
         let (reply, answer) = oneshot::channel();
         assert!(self.queue.try_send(Job::Operate { command, reply }).is_ok());
-        answer.blocking_recv().unwrap().unwrap()
+        answer
+    }
+
+    fn operate(&self, command: OutboxCommand) -> usize {
+        self.ask(command).blocking_recv().unwrap().unwrap()
+    }
+
+    /// Makes changes of one todo of `owner`; all of them are published.
+    fn published(&self, owner: UserId, changes: usize) {
+        let first = self.apply(owner, vec![create("busy")]).unwrap();
+        let todo = first[0].todo.id;
+        let mut seqs = vec![first[0].seq];
+        for group in vec![(); changes - 1].chunks(500) {
+            let changes = self.apply(owner, group.iter().map(|_| rename(todo, "again")).collect()).unwrap();
+            seqs.extend(changes.iter().map(|change| change.seq));
+        }
+        self.marked(seqs, Mark::Published);
+    }
+
+    /// The age of the oldest pending change that the metrics show, in seconds.
+    fn oldest(&self, now: i64) -> i64 {
+        self.sample(Timestamp(now)).unwrap();
+        self.shared.metrics.samples.outbox_oldest_seconds.get()
     }
 }
 
@@ -125,4 +149,94 @@ fn an_operator_retries_and_skips_parked_changes_and_publishes_again() {
     assert_eq!(f.outbox().pending(), 1);
     // A skipped change is not published by that.
     assert_eq!(f.operate(OutboxCommand::Republish { owner: 2, from_revision: 1 }), 0);
+}
+
+#[test]
+fn each_owner_has_a_fair_share_of_a_step_of_pruning() {
+    let f = Fixture::new();
+    for (owner, changes) in [(1, 300), (2, 20), (3, 300)] {
+        f.published(owner, changes);
+    }
+    let owners: Vec<(UserId, Head)> =
+        [(1, 300), (2, 20), (3, 300)].map(|(owner, revision)| (owner, Head { revision, ..Head::default() })).into();
+    let pruned = sqlite::prune(&mut f.connection(), &owners, 0, 10, 150).unwrap();
+    let pruned: Vec<_> = pruned.iter().map(|pruned| (pruned.owner, pruned.floor, pruned.more)).collect();
+    // What the second one doesn't need goes to the third.
+    assert_eq!(pruned, [(1, 50, true), (2, 10, false), (3, 90, true)]);
+}
+
+#[test]
+fn pruning_catches_up_with_what_came_in_a_burst() {
+    let mut f = Fixture::new();
+    for owner in OWNERS {
+        f.published(owner, 10_000);
+    }
+    f.retention.per_owner = 100;
+    f.reopen();
+    f.wait_until("all owners to be pruned", |f| OWNERS.iter().all(|owner| f.revisions(*owner).len() == 100));
+    assert_eq!(maintenance::check(f.path()).unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn running_time_is_saved_by_a_clean_stop() {
+    let mut f = Fixture::new();
+    let begin = Instant::now();
+    f.wait_until("two seconds", |_| begin.elapsed() >= Duration::from_secs(2));
+    f.store = None;
+    let uptime = |f: &Fixture| -> i64 {
+        let connection = Connection::open(f.database_path()).unwrap();
+        connection.query_row("SELECT uptime FROM meta", [], |row| row.get(0)).unwrap()
+    };
+    let saved = uptime(&f);
+    assert!(saved >= 2, "{saved}");
+    f.reopen();
+    f.store = None;
+    assert!(uptime(&f) >= saved);
+}
+
+#[test]
+fn changes_go_on_while_many_events_are_published_again() {
+    let f = Fixture::new();
+    f.published(2, 2500);
+    let (gate, held) = f.hold();
+    let mut again = f.ask(OutboxCommand::Republish { owner: 2, from_revision: 101 });
+    let between = f.submit(1, vec![create("is not kept waiting")]);
+    drop(gate);
+    held.blocking_recv().unwrap().unwrap();
+    between.blocking_recv().unwrap().unwrap();
+    assert!(again.try_recv().is_err(), "all of it was done before");
+    assert_eq!(again.blocking_recv().unwrap(), Ok(2400));
+    assert_eq!(f.outbox().pending(), 2402);
+    assert!(f.outbox().take_reload());
+    let waiting = "SELECT min(revision), count(*) FROM changes WHERE owner_id = 2 AND state = 0";
+    let waiting = f.connection().query_row(waiting, [], |row| Ok((row.get(0)?, row.get(1)?)));
+    assert_eq!(waiting, Ok((101, 2400)));
+}
+
+#[test]
+fn an_operation_with_an_open_outcome_that_did_happen_is_followed() {
+    let f = Fixture::new();
+    f.published(2, 5);
+    f.sabotage(fails_after_commits);
+    let again = f.ask(OutboxCommand::Republish { owner: 2, from_revision: 4 });
+    assert_eq!(again.blocking_recv().unwrap(), Err(Failure::Unknown));
+    assert_eq!((f.outbox().pending(), f.outbox().take_reload()), (2, true));
+    assert_eq!(states(&f), [1, 1, 1, 0, 0]);
+}
+
+#[test]
+fn what_waits_behind_a_parked_change_is_not_late() {
+    let f = Fixture::new();
+    f.clock.set(10_000);
+    let poison = f.create(1, "poison");
+    f.clock.set(20_000);
+    f.apply(1, vec![rename(poison.id, "behind it")]).unwrap();
+    assert_eq!(f.oldest(100_000), 90);
+    f.marked([1], Mark::Parked);
+    assert_eq!(f.oldest(100_000), 0);
+    f.clock.set(30_000);
+    f.create(1, "late");
+    assert_eq!(f.oldest(100_000), 70);
+    f.operate(OutboxCommand::Skip { todo: poison.id, version: 1 });
+    assert_eq!(f.oldest(100_000), 80);
 }
