@@ -49,6 +49,8 @@ pub struct Metrics {
     pruned: Counter,
     /// 1 while publishing waits for the sidecar to recover.
     pub breaker_open: Gauge,
+    /// Todos whose last publish failed: each waits by itself before it is tried again.
+    pub failing_todos: Gauge,
     /// Sampled when `/metrics` is read.
     pub samples: Samples,
 }
@@ -99,6 +101,7 @@ impl Metrics {
             delivery_seconds: durations(),
             pruned: Counter::default(),
             breaker_open: Gauge::default(),
+            failing_todos: Gauge::default(),
             samples: Samples::default(),
         };
         metrics.register();
@@ -122,6 +125,8 @@ impl Metrics {
         registry.register("publishes", "Attempts to publish an event, by result", self.publishes.clone());
         registry.register_with_unit("publish_duration", "Time of an attempt", seconds(), self.publish_seconds.clone());
         registry.register("publish_breaker_open", "1 while publishing waits for recovery", self.breaker_open.clone());
+        let failing = "Todos whose last publish failed, and whose events wait";
+        registry.register("publish_failing_todos", failing, self.failing_todos.clone());
         registry.register("commands_refused", "Commands that changed nothing, by reason", self.refusals.clone());
         registry.register("task_restarts", "Background tasks that panicked and started again", self.restarts.clone());
         registry.register("commit_operations", "Operations in one commit", self.commit_operations.clone());
@@ -136,7 +141,7 @@ impl Metrics {
         };
         gauge(registry, "outbox_pending_events", "Changes not known as published", &samples.outbox_pending);
         let oldest = &samples.outbox_oldest_seconds;
-        gauge(registry, "outbox_oldest_age_seconds", "Age of the oldest unpublished change", oldest);
+        gauge(registry, "outbox_oldest_age_seconds", "Age of the oldest pending change that no parked one holds up", oldest);
         gauge(registry, "outbox_parked_events", "Changes that wait for an operator", &samples.outbox_parked);
         gauge(registry, "queue_depth", "Operations that wait for the writer", &samples.queue_depth);
         gauge(registry, "todos", "Live todos", &samples.todos);

@@ -82,6 +82,7 @@ impl Relay {
                 reading = self.start_reading();
             }
             self.metrics.breaker_open.set(i64::from(!self.lanes.healthy()));
+            self.metrics.failing_todos.set(i64::try_from(self.lanes.suspects()).unwrap_or(i64::MAX));
             // Reloading, nothing is started: what is in flight wakes this up when it ends.
             let due = self.lanes.wake_at().filter(|_| !self.reloading);
             let wake = due.map_or(POLL, |at| Duration::from_millis(at.saturating_sub(self.now())).min(POLL));
