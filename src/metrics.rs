@@ -141,7 +141,12 @@ impl Metrics {
         };
         gauge(registry, "outbox_pending_events", "Changes not known as published", &samples.outbox_pending);
         let oldest = &samples.outbox_oldest_seconds;
-        gauge(registry, "outbox_oldest_age_seconds", "Age of the oldest pending change that no parked one holds up", oldest);
+        gauge(
+            registry,
+            "outbox_oldest_age_seconds",
+            "Age of the oldest pending change that no parked one holds up",
+            oldest,
+        );
         gauge(registry, "outbox_parked_events", "Changes that wait for an operator", &samples.outbox_parked);
         gauge(registry, "queue_depth", "Operations that wait for the writer", &samples.queue_depth);
         gauge(registry, "todos", "Live todos", &samples.todos);

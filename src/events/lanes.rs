@@ -25,10 +25,14 @@ use crate::todos::model::TodoId;
 pub const IN_FLIGHT: usize = 64;
 /// Publishes that hang and go on beside the others, at most.
 pub const HANGING: usize = 512;
-/// After this a publish hangs, if another one that began later got through, in milliseconds.
+/// After this a publish hangs, if another one that began later got through, in milliseconds; or after this many times what
+/// a publish usually takes: a sidecar that is slow for everybody must not get more to do.
 const HANGS_AFTER: u64 = 1000;
+const HANGS_AFTER_USUAL: u64 = 10;
 /// Suspects that try again at once, of those that were refused and of those that hung.
 const SUSPECTS: usize = 8;
+/// One of so many publishes is of the backlog, while there is both.
+const BACKLOG_TURN: u32 = 8;
 /// Changes in memory at once, and lanes that are no suspects; the rest stays in the log until there is room.
 pub const BUFFERED: usize = 10_000;
 /// Changes of one todo in memory at once; with more, one busy todo would keep the others out of memory.
@@ -70,8 +74,8 @@ pub struct Verdict {
 enum Breaker {
     /// All lanes may send. So many lanes became suspects since the last success.
     Closed { failed: usize },
-    /// After `attempts` failures in a row: nothing before `until`, then one probe.
-    Open { attempts: u32, until: u64, probe: Option<TodoId> },
+    /// After `attempts` failures in a row: nothing before `until`, then one probe, of that todo since then.
+    Open { attempts: u32, until: u64, probe: Option<(TodoId, u64)> },
 }
 
 #[derive(Debug, Clone, Default)]
@@ -82,6 +86,8 @@ struct Lane {
     last: i64,
     /// The log has more of this todo than the queue.
     more: bool,
+    /// It was found in the log, not told of when it was committed.
+    discovered: bool,
     /// Since when the first change is in flight.
     since: Option<u64>,
     suspect: Option<Suspect>,
@@ -149,6 +155,11 @@ pub struct Lanes {
     lanes: HashMap<TodoId, Lane>,
     /// Lanes that could send now, in round robin order.
     ready: VecDeque<TodoId>,
+    /// The same, of those that were discovered in the log: what is new does not wait behind a backlog, which may be all
+    /// of one partition that hangs.
+    backlog: VecDeque<TodoId>,
+    /// Lanes that sent since the backlog had its turn.
+    turn: u32,
     /// The same, of suspects.
     retrying: VecDeque<TodoId>,
     /// Lanes with nothing in memory and more in the log; the active suspects first.
@@ -169,11 +180,16 @@ pub struct Lanes {
     in_flight: usize,
     /// What is in flight and does not hang, by when it began.
     prompt: BTreeSet<(u64, TodoId)>,
-    /// When the youngest publish that got through began.
+    /// When the youngest publish that got through began, and what such a publish usually takes.
     got_through: u64,
+    usual: u64,
+    /// Todos that were done with while the log is read, and their last version: what is being read does not know.
+    done: HashMap<TodoId, i64>,
     /// Everything up to here was offered to the lanes; the log is read on from here.
     known: i64,
-    /// The log has changes beyond `known` that nobody will tell of.
+    /// Nothing up to here is told of again.
+    told: i64,
+    /// The log has changes beyond `known` that nobody will tell of again.
     behind: bool,
     breaker: Breaker,
     random: SmallRng,
@@ -190,6 +206,8 @@ impl Lanes {
             limits,
             lanes: HashMap::new(),
             ready: VecDeque::new(),
+            backlog: VecDeque::new(),
+            turn: 0,
             retrying: VecDeque::new(),
             hungry: VecDeque::new(),
             reading: None,
@@ -202,7 +220,10 @@ impl Lanes {
             in_flight: 0,
             prompt: BTreeSet::new(),
             got_through: 0,
+            usual: 0,
+            done: HashMap::new(),
             known: 0,
+            told: 0,
             behind: true,
             breaker: Breaker::Closed { failed: 0 },
             random: SmallRng::seed_from_u64(seed),
@@ -234,9 +255,9 @@ impl Lanes {
         matches!(self.breaker, Breaker::Closed { .. })
     }
 
-    /// Up to where the log is known: what [`Self::committed`] takes comes after this.
-    pub fn known(&self) -> i64 {
-        self.known
+    /// What [`Self::committed`] takes comes after this.
+    pub fn told(&self) -> i64 {
+        self.told
     }
 
     /// Takes newly committed changes, in commit order, without gaps; `overflowed`: others were left to the log.
@@ -244,14 +265,27 @@ impl Lanes {
     pub fn committed(&mut self, changes: Vec<Arc<Change>>, overflowed: bool) {
         debug_assert!(self.reading.is_none());
         for change in changes {
-            let seq = change.seq;
-            self.behind = self.behind || !self.offer(change);
+            self.told = change.seq;
             if self.behind {
-                break;
+                // The log may have earlier changes of its todo that nobody knows of yet.
+                if self.is_next(&change) {
+                    self.offer(change);
+                }
+            } else if self.offer(change) {
+                self.known = self.told;
+            } else {
+                self.behind = true;
             }
-            self.known = seq;
         }
         self.behind |= overflowed;
+    }
+
+    /// Whether nothing of its todo can be between what is known and this change.
+    fn is_next(&self, change: &Change) -> bool {
+        match self.lanes.get(&change.todo.id) {
+            Some(lane) => lane.last + 1 == change.todo.version && !lane.more,
+            None => change.todo.version == 1,
+        }
     }
 
     /// Puts a change behind what is known of its todo; false if there is no room for another lane.
@@ -272,21 +306,18 @@ impl Lanes {
                 }
             }
             None if crowded => return false,
-            None if full => self.open_lane(todo, version),
+            None if full => {
+                self.lanes.insert(todo, Lane { last: version - 1, more: true, ..Lane::default() });
+                self.hungry.push_back(todo);
+            }
             None => {
                 let lane = Lane { last: version, queue: VecDeque::from([change]), ..Lane::default() };
                 self.lanes.insert(todo, lane);
                 self.buffered += 1;
-                self.ready.push_back(todo);
+                self.settle(todo);
             }
         }
         true
-    }
-
-    /// Opens the lane of a todo whose changes from this version on are in the log.
-    fn open_lane(&mut self, todo: TodoId, version: i64) {
-        self.lanes.insert(todo, Lane { last: version - 1, more: true, ..Lane::default() });
-        self.hungry.push_back(todo);
     }
 
     fn room_for_lanes(&self) -> usize {
@@ -311,12 +342,13 @@ impl Lanes {
         };
         let wants = feeding.iter().filter_map(want).collect();
         self.reading = Some(feeding);
-        Some(Wanted { known: self.known, wants, room, discover })
+        Some(Wanted { known: self.known, told: self.told, wants, room, discover })
     }
 
     /// Takes what was read from the log; `None`: reading failed, it is tried again.
     pub fn finish_reading(&mut self, found: Option<Found>) {
         let reading = self.reading.take().unwrap_or_default();
+        let done = std::mem::take(&mut self.done);
         let found = found.unwrap_or_default();
         let mut unread: HashSet<TodoId> = reading.iter().copied().collect();
         for Fed { todo, changes, more } in found.fed {
@@ -337,21 +369,33 @@ impl Lanes {
             match self.lanes.get_mut(&todo) {
                 _ if self.parked.contains(&todo) => {}
                 Some(lane) => lane.more = true,
-                None => self.open_lane(todo, version),
+                None => {
+                    let last = done.get(&todo).map_or(version - 1, |&last| last.max(version - 1));
+                    self.lanes.insert(todo, Lane { last, more: true, discovered: true, ..Lane::default() });
+                    self.hungry.push_back(todo);
+                }
             }
         }
         (self.known, self.behind) = (discovered.known, discovered.behind);
+        self.told = self.told.max(self.known);
     }
 
     /// Puts a lane that is nowhere where it belongs now.
     fn settle(&mut self, todo: TodoId) {
         let Some(lane) = self.lanes.get(&todo) else { return };
         if !lane.queue.is_empty() {
-            let queue = if lane.suspect.is_some() { &mut self.retrying } else { &mut self.ready };
+            let queue = match (lane.suspect.is_some(), lane.discovered) {
+                (true, _) => &mut self.retrying,
+                (false, true) => &mut self.backlog,
+                (false, false) => &mut self.ready,
+            };
             queue.push_back(todo);
         } else if lane.more {
             self.hungry.push_back(todo);
         } else {
+            if self.reading.is_some() {
+                self.done.insert(todo, lane.last);
+            }
             self.acquit(todo);
             self.lanes.remove(&todo);
         }
@@ -361,17 +405,21 @@ impl Lanes {
     pub fn start(&mut self, now: u64) -> Option<Arc<Change>> {
         self.activate_suspects(now);
         self.look_past_hanging(now);
-        if self.prompt.len() >= self.limits.in_flight {
+        if self.prompt.len() >= self.limits.in_flight || self.nothing_is_ready() {
             return None;
         }
-        let todo = match &mut self.breaker {
-            Breaker::Closed { .. } => self.retrying.pop_front().or_else(|| self.ready.pop_front())?,
-            Breaker::Open { until, probe, .. } => {
-                if probe.is_some() || now < *until {
-                    return None;
-                }
-                let todo = self.ready.pop_front().or_else(|| self.retrying.pop_front())?;
-                *probe = Some(todo);
+        if let Breaker::Open { probe: Some((todo, since)), .. } = self.breaker
+            && since + HANGS_AFTER <= now
+        {
+            // Another one may get through.
+            self.trip(todo, true, 1, now);
+        }
+        let todo = match self.breaker {
+            Breaker::Closed { .. } => self.retrying.pop_front().or_else(|| self.next_ready())?,
+            Breaker::Open { until, probe, .. } if probe.is_some() || now < until => return None,
+            Breaker::Open { attempts, until, .. } => {
+                let todo = self.next_ready().or_else(|| self.retrying.pop_front())?;
+                self.breaker = Breaker::Open { attempts, until, probe: Some((todo, now)) };
                 todo
             }
         };
@@ -380,6 +428,19 @@ impl Lanes {
         self.prompt.insert((now, todo));
         self.in_flight += 1;
         lane.queue.front().cloned()
+    }
+
+    fn nothing_is_ready(&self) -> bool {
+        self.ready.is_empty() && self.backlog.is_empty() && self.retrying.is_empty()
+    }
+
+    fn next_ready(&mut self) -> Option<TodoId> {
+        self.turn = (self.turn + 1) % BACKLOG_TURN;
+        let (first, second) = match self.turn {
+            0 => (&mut self.backlog, &mut self.ready),
+            _ => (&mut self.ready, &mut self.backlog),
+        };
+        first.pop_front().or_else(|| second.pop_front())
     }
 
     /// Lets suspects that have waited long enough try again, as far as there are slots.
@@ -410,7 +471,8 @@ impl Lanes {
     fn next_to_hang(&self) -> Option<u64> {
         let hanging = self.in_flight - self.prompt.len();
         let &(since, _) = self.prompt.first()?;
-        (since < self.got_through && hanging < self.limits.hanging).then_some(since + HANGS_AFTER)
+        let hangs_at = since + HANGS_AFTER.max(HANGS_AFTER_USUAL * self.usual);
+        (since < self.got_through && hanging < self.limits.hanging).then_some(hangs_at)
     }
 
     /// Notes what the change that [`Self::start`] gave out for `todo` came to.
@@ -425,6 +487,7 @@ impl Lanes {
                 verdict.published = lane.queue.pop_front().map(|change| change.seq);
                 self.buffered -= 1;
                 self.got_through = self.got_through.max(since);
+                self.usual = (7 * self.usual + (now - since)) / 8;
                 self.breaker = Breaker::Closed { failed: 0 };
                 self.acquit(todo);
                 self.settle(todo);
@@ -537,7 +600,7 @@ impl Lanes {
                 }
                 1
             }
-            Breaker::Open { attempts, probe: Some(probe), .. } if *probe == todo => *attempts + u32::from(counts),
+            Breaker::Open { attempts, probe: Some((probe, _)), .. } if *probe == todo => *attempts + u32::from(counts),
             // Sent before the breaker opened: nothing new.
             Breaker::Open { .. } => return,
         };
@@ -565,14 +628,15 @@ impl Lanes {
 
     /// When the next change can be sent.
     fn sends_at(&self) -> Option<u64> {
-        if self.ready.is_empty() && self.retrying.is_empty() {
+        if self.nothing_is_ready() {
             return None;
         }
         let slot = if self.prompt.len() < self.limits.in_flight { 0 } else { self.next_to_hang()? };
         match self.breaker {
             Breaker::Closed { .. } => Some(slot),
-            Breaker::Open { probe: Some(_), .. } => None,
-            Breaker::Open { until, .. } => Some(slot.max(until)),
+            Breaker::Open { until, probe, .. } => {
+                Some(slot.max(until).max(probe.map_or(0, |(_, since)| since + HANGS_AFTER)))
+            }
         }
     }
 }

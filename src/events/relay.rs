@@ -69,7 +69,7 @@ impl Relay {
                 self.lanes = Lanes::new(rand::random());
             }
             if reading.is_none() {
-                let (changes, overflowed) = self.store.outbox().take(self.lanes.known());
+                let (changes, overflowed) = self.store.outbox().take(self.lanes.told());
                 self.lanes.committed(changes, overflowed);
             }
             let now = self.now();

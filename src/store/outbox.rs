@@ -42,9 +42,11 @@ struct Inbox {
 /// What the relay wants to read of the log.
 #[derive(Debug)]
 pub struct Wanted {
-    /// Changes up to this `seq` were told, or found by an earlier reading.
+    /// Changes up to this `seq` are in lanes, or their todos were discovered.
     pub known: i64,
-    /// Of these todos, what is pending up to `known`.
+    /// Changes up to this `seq` are not told of again.
+    pub told: i64,
+    /// Of these todos, what is pending up to `told`.
     pub wants: Vec<Want>,
     /// Changes to read for them, at most.
     pub room: usize,
@@ -122,10 +124,10 @@ impl Outbox {
     }
 
     /// Takes what was committed since the last call, and whether anything had to be left to the log. Changes up to
-    /// `known` are left out: the relay can be told of a change after it has read it.
-    pub fn take(&self, known: i64) -> (Vec<Arc<Change>>, bool) {
+    /// `told` are left out: the relay can be told of a change after it has read it.
+    pub fn take(&self, told: i64) -> (Vec<Arc<Change>>, bool) {
         let mut inbox = std::mem::take(&mut *self.inbox.lock());
-        inbox.changes.retain(|change| change.seq > known);
+        inbox.changes.retain(|change| change.seq > told);
         (inbox.changes, inbox.overflowed)
     }
 

@@ -593,7 +593,7 @@ pub fn read_outbox(
         }
         let limit = want.limit.min(room);
         let (mut changes, mut more) = (Vec::new(), false);
-        let mut rows = pending.query(params![want.todo, want.above, wanted.known])?;
+        let mut rows = pending.query(params![want.todo, want.above, wanted.told])?;
         while let Some(row) = rows.next()? {
             let change = change(row, epoch)?;
             if marked.contains_key(&change.seq) {

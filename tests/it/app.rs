@@ -109,7 +109,7 @@ impl TestApp {
     /// The change log as it is on disk. There is no sidecar, so all of it is still to be published.
     pub fn log(&self) -> Vec<Arc<Change>> {
         let read = |known, wants| {
-            let wanted = Wanted { known, wants, room: 1000, discover: 1000 };
+            let wanted = Wanted { known, told: known, wants, room: 1000, discover: 1000 };
             self.store.read_outbox(&wanted).unwrap()
         };
         let discovered = read(0, Vec::new()).discovered.unwrap();

@@ -124,7 +124,7 @@ impl Fixture {
     /// What is neither published nor parked, as the relay finds it.
     fn unpublished(&self) -> Vec<Arc<Change>> {
         let read = |known, wants| {
-            let wanted = Wanted { known, wants, room: 10_000, discover: 10_000 };
+            let wanted = Wanted { known, told: known, wants, room: 10_000, discover: 10_000 };
             self.read_outbox(&wanted).unwrap()
         };
         let discovered = read(0, Vec::new()).discovered.unwrap();
@@ -695,7 +695,8 @@ fn the_relay_reads_what_it_wants_and_discovers_what_it_does_not_know() {
         let want = |todo| Want { todo, above: random.random_range(0..120), limit: random.random_range(1..=100) };
         let wants: Vec<Want> = (1..=todos).map(want).collect();
         let (room, discover) = (random.random_range(1..=400), random.random_range(0..=todos as usize));
-        let wanted = Wanted { known, wants, room, discover };
+        let told = random.random_range(known..=log.len() as i64);
+        let wanted = Wanted { known, told, wants, room, discover };
         compare(&f.read_outbox(&wanted).unwrap(), &log, &wanted, seed);
         drop(gate);
         held.blocking_recv().unwrap().unwrap();
@@ -704,7 +705,7 @@ fn the_relay_reads_what_it_wants_and_discovers_what_it_does_not_know() {
 
 /// Compares with what [`Store::read_outbox`] promises, todo by todo.
 fn compare(found: &Found, log: &[Logged], wanted: &Wanted, seed: u64) {
-    let Wanted { known, room, discover, .. } = *wanted;
+    let Wanted { known, told, room, discover, .. } = *wanted;
     let mut left = room;
     for (index, want) in wanted.wants.iter().enumerate() {
         let Some(fed) = found.fed.get(index) else {
@@ -713,7 +714,7 @@ fn compare(found: &Found, log: &[Logged], wanted: &Wanted, seed: u64) {
         };
         let mut expected: Vec<i64> = log
             .iter()
-            .filter(|e| e.todo == want.todo && e.version > want.above && e.seq <= known)
+            .filter(|e| e.todo == want.todo && e.version > want.above && e.seq <= told)
             .filter(|e| e.durable.or(e.marked).is_none())
             .map(|entry| entry.seq)
             .collect();
@@ -756,8 +757,12 @@ fn looking_for_todos_stops_after_a_bounded_number_of_changes_and_goes_on_from_th
         f.apply(1, (0..500).map(|_| rename(todo.id, "again")).collect()).unwrap();
     }
     let last = f.create(1, "late");
-    let look =
-        |known| f.read_outbox(&Wanted { known, wants: Vec::new(), room: 0, discover: 10 }).unwrap().discovered.unwrap();
+    let look = |known| {
+        f.read_outbox(&Wanted { known, told: known, wants: Vec::new(), room: 0, discover: 10 })
+            .unwrap()
+            .discovered
+            .unwrap()
+    };
     let first = look(0);
     assert_eq!((&first.todos[..], first.known, first.behind), (&[(todo.id, 1)][..], 10_000, true));
     let second = look(first.known);
