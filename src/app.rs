@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::access_log::access_log;
 use crate::auth;
-use crate::auth::password::{self, Passwords};
+use crate::auth::password::Passwords;
 use crate::auth::token::Keys;
 use crate::config::{Config, CorsOrigins, Database};
 use crate::connection;
@@ -101,8 +101,8 @@ impl App {
         let failed = |problem: &dyn fmt::Display| StartError(problem.to_string());
         let address = listener.local_addr().map_err(|e| failed(&e))?;
         let metrics = Arc::new(Metrics::new());
-        let store = Arc::new(open_store(&config, &metrics)?);
         let passwords = web::Data::new(Passwords::new().map_err(|e| failed(&e))?);
+        let store = Arc::new(open_store(&config, &passwords, &metrics)?);
         let keys = web::Data::new(Keys::new(&config));
         let subscription = web::Data::new(Subscription::new(&config));
         let clock = web::Data::new(config.clock.clone());
@@ -201,9 +201,9 @@ fn api(config: &mut web::ServiceConfig) {
     config.configure(auth::routes::configure).configure(todos::routes::configure).configure(admin::configure);
 }
 
-fn open_store(config: &Config, metrics: &Arc<Metrics>) -> Result<Store, StartError> {
+fn open_store(config: &Config, passwords: &Passwords, metrics: &Arc<Metrics>) -> Result<Store, StartError> {
     let hash = |password: &str| {
-        password::hash(password).unwrap_or_else(|problem| {
+        passwords.hash(password).unwrap_or_else(|problem| {
             log::error!("a demo user's password can't be hashed: {problem}");
             String::new()
         })

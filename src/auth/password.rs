@@ -4,12 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::password_hash::{Error, try_generate_salt};
+use argon2::{Algorithm, Argon2, Block, CustomizedPasswordHasher, Params, PasswordVerifier, Version};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 /// Memory in KiB, passes, lanes.
 const COST: (u32, u32, u32) = (19_456, 2, 1);
+/// A stored hash may need more than ours: up to what RFC 9106 recommends at most (section 4), in KiB.
+const MAX_MEMORY: u32 = 2 << 20;
 /// How long a request waits for its turn.
 const WAIT: Duration = Duration::from_secs(2);
 
@@ -22,22 +26,28 @@ pub enum NotChecked {
     Failed,
 }
 
-/// Hashes and checks passwords, a bounded number at a time: each takes a core and 19 MiB for a while.
+/// Hashes and checks passwords, a bounded number at a time: each takes a core for a while, and 19 MiB that are kept.
 pub struct Passwords {
     turns: Arc<Semaphore>,
+    memory: Arc<Memory>,
     /// Checked against when there is no such user, so that both cases take as long.
     dummy: Box<str>,
 }
 
 impl Passwords {
     /// Leaves one core to everything else.
-    pub fn new() -> Result<Self, argon2::password_hash::Error> {
+    pub fn new() -> Result<Self, Error> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let turns = Arc::new(Semaphore::new(cores.saturating_sub(1).max(1)));
         let nobody: u128 = rand::random();
-        Ok(Self {
-            turns: Arc::new(Semaphore::new(cores.saturating_sub(1).max(1))),
-            dummy: hash(&nobody.to_string())?.into(),
-        })
+        let memory = Arc::new(Memory::default());
+        let dummy = memory.hash(&nobody.to_string())?.into();
+        Ok(Self { turns, memory, dummy })
+    }
+
+    /// A PHC string with a random salt. Takes a while: call it off the async threads.
+    pub fn hash(&self, password: &str) -> Result<String, Error> {
+        self.memory.hash(password)
     }
 
     /// Whether `password` is the one behind `stored` (a PHC string); no user, no stored hash: never.
@@ -46,10 +56,11 @@ impl Passwords {
         let turn = turn.map_err(|_| NotChecked::Busy)?.map_err(|_| NotChecked::Failed)?;
         let known = stored.is_some();
         let stored = stored.unwrap_or(&self.dummy).to_owned();
+        let memory = Arc::clone(&self.memory);
         let checked = tokio::task::spawn_blocking(move || {
             // Kept until the work is done, even if the client is gone by then.
             let _turn = turn;
-            matches(&password, &stored)
+            memory.matches(&password, &stored)
         });
         match checked.await {
             Ok(Ok(same)) => Ok(known && same),
@@ -65,34 +76,82 @@ impl Passwords {
     }
 }
 
-fn argon2() -> Result<Argon2<'static>, argon2::password_hash::Error> {
-    let (memory, passes, lanes) = COST;
-    let params = Params::new(memory, passes, lanes, None)?;
-    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
-}
+/// What passwords are hashed in, used again by the next turn. Freed memory would stay with the process: glibc keeps it
+/// for each thread that has ever hashed.
+#[derive(Default)]
+struct Memory(Mutex<Vec<Vec<Block>>>);
 
-/// A PHC string with a random salt. Takes a while: call it off the async threads.
-pub fn hash(password: &str) -> Result<String, argon2::password_hash::Error> {
-    Ok(argon2()?.hash_password(password.as_bytes())?.to_string())
-}
-
-fn matches(password: &str, stored: &str) -> Result<bool, argon2::password_hash::Error> {
-    let stored = PasswordHash::new(stored)?;
-    match argon2()?.verify_password(password.as_bytes(), &stored) {
-        Ok(()) => Ok(true),
-        Err(argon2::password_hash::Error::PasswordInvalid) => Ok(false),
-        Err(problem) => Err(problem),
+impl Memory {
+    fn hash(&self, password: &str) -> Result<String, Error> {
+        let (memory, passes, lanes) = COST;
+        let params = Params::new(memory, passes, lanes, None)?;
+        Ok(self.hash_password_with_params(password.as_bytes(), &try_generate_salt()?, params)?.to_string())
     }
+
+    fn matches(&self, password: &str, stored: &str) -> Result<bool, Error> {
+        match self.verify_password(password.as_bytes(), &PasswordHash::new(stored)?) {
+            Ok(()) => Ok(true),
+            Err(Error::PasswordInvalid) => Ok(false),
+            Err(problem) => Err(problem),
+        }
+    }
+}
+
+/// argon2's own implementation, but for where the memory comes from. It also makes the verifier, which takes the
+/// parameters of the stored hash and compares in constant time.
+impl CustomizedPasswordHasher<PasswordHash> for Memory {
+    type Params = Params;
+
+    fn hash_password_customized(
+        &self,
+        password: &[u8],
+        salt: &[u8],
+        algorithm: Option<&str>,
+        version: Option<u32>,
+        params: Params,
+    ) -> Result<PasswordHash, Error> {
+        let algorithm = algorithm.map(Algorithm::try_from).transpose()?.unwrap_or_default();
+        let version = version.map(Version::try_from).transpose()?.unwrap_or_default();
+        if params.m_cost() > MAX_MEMORY {
+            return Err(argon2::Error::MemoryTooMuch.into());
+        }
+        let mut output = vec![0; params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN)];
+        let argon2 = Argon2::new(algorithm, version, params);
+        let mut blocks = self.0.lock().pop().unwrap_or_default();
+        let hashed = grow(&mut blocks, argon2.params().block_count())
+            .and_then(|()| argon2.hash_password_into_with_memory(password, salt, &mut output, &mut blocks));
+        // What a costlier hash needed is not kept.
+        blocks.truncate(COST.0 as usize);
+        blocks.shrink_to_fit();
+        self.0.lock().push(blocks);
+        hashed?;
+        Ok(PasswordHash {
+            algorithm: algorithm.ident(),
+            version: Some(version.into()),
+            params: ParamsString::try_from(argon2.params())?,
+            salt: Some(Salt::new(salt)?),
+            hash: Some(Output::new(&output)?),
+        })
+    }
+}
+
+/// Makes it at least `len` blocks. What is in them doesn't matter: argon2 writes each before it reads it.
+fn grow(blocks: &mut Vec<Block>, len: usize) -> Result<(), argon2::Error> {
+    let missing = len.saturating_sub(blocks.len());
+    blocks.try_reserve_exact(missing).map_err(|_| argon2::Error::OutOfMemory)?;
+    blocks.resize(blocks.len() + missing, Block::new());
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use argon2::PasswordHasher;
 
     #[actix_web::test]
     async fn only_the_right_password_of_a_known_user_matches() {
         let passwords = Passwords::new().unwrap();
-        let stored = hash("pässword").unwrap();
+        let stored = passwords.hash("pässword").unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
         assert_eq!(passwords.check("pässword".into(), Some(&stored)).await, Ok(true));
         assert_eq!(passwords.check("password".into(), Some(&stored)).await, Ok(false));
@@ -104,7 +163,7 @@ mod tests {
     fn the_dummy_costs_as_much_as_a_real_hash() {
         let passwords = Passwords::new().unwrap();
         let cost = |hash: &str| hash.split('$').take(4).map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(cost(&passwords.dummy), cost(&hash("x").unwrap()));
+        assert_eq!(cost(&passwords.dummy), cost(&passwords.hash("x").unwrap()));
     }
 
     #[actix_web::test]
@@ -113,5 +172,50 @@ mod tests {
         let all = passwords.turns.available_permits() as u32;
         let _held = Arc::clone(&passwords.turns).acquire_many_owned(all).await.unwrap();
         assert_eq!(passwords.check("x".into(), None).await, Err(NotChecked::Busy));
+    }
+
+    #[actix_web::test]
+    async fn a_hash_of_another_cost_is_checked_with_its_own_parameters() {
+        let passwords = Passwords::new().unwrap();
+        for (algorithm, version, (memory, passes, lanes), output) in [
+            (Algorithm::Argon2id, Version::V0x13, (8, 1, 1), 32),
+            (Algorithm::Argon2id, Version::V0x13, (65_536, 1, 4), 64),
+            (Algorithm::Argon2i, Version::V0x10, (12_000, 3, 3), 16),
+            (Algorithm::Argon2d, Version::V0x13, (19_456, 1, 1), 32),
+        ] {
+            let params = Params::new(memory, passes, lanes, Some(output)).unwrap();
+            // The crate's own way, with memory of its own.
+            let stored = Argon2::new(algorithm, version, params).hash_password(b"imported").unwrap().to_string();
+            assert_eq!(passwords.check("imported".into(), Some(&stored)).await, Ok(true), "{stored}");
+            assert_eq!(passwords.check("Imported".into(), Some(&stored)).await, Ok(false), "{stored}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_hash_that_cannot_be_computed_is_no_match() {
+        let passwords = Passwords::new().unwrap();
+        let ours = passwords.hash("x").unwrap();
+        let without_output = &ours[..ours.rfind('$').unwrap()];
+        assert_eq!(passwords.check("x".into(), Some(without_output)).await, Ok(false));
+        for (from, to) in [("m=19456", "m=2097153"), ("m=19456", "m=7"), ("v=19", "v=20"), ("argon2id", "bcrypt")] {
+            let stored = ours.replace(from, to);
+            assert_eq!(passwords.check("x".into(), Some(&stored)).await, Err(NotChecked::Failed), "{stored}");
+        }
+        assert_eq!(passwords.check("x".into(), Some(&ours)).await, Ok(true));
+    }
+
+    #[actix_web::test]
+    async fn no_more_memory_is_kept_than_for_all_turns_whatever_was_checked() {
+        let passwords = Passwords::new().unwrap();
+        let turns = passwords.turns.available_permits();
+        let costly = Params::new(2 * COST.0, 1, 1, None).unwrap();
+        let costly = Argon2::from(costly).hash_password(b"imported").unwrap().to_string();
+        let checks = (0..4 * turns).map(|n| passwords.check("x".into(), (n % 2 == 0).then_some(costly.as_str())));
+        for checked in futures_util::future::join_all(checks).await {
+            assert!(matches!(checked, Ok(false) | Err(NotChecked::Busy)), "{checked:?}");
+        }
+        let kept = passwords.memory.0.lock();
+        assert!((1..=turns).contains(&kept.len()), "{} for {turns} turns", kept.len());
+        assert!(kept.iter().all(|blocks| blocks.capacity() == COST.0 as usize));
     }
 }

@@ -14,6 +14,7 @@ mod poison;
 mod process;
 mod proof;
 mod readme;
+mod resources;
 mod seed;
 mod settings;
 mod stack;
