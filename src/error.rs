@@ -23,6 +23,8 @@ pub enum ApiError {
         /// The largest body that is read, in bytes.
         limit: usize,
     },
+    /// 415: the body is not sent as JSON.
+    NotJson,
     /// 401: no `Authorization: Bearer …`.
     NotAuthenticated,
     /// 401: the token is not ours, not valid any more, or its account is gone.
@@ -103,6 +105,7 @@ impl ResponseError for ApiError {
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::InvalidHost | Self::UnreadableBody | Self::OAuth { .. } => StatusCode::BAD_REQUEST,
             Self::PayloadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotAuthenticated | Self::InvalidToken | Self::InvalidCredentials | Self::SidecarToken => {
                 StatusCode::UNAUTHORIZED
             }
@@ -123,6 +126,11 @@ impl ResponseError for ApiError {
             Self::PayloadTooLarge { limit } => {
                 detail(&mut response, &format!("Request body is larger than {limit} bytes"))
             }
+            // RFC 9110, section 15.5.16: what would have been accepted.
+            Self::NotJson => detail(
+                response.insert_header((header::ACCEPT, "application/cloudevents+json, application/json")),
+                "Content-Type must be application/cloudevents+json or application/json",
+            ),
             Self::NotAuthenticated => challenge(&mut response, "Bearer", "Not authenticated"),
             Self::InvalidToken => challenge(
                 &mut response,
@@ -182,6 +190,12 @@ mod tests {
             (ApiError::InvalidHost, 400, None, json!("The Host header is no HOST or HOST:PORT")),
             (ApiError::UnreadableBody, 400, None, json!("There was an error parsing the body")),
             (ApiError::PayloadTooLarge { limit: 9 }, 413, None, json!("Request body is larger than 9 bytes")),
+            (
+                ApiError::NotJson,
+                415,
+                Some(("accept", "application/cloudevents+json, application/json")),
+                json!("Content-Type must be application/cloudevents+json or application/json"),
+            ),
             (ApiError::NotAuthenticated, 401, Some(("www-authenticate", "Bearer")), json!("Not authenticated")),
             (ApiError::InvalidToken, 401, Some(("www-authenticate", invalid_token)), json!("Invalid or expired token")),
             (

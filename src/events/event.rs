@@ -9,9 +9,27 @@ use crate::todos::model::{Field, TodoId, UserId};
 /// `type` of every event starts so: `todo.created`, `todo.updated`, `todo.deleted`.
 const TYPE_PREFIX: &str = "todo.";
 
-/// `source`: events of another database (epoch) have another one, so their versions don't mix.
+/// `source` is this and the epoch: events of another database have another one, so their versions don't mix.
+const SOURCE_PREFIX: &str = "/todo-backend/";
+/// `subject` is this and the todo's id.
+const SUBJECT_PREFIX: &str = "todos/";
+
+/// The event's `source`.
 pub fn source(epoch: Epoch) -> String {
-    format!("/todo-backend/{epoch}")
+    format!("{SOURCE_PREFIX}{epoch}")
+}
+
+/// The event's `subject`.
+fn subject(todo: TodoId) -> String {
+    format!("{SUBJECT_PREFIX}{todo}")
+}
+
+/// Which todo of which database an event is about; `None` for what this service doesn't write.
+pub fn parse_todo(source: &str, subject: &str) -> Option<(Epoch, TodoId)> {
+    let epoch = Epoch(u64::from_str_radix(source.strip_prefix(SOURCE_PREFIX)?, 16).ok()?);
+    let todo = subject.strip_prefix(SUBJECT_PREFIX)?.parse().ok()?;
+    // Numbers can be written in more than one way.
+    (self::source(epoch) == source && self::subject(todo) == subject).then_some((epoch, todo))
 }
 
 /// The Kafka key: all events of a todo go to one partition, in order.
@@ -70,7 +88,7 @@ pub fn to_json(change: &Change) -> Result<String, serde_json::Error> {
         id: id(change),
         source: source(change.epoch),
         kind: format!("{TYPE_PREFIX}{}", change.kind.name()),
-        subject: format!("todos/{}", todo.id),
+        subject: subject(todo.id),
         time: change.at,
         datacontenttype: "application/json",
         data: data(change),
@@ -154,5 +172,32 @@ pub(crate) mod tests {
     fn every_attempt_sends_the_same_bytes() {
         let change = change(1, 1, 2);
         assert_eq!(to_json(&change).unwrap(), to_json(&change.clone()).unwrap());
+    }
+
+    #[test]
+    fn a_todo_is_read_from_what_was_written_and_from_nothing_else() {
+        for (epoch, todo) in [(0x1f, 3), (0, 1), (u64::MAX, i64::MAX)] {
+            assert_eq!(parse_todo(&source(Epoch(epoch)), &subject(todo)), Some((Epoch(epoch), todo)));
+        }
+        let ours = ("/todo-backend/000000000000001f", "todos/3");
+        assert!(parse_todo(ours.0, ours.1).is_some());
+        for (source, subject) in [
+            ("", ours.1),
+            ("/todo-backend/", ours.1),
+            ("/todo-backend/1f", ours.1),
+            ("/todo-backend/000000000000001F", ours.1),
+            ("/todo-backend/+00000000000001f", ours.1),
+            ("/todo-backend/000000000000001f0", ours.1),
+            ("/other/000000000000001f", ours.1),
+            (ours.0, ""),
+            (ours.0, "3"),
+            (ours.0, "todos/"),
+            (ours.0, "todos/+3"),
+            (ours.0, "todos/03"),
+            (ours.0, "todos/3/"),
+            (ours.0, "todos/9223372036854775808"),
+        ] {
+            assert_eq!(parse_todo(source, subject), None, "{source} {subject}");
+        }
     }
 }

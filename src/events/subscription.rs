@@ -10,16 +10,21 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 
+use super::event;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Secret};
 use crate::error::ApiError;
-use crate::http::{Endpoint, RawBody};
+use crate::http::{Endpoint, RawBody, content_type};
 use crate::metrics::Metrics;
+use crate::todos::model::TodoId;
+use crate::validation::is_json;
 
 /// Where Dapr delivers.
 pub const ROUTE: &str = "/events/todos";
 /// Largest event that is read, in bytes: above Kafka's limit of 1,000,000.
 const MAX_EVENT: usize = 1 << 20;
+/// Longest text about an event that is logged, in bytes: more than any todo makes.
+const MAX_SHOWN: usize = 64 << 10;
 /// Todos whose last version is remembered: at least this many, at most twice as many.
 const REMEMBERED: usize = 50_000;
 
@@ -91,6 +96,10 @@ async fn deliver(
         );
         return Err(ApiError::SidecarToken);
     }
+    // Also keeps pages out: a browser sends JSON to another origin only after a preflight.
+    if !is_json(content_type(&request)) {
+        return Err(ApiError::NotJson);
+    }
     let body = match body {
         Ok(RawBody(body)) => body,
         Err(ApiError::PayloadTooLarge { limit }) => return Ok(dropped(&format!("it is larger than {limit} bytes"))),
@@ -101,23 +110,33 @@ async fn deliver(
         Ok(event) => event,
         Err(problem) => return Ok(dropped(&format!("it is no CloudEvent of this service: {problem}"))),
     };
-    let key = (event.source.clone(), event.subject.clone().unwrap_or_default());
+    let todo = event::parse_todo(&event.source, event.subject.as_deref().unwrap_or_default());
     let version = event.data.get("version").and_then(Value::as_i64);
-    let new = version.is_none_or(|version| subscription.seen.lock().advance(key, version));
+    // What is not ours is taken, and not remembered: its texts could be of any length.
+    let new = todo
+        .zip(version)
+        .is_none_or(|((epoch, todo), version)| subscription.seen.lock().advance((epoch.0, todo), version));
     if new {
         if let Some(at) = event.time.as_deref().and_then(Timestamp::parse) {
             metrics.delivered(Duration::from_millis(u64::try_from(clock.now().0 - at.0).unwrap_or_default()));
         }
-        log::info!("Event received from {}: {} {} {}", subscription.topic, event.kind, event.id, event.data);
+        let topic = &subscription.topic;
+        log::info!("Event received from {topic}: {}", shown(&format!("{} {} {}", event.kind, event.id, event.data)));
     } else {
-        log::debug!("Event received again from {}: {} {}", subscription.topic, event.kind, event.id);
+        let topic = &subscription.topic;
+        log::debug!("Event received again from {topic}: {}", shown(&format!("{} {}", event.kind, event.id)));
     }
     Ok(status("SUCCESS"))
 }
 
 fn dropped(why: &str) -> HttpResponse {
-    log::warn!("an event was dropped: {why}");
+    log::warn!("an event was dropped: {}", shown(why));
     status("DROP")
+}
+
+/// The beginning of a text that somebody else has written.
+fn shown(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_SHOWN)]
 }
 
 fn status(status: &'static str) -> HttpResponse {
@@ -131,17 +150,20 @@ fn authorized(request: &HttpRequest, token: Option<&Secret>) -> bool {
     sent.ct_eq(token.expose().as_bytes()).into()
 }
 
-/// The last version seen of each (source, todo). Bounded: the ones that were not heard of for longest are forgotten,
+/// Epoch and id.
+type Key = (u64, TodoId);
+
+/// The last version seen of each todo. Bounded: the ones that were not heard of for longest are forgotten,
 /// in two generations.
 #[derive(Default)]
 struct Seen {
-    young: HashMap<(String, String), i64>,
-    old: HashMap<(String, String), i64>,
+    young: HashMap<Key, i64>,
+    old: HashMap<Key, i64>,
 }
 
 impl Seen {
     /// Notes a version; false if it is not newer than the last one.
-    fn advance(&mut self, key: (String, String), version: i64) -> bool {
+    fn advance(&mut self, key: Key, version: i64) -> bool {
         let last = self.young.get(&key).or_else(|| self.old.get(&key)).copied();
         if last.is_some_and(|last| version <= last) {
             return false;
@@ -158,26 +180,23 @@ impl Seen {
 mod tests {
     use super::*;
 
-    fn key(todo: usize) -> (String, String) {
-        ("/todo-backend/1".into(), format!("todos/{todo}"))
-    }
-
     #[test]
     fn only_newer_versions_are_new() {
         let mut seen = Seen::default();
-        let news: Vec<bool> = [1, 1, 2, 1, 4, 3, 5].into_iter().map(|version| seen.advance(key(1), version)).collect();
+        let news: Vec<bool> = [1, 1, 2, 1, 4, 3, 5].into_iter().map(|version| seen.advance((1, 1), version)).collect();
         assert_eq!(news, [true, false, true, false, true, false, true]);
-        assert!(seen.advance(("/todo-backend/2".into(), "todos/1".into()), 1), "another epoch has its own versions");
+        assert!(seen.advance((2, 1), 1), "another epoch has its own versions");
     }
 
     #[test]
     fn memory_is_bounded_and_the_latest_are_kept() {
         let mut seen = Seen::default();
-        for todo in 0..5 * REMEMBERED {
-            assert!(seen.advance(key(todo), 1));
+        let remembered = REMEMBERED as TodoId;
+        for todo in 0..5 * remembered {
+            assert!(seen.advance((1, todo), 1));
         }
         assert!(seen.young.len() + seen.old.len() <= 2 * REMEMBERED);
-        assert!(!seen.advance(key(5 * REMEMBERED - 1), 1));
-        assert!(!seen.advance(key(4 * REMEMBERED), 1));
+        assert!(!seen.advance((1, 5 * remembered - 1), 1));
+        assert!(!seen.advance((1, 4 * remembered), 1));
     }
 }

@@ -97,10 +97,32 @@ async fn an_event_of_one_mebibyte_is_taken_and_a_larger_one_is_dropped() {
     event.push_str(&" ".repeat(MIB - event.len()));
     assert_status(&deliver(&app, event.clone()).await, "SUCCESS");
     assert_status(&deliver(&app, format!("{event} ")).await, "DROP");
-    let (head, end) = ("POST /events/todos HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n");
+    let (head, end) = (
+        "POST /events/todos HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n",
+        "0\r\n\r\n",
+    );
     let chunked = |body: &str| format!("{head}Connection: close\r\n\r\n{:x}\r\n{body}\r\n{end}", body.len());
     assert_status(&app.raw(chunked(&event)).await, "SUCCESS");
     assert_status(&app.raw(chunked(&format!("{event} "))).await, "DROP");
+    app.stop().await;
+}
+
+#[actix_web::test]
+async fn an_event_that_is_not_sent_as_json_is_415() {
+    let app = TestApp::start();
+    let body = event(1, 1).to_string();
+    // What a page may send anywhere without being asked for a preflight, and nothing at all.
+    for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "json"] {
+        for body in [body.clone(), "{".to_owned(), " ".repeat(MIB + 1)] {
+            let answer = app.post("/events/todos").header("Content-Type", kind).body(body).answer().await;
+            answer.assert_refused(415, "Content-Type must be application/cloudevents+json or application/json");
+            assert_eq!(answer.header("accept"), Some("application/cloudevents+json, application/json"), "{kind}");
+        }
+    }
+    for kind in ["application/cloudevents+json; charset=utf-8", "application/json", "Application/JSON"] {
+        let answer = app.post("/events/todos").header("Content-Type", kind).body(body.clone()).answer().await;
+        assert_status(&answer, "SUCCESS");
+    }
     app.stop().await;
 }
 
@@ -118,7 +140,7 @@ async fn only_the_sidecar_with_the_right_token_is_heard() {
         }
     }
     let call = app.post("/events/todos").header("dapr-api-token", "right-token");
-    assert_status(&call.body(body).answer().await, "SUCCESS");
+    assert_status(&call.json_bytes(body).answer().await, "SUCCESS");
     app.stop().await;
 }
 
