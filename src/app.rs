@@ -35,6 +35,8 @@ use crate::todos;
 
 /// At stop, how long requests may take to end, in seconds.
 const FINISH_REQUESTS: u64 = 10;
+/// With room for fewer connections than this, the start says so.
+const FEW_CONNECTIONS: usize = 1000;
 /// A background task that panicked starts again after this.
 const RESTART: Duration = Duration::from_secs(1);
 
@@ -73,6 +75,7 @@ impl std::error::Error for StartError {}
 /// The assembled service: it listens, and serves once [`App::run`] is awaited.
 pub struct App {
     address: SocketAddr,
+    limit: connection::Limit,
     server: Server,
     store: Arc<Store>,
     dapr: DaprClient,
@@ -100,6 +103,7 @@ impl App {
     pub fn build(config: Config, listener: TcpListener) -> Result<Self, StartError> {
         let failed = |problem: &dyn fmt::Display| StartError(problem.to_string());
         let address = listener.local_addr().map_err(|e| failed(&e))?;
+        let limit = connection::Limit::raised();
         let metrics = Arc::new(Metrics::new());
         let passwords = web::Data::new(Passwords::new().map_err(|e| failed(&e))?);
         let store = Arc::new(open_store(&config, &passwords, &metrics)?);
@@ -134,13 +138,18 @@ impl App {
                 .default_service(web::to(unknown_path))
         };
         // actix takes SIGINT for "at once"; `run` treats it as SIGTERM.
-        let server = Server::build().disable_signals().shutdown_timeout(FINISH_REQUESTS);
+        let server = Server::build()
+            .disable_signals()
+            .shutdown_timeout(FINISH_REQUESTS)
+            .workers(limit.workers)
+            .max_concurrent_connections(limit.per_worker);
         let draining = server.graceful_shutdown_signal();
         let server = server
             .listen("http", listener, move || connection::serve(routes(), address, draining.clone()))
             .map_err(|e| failed(&e))?
             .run();
-        Ok(Self { address, server, store, dapr, config, stop: watch::Sender::new(false), stopping, sidecar, metrics })
+        let stop = watch::Sender::new(false);
+        Ok(Self { address, limit, server, store, dapr, config, stop, stopping, sidecar, metrics })
     }
 
     /// Where it listens.
@@ -160,8 +169,8 @@ impl App {
 
     /// Serves until SIGTERM, SIGINT or [`Stopper::stop`], then finishes what was begun and closes the store.
     pub async fn run(self) -> Result<(), StartError> {
-        let Self { address, server, store, dapr, config, stop, stopping, sidecar, metrics } = self;
-        announce(&config, address, &store);
+        let Self { address, limit, server, store, dapr, config, stop, stopping, sidecar, metrics } = self;
+        announce(&config, address, limit, &store);
         let handle = server.handle();
         let mut server = actix_web::rt::spawn(server);
         let background = watch::Sender::new(false);
@@ -240,12 +249,20 @@ fn is_localhost(origin: &str) -> bool {
     })
 }
 
-fn announce(config: &Config, address: SocketAddr, store: &Store) {
+fn announce(config: &Config, address: SocketAddr, limit: connection::Limit, store: &Store) {
     let data = match config.database {
         Database::File(_) => store.path().display().to_string(),
         Database::Temporary => "a temporary database that goes away with the process".to_owned(),
     };
     log::info!("the API is at http://{address}, its documentation at http://{address}/docs and /redoc");
+    let (connections, open_files) = (limit.connections(), limit.open_files);
+    log::info!("up to {connections} connections at a time, with a limit of {open_files} open files");
+    if connections < FEW_CONNECTIONS {
+        log::warn!(
+            "{connections} connections at a time are few, further clients wait: raise the limit of open files (ulimit -Hn, \
+             LimitNOFILE=, docker run --ulimit nofile=)"
+        );
+    }
     match &config.env_file {
         Some(file) => log::info!("settings: from {} and the environment, which wins", file.display()),
         None => log::info!("settings: from the environment; there is no .env in the working directory"),

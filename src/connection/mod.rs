@@ -7,6 +7,7 @@
 //! closes itself, so that what was answered arrives.
 
 mod framing;
+mod limits;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -30,6 +31,7 @@ use tokio::time::timeout;
 use tokio_util::io::poll_read_buf;
 
 use framing::Framing;
+pub use limits::Limit;
 
 /// How long an idle connection is kept: longer than the 60 s after which proxies and clients commonly stop using
 /// one, so that a request is not sent into a connection that is just being closed.
