@@ -103,6 +103,7 @@ impl App {
     pub fn build(config: Config, listener: TcpListener) -> Result<Self, StartError> {
         let failed = |problem: &dyn fmt::Display| StartError(problem.to_string());
         let address = listener.local_addr().map_err(|e| failed(&e))?;
+        connection::widen_backlog(&listener).map_err(|e| failed(&e))?;
         let limit = connection::Limit::raised();
         let metrics = Arc::new(Metrics::new());
         let passwords = web::Data::new(Passwords::new().map_err(|e| failed(&e))?);

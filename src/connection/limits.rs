@@ -1,6 +1,13 @@
 //! How many connections there may be. Each takes a file descriptor: clients that took all of them would leave none for
 //! the sidecar and the database.
 
+use std::io;
+use std::net::TcpListener;
+
+/// Connections that the kernel completes before they are accepted; the standard library asks for 128. The kernel has a
+/// limit of its own (`net.core.somaxconn`).
+#[cfg(unix)]
+const BACKLOG: i32 = 2048;
 /// Descriptors that are no client's: for up to 64 publishes in flight and 512 more whose outcome is not known yet, each on
 /// a connection of its own; for the database, the log, and the event loop of each worker.
 const RESERVED: usize = 700;
@@ -62,6 +69,20 @@ fn raise_open_files() -> usize {
 #[cfg(not(unix))]
 fn raise_open_files() -> usize {
     usize::MAX
+}
+
+/// Lets as many clients connect at the same moment as the kernel allows. Those for whom there is no room try again only
+/// after a second.
+#[cfg(unix)]
+pub fn widen_backlog(listener: &TcpListener) -> io::Result<()> {
+    // On a socket that listens already, this changes the backlog.
+    Ok(rustix::net::listen(listener, BACKLOG)?)
+}
+
+/// Only where it can be done.
+#[cfg(not(unix))]
+pub fn widen_backlog(_: &TcpListener) -> io::Result<()> {
+    Ok(())
 }
 
 #[cfg(test)]

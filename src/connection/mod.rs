@@ -31,7 +31,7 @@ use tokio::time::timeout;
 use tokio_util::io::poll_read_buf;
 
 use framing::Framing;
-pub use limits::Limit;
+pub use limits::{Limit, widen_backlog};
 
 /// How long an idle connection is kept: longer than the 60 s after which proxies and clients commonly stop using
 /// one, so that a request is not sent into a connection that is just being closed.

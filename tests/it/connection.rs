@@ -1,13 +1,14 @@
 //! One connection, several requests: each answer is framed by its own request, and the connection stays what it was.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use todo_backend::app::App;
 
-use crate::app::{Send, TestApp};
+use crate::app::{Send, TestApp, config};
 
 /// An answer as it is on the wire.
 #[derive(Debug, PartialEq)]
@@ -413,4 +414,15 @@ async fn a_client_that_goes_away_in_the_middle_disturbs_nobody() {
     assert_eq!(app.get("/health").answer().await.status, 200);
     assert!(begun.elapsed() < Duration::from_secs(5));
     app.stop().await;
+}
+
+#[actix_web::test]
+async fn clients_that_connect_at_the_same_moment_need_not_try_again() {
+    // It is not run, so nobody accepts. Where there is no room, a client tries until its time is over.
+    let app = App::build(config(&[]), TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    let mut clients = Vec::new();
+    for n in 0..600 {
+        let client = TcpStream::connect_timeout(&app.address(), Duration::from_secs(5));
+        clients.push(client.unwrap_or_else(|problem| panic!("client {n}: {problem}")));
+    }
 }
