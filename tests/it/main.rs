@@ -19,5 +19,6 @@ mod health;
 mod limits;
 mod metrics;
 mod paths;
+mod relay;
 mod subscription;
 mod todos;
