@@ -1,9 +1,13 @@
 //! Reads untrusted JSON field by field and collects every problem in FastAPI's 422 format (pydantic v2 error types).
 
 use std::borrow::Cow;
+use std::io;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+
+/// The most of what was sent that a problem shows, in bytes: otherwise an answer could be several times the request.
+const MAX_INPUT: usize = 1024;
 
 /// One entry of a 422 body's `detail`: `{"type","loc","msg","input","ctx"?}`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -15,7 +19,7 @@ pub struct Problem {
     pub loc: Vec<Place>,
     /// What is wrong, for people.
     pub msg: Cow<'static, str>,
-    /// What was sent there.
+    /// What was sent there. Longer than 1,024 bytes as JSON, its beginning, as a string that ends in `…`.
     pub input: Value,
     /// The numbers in `msg`, for programs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -40,12 +44,18 @@ impl From<&'static str> for Place {
 
 impl Problem {
     /// A problem without context.
-    pub fn new(kind: &'static str, loc: &[&'static str], msg: impl Into<Cow<'static, str>>, input: Value) -> Self {
-        Self { kind, loc: loc.iter().map(|&name| name.into()).collect(), msg: msg.into(), input, ctx: None }
+    pub fn new(
+        kind: &'static str,
+        loc: &[&'static str],
+        msg: impl Into<Cow<'static, str>>,
+        input: impl Into<Value>,
+    ) -> Self {
+        let (loc, input) = (loc.iter().map(|&name| name.into()).collect(), shown(input.into()));
+        Self { kind, loc, msg: msg.into(), input, ctx: None }
     }
 
     /// A required value that was not sent.
-    pub fn missing(loc: &[&'static str], input: Value) -> Self {
+    pub fn missing(loc: &[&'static str], input: impl Into<Value>) -> Self {
         Self::new("missing", loc, "Field required", input)
     }
 
@@ -53,6 +63,28 @@ impl Problem {
         self.ctx = Some(ctx);
         self
     }
+}
+
+/// What a problem shows of `input`: a string is cut as it is, an array or an object as the JSON that it is.
+fn shown(input: Value) -> Value {
+    match &input {
+        Value::Null | Value::Bool(_) | Value::Number(_) => input,
+        Value::String(text) if text.len() <= MAX_INPUT => input,
+        Value::String(text) => cut(text.as_bytes()),
+        Value::Array(_) | Value::Object(_) => cut_json(&input).unwrap_or(input),
+    }
+}
+
+/// The beginning of `input`'s JSON; `None` if it is short enough. Writes no more of it than that.
+fn cut_json(input: &impl Serialize) -> Option<Value> {
+    let mut json = io::Cursor::new([0; MAX_INPUT]);
+    serde_json::to_writer(&mut json, input).is_err().then(|| cut(json.get_ref()))
+}
+
+fn cut(text: &[u8]) -> Value {
+    let beginning = &text[..MAX_INPUT.min(text.len())];
+    let beginning = beginning.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    format!("{beginning}…").into()
 }
 
 /// Why a body could not be read as an object.
@@ -71,7 +103,7 @@ pub fn parse_object(body: &[u8], is_json: bool) -> Result<Map<String, Value>, Bo
         return Err(BodyError::Invalid(vec![Problem::missing(&["body"], Value::Null)]));
     }
     if !is_json {
-        return Err(BodyError::Invalid(vec![no_object(String::from_utf8_lossy(body).into())]));
+        return Err(BodyError::Invalid(vec![no_object(String::from_utf8_lossy(body))]));
     }
     let text = std::str::from_utf8(body).map_err(|_| BodyError::NotText)?;
     // A byte order mark may be ignored (RFC 8259, section 8.1).
@@ -95,7 +127,7 @@ fn reason(error: &serde_json::Error) -> String {
     text.rsplit_once(" at line ").map_or(text.clone(), |(reason, _)| reason.to_owned())
 }
 
-fn no_object(input: Value) -> Problem {
+fn no_object(input: impl Into<Value>) -> Problem {
     let msg = "Input should be a valid dictionary or object to extract fields from";
     Problem::new("model_attributes_type", &["body"], msg, input)
 }
@@ -135,7 +167,9 @@ impl Fields {
     pub fn require(&mut self, names: &[&'static str]) {
         for &name in names {
             if !self.map.contains_key(name) {
-                self.problems.push(Problem::missing(&["body", name], Value::Object(self.map.clone())));
+                // Only what is short is copied.
+                let input = cut_json(&self.map).unwrap_or_else(|| self.map.clone().into());
+                self.problems.push(Problem::missing(&["body", name], input));
             }
         }
     }
@@ -209,13 +243,11 @@ impl Fields {
         let characters = text.chars().count();
         if characters < min {
             let msg = format!("String should have at least {min} {}", plural(min));
-            self.problems
-                .push(Problem::new("string_too_short", &loc, msg, text.into()).with(json!({ "min_length": min })));
+            self.problems.push(Problem::new("string_too_short", &loc, msg, text).with(json!({ "min_length": min })));
             None
         } else if characters > max {
             let msg = format!("String should have at most {max} {}", plural(max));
-            self.problems
-                .push(Problem::new("string_too_long", &loc, msg, text.into()).with(json!({ "max_length": max })));
+            self.problems.push(Problem::new("string_too_long", &loc, msg, text).with(json!({ "max_length": max })));
             None
         } else {
             Some(text)
@@ -240,7 +272,7 @@ pub fn parse_id(text: &str) -> Result<Option<i64>, Vec<Problem>> {
         "int_parsing",
         &["path", "id"],
         "Input should be a valid integer, unable to parse string as an integer",
-        text.into(),
+        text,
     )])
 }
 
@@ -295,6 +327,21 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!((problem.kind, problem.input), ("model_attributes_type", "{}\u{fffd}".into()));
+    }
+
+    #[test]
+    fn what_is_longer_than_1024_bytes_is_shown_as_its_beginning() {
+        let shown = |input: Value| Problem::missing(&["body"], input).input;
+        let string = |length: usize| Value::from("x".repeat(length));
+        for short in [string(1024), json!(["x".repeat(1020)]), json!({ "ü": [1, null] }), json!(1e300), Value::Null] {
+            assert_eq!(shown(short.clone()), short);
+        }
+        assert_eq!(shown(string(1025)), format!("{}…", "x".repeat(1024)));
+        // Between characters.
+        assert_eq!(shown(format!("x{}", "ü".repeat(512)).into()), format!("x{}…", "ü".repeat(511)));
+        assert_eq!(shown(json!(["x".repeat(1021)])), format!("[\"{}\"…", "x".repeat(1021)));
+        assert_eq!(shown(json!(["ü".repeat(9999)])), format!("[\"{}…", "ü".repeat(511)));
+        assert_eq!(shown(json!({ "a": vec![7; 9999] })), format!("{{\"a\":[{}…", "7,".repeat(509)));
     }
 
     #[test]

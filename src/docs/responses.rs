@@ -37,7 +37,7 @@ pub struct ValidationError {
     loc: Vec<Location>,
     /// What is wrong, for people.
     msg: String,
-    /// What was sent there; any JSON.
+    /// What was sent there; any JSON. If it is longer than 1,024 bytes: its beginning, as a string that ends in `…`.
     input: Value,
     /// The numbers in `msg`, for programs.
     #[schema(required = false, value_type = HashMap<String, Value>)]
