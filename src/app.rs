@@ -20,7 +20,7 @@ use crate::auth;
 use crate::auth::password::Passwords;
 use crate::auth::token::Keys;
 use crate::config::{Config, CorsOrigins, Database};
-use crate::connection;
+use crate::connection::{self, WRITE_TIMEOUT};
 use crate::docs;
 use crate::events::admin;
 use crate::events::dapr::DaprClient;
@@ -146,7 +146,7 @@ impl App {
             .max_concurrent_connections(limit.per_worker);
         let draining = server.graceful_shutdown_signal();
         let server = server
-            .listen("http", listener, move || connection::serve(routes(), address, draining.clone()))
+            .listen("http", listener, move || connection::serve(routes(), address, draining.clone(), WRITE_TIMEOUT))
             .map_err(|e| failed(&e))?
             .run();
         let stop = watch::Sender::new(false);

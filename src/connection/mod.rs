@@ -8,6 +8,8 @@
 
 mod framing;
 mod limits;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -15,11 +17,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use actix_http::error::DispatchError;
-use actix_http::{ConnectionType, HttpService, Protocol, Request, Response};
+use actix_http::{ConnectionType, HttpService, Protocol, Request, Response, Version};
 use actix_server::GracefulShutdownSignal;
 use actix_service::{IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, apply_fn_factory, map_config};
 use actix_web::body::{BodySize, BoxBody, MessageBody};
@@ -27,7 +29,7 @@ use actix_web::dev::AppConfig;
 use actix_web::rt::net::TcpStream;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy, sink};
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::io::poll_read_buf;
 
 use framing::Framing;
@@ -41,16 +43,22 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const LINGER: Duration = Duration::from_secs(5);
 /// A client that sends nothing for this long after the end, and doesn't close, is taken for one that sends no more.
 const SILENCE: Duration = Duration::from_millis(500);
+/// A client that takes nothing of its answer for this long is cut off: until then it holds the answer in memory.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The most of an answer that actix gets at once, in bytes. It copies what it gets.
+const PIECE: usize = 64 << 10;
 /// Bytes for which there is room when a client is read.
 const READ: usize = 8 << 10;
 /// Bytes of later requests that are read while one is being answered.
 const MAX_WAITING: usize = 64 << 10;
 
-/// Serves an actix-web app on accepted connections; ends idle ones when `draining` says so.
+/// Serves an actix-web app on accepted connections; ends idle ones when `draining` says so, and cuts off clients that
+/// take nothing of their answer for `write_timeout`.
 pub fn serve<I, S, B>(
     app: I,
     address: SocketAddr,
     draining: GracefulShutdownSignal,
+    write_timeout: Duration,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()>
 where
     I: IntoServiceFactory<S, Request>,
@@ -65,6 +73,7 @@ where
     let app = map_config(app.into_factory(), |()| AppConfig::default());
     let in_turn = apply_fn_factory(app, |request: Request, app: &S::Service| {
         let turn = request.conn_data::<Turn>().cloned().unwrap_or_default();
+        let knows_chunks = request.version() >= Version::HTTP_11;
         let answer = app.call(request);
         async move {
             let mut response = match answer.await {
@@ -76,7 +85,12 @@ where
                 turn.set(Stage::Asked);
                 response.head_mut().set_connection_type(ConnectionType::Close);
             }
-            Ok::<_, S::Error>(response.map_body(|_, body| Answer { body, turn }))
+            if !knows_chunks && response.body().size() == BodySize::Stream {
+                // actix would send chunks (RFC 9112, section 6.1); what has no length ends with the connection.
+                response.head_mut().no_chunking(true);
+                response.head_mut().set_connection_type(ConnectionType::Close);
+            }
+            Ok::<_, S::Error>(response.map_body(|_, body| Answer { body, taken: Bytes::new(), turn }))
         }
     });
     let http = HttpService::build()
@@ -92,24 +106,47 @@ where
             data.insert(connection.0.borrow().turn.clone());
         })
         .finish(in_turn.map_err(|error| Response::from(error.into().error_response())));
-    apply_fn_factory(http, |socket: TcpStream, http| {
+    apply_fn_factory(http, move |socket: TcpStream, http| {
         let peer = socket.peer_addr().ok();
-        let connection = Rc::new(RefCell::new(Connection::new(socket)));
+        limit_unsent(&socket);
+        let connection = Rc::new(RefCell::new(Connection::new(socket, write_timeout)));
         let served = http.call((Shared(Rc::clone(&connection)), Protocol::Http1, peer));
         async move {
             let ended = served.await;
             // It is there: actix' half has gone with `served`.
-            if let Some(connection) = Rc::into_inner(connection) {
-                connection.into_inner().close().await;
+            if let Some(connection) = Rc::into_inner(connection).map(RefCell::into_inner) {
+                if connection.is_cut {
+                    log::info!("a client that took nothing of its answer for {write_timeout:?} was cut off");
+                    // A reset: what the kernel still has of the answer goes as well.
+                    let _ = connection.socket.set_zero_linger();
+                } else {
+                    connection.close().await;
+                }
             }
             ended
         }
     })
 }
 
+/// Linux says that a socket can be written again only when a third of its buffer is free, and that buffer grows to
+/// megabytes: a client that reads slowly would seem to read nothing for minutes.
+#[cfg(target_os = "linux")]
+fn limit_unsent(socket: &TcpStream) {
+    /// Bytes that the kernel has, and has not sent.
+    const MAX_UNSENT: u32 = 128 << 10;
+    if let Err(problem) = socket2::SockRef::from(socket).set_tcp_notsent_lowat(MAX_UNSENT) {
+        log::debug!("TCP_NOTSENT_LOWAT can't be set: {problem}");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn limit_unsent(_: &TcpStream) {}
+
 /// The body of an answer. actix drops it when all of it is on its way to the socket.
 struct Answer {
     body: BoxBody,
+    /// Taken from `body`, and not yet by actix.
+    taken: Bytes,
     turn: Turn,
 }
 
@@ -121,7 +158,14 @@ impl MessageBody for Answer {
     }
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Pin::new(&mut self.body).poll_next(context)
+        if self.taken.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_next(context)) {
+                Some(Ok(bytes)) => self.taken = bytes,
+                end => return Poll::Ready(end),
+            }
+        }
+        let count = self.taken.len().min(PIECE);
+        Poll::Ready(Some(Ok(self.taken.split_to(count))))
     }
 }
 
@@ -175,12 +219,27 @@ struct Connection<T> {
     ended: bool,
     /// Reads on when the answer is out: what waits, or no more of what is answered already.
     reader: Option<Waker>,
+    write_timeout: Duration,
+    /// Runs while the socket takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
+    /// It took nothing for too long.
+    is_cut: bool,
 }
 
 impl<T> Connection<T> {
-    fn new(socket: T) -> Self {
-        let (read, ready) = (BytesMut::new(), BytesMut::new());
-        Self { socket, framing: Framing::new(), turn: Turn::default(), read, ready, ended: false, reader: None }
+    fn new(socket: T, write_timeout: Duration) -> Self {
+        Self {
+            socket,
+            framing: Framing::new(),
+            turn: Turn::default(),
+            read: BytesMut::new(),
+            ready: BytesMut::new(),
+            ended: false,
+            reader: None,
+            write_timeout,
+            stalled: None,
+            is_cut: false,
+        }
     }
 
     /// Whether a request waits until the one before it is answered.
@@ -252,6 +311,19 @@ impl<T: AsyncRead + Unpin> Connection<T> {
     }
 }
 
+impl<T: AsyncWrite + Unpin> Connection<T> {
+    fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = pin!(&mut self.socket).poll_write(context, bytes) {
+            self.stalled = None;
+            return Poll::Ready(written);
+        }
+        let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.write_timeout)));
+        ready!(timer.as_mut().poll(context));
+        self.is_cut = true;
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Tells the client that nothing more comes, and reads on for a while if it sends. One that closes is done with at once.
     async fn close(mut self) {
@@ -274,7 +346,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Shared<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Shared<T> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        pin!(&mut self.0.borrow_mut().socket).poll_write(context, bytes)
+        self.0.borrow_mut().poll_write(context, bytes)
     }
 
     /// actix flushes when the socket has taken everything that was there to be written.

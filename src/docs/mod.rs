@@ -3,10 +3,12 @@
 pub mod openapi;
 pub mod responses;
 
+use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
+use actix_web::HttpResponse;
 use actix_web::http::header;
-use actix_web::{HttpResponse, web};
+use actix_web::web::{self, Bytes};
 use utoipa_swagger_ui::SwaggerFile;
 
 use crate::error::ApiError;
@@ -69,7 +71,10 @@ async fn swagger_file(file: web::Path<String>) -> Result<HttpResponse, ApiError>
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY))
         .content_type(file.content_type)
-        .body(file.bytes.into_owned()))
+        .body(match file.bytes {
+            Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+            Cow::Owned(bytes) => bytes.into(),
+        }))
 }
 
 fn swagger(file: &str) -> Result<SwaggerFile<'static>, ApiError> {
