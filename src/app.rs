@@ -32,6 +32,7 @@ use crate::http::{MAX_BODY, unknown_path, valid_host};
 use crate::metrics::Metrics;
 use crate::store::{Options, Store};
 use crate::todos;
+use crate::todos::list::LargeLists;
 
 /// At stop, how long requests may take to end, in seconds.
 const FINISH_REQUESTS: u64 = 10;
@@ -111,6 +112,7 @@ impl App {
         let keys = web::Data::new(Keys::new(&config));
         let subscription = web::Data::new(Subscription::new(&config));
         let clock = web::Data::new(config.clock.clone());
+        let lists = web::Data::new(LargeLists::default());
         let dapr = DaprClient::new(&config).map_err(|e| failed(&e))?;
         let (sidecar, stopping) = (watch::Sender::new(false), Arc::new(AtomicBool::new(false)));
         let readiness = web::Data::new(Readiness { sidecar: sidecar.subscribe(), stopping: Arc::clone(&stopping) });
@@ -124,6 +126,7 @@ impl App {
                 .app_data(keys.clone())
                 .app_data(subscription.clone())
                 .app_data(clock.clone())
+                .app_data(lists.clone())
                 .app_data(readiness.clone())
                 .app_data(counters.clone())
                 .app_data(metrics_access.clone())

@@ -55,6 +55,8 @@ pub enum ApiError {
         /// The methods that are.
         allow: String,
     },
+    /// 429: too many large lists are being sent to this user.
+    TooManyLists,
     /// 503: too much waits. Nothing was done.
     Busy,
     /// 503: the store can't write. Nothing was done.
@@ -112,6 +114,7 @@ impl ResponseError for ApiError {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::TodoNotFound | Self::NotFound | Self::EventNotParked | Self::UserNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooManyLists => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy | Self::NotStored | Self::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -151,6 +154,7 @@ impl ResponseError for ApiError {
             Self::MethodNotAllowed { allow } => {
                 detail(response.insert_header((header::ALLOW, allow.as_str())), "Method Not Allowed")
             }
+            Self::TooManyLists => retry(&mut response, 1, "Too many large lists are being sent to this user"),
             Self::Busy => retry(&mut response, 1, "Too many requests are waiting; nothing was changed, try again"),
             Self::NotStored => {
                 retry(&mut response, 5, "The change could not be stored; nothing was changed, try again later")
@@ -226,6 +230,12 @@ mod tests {
                 405,
                 Some(("allow", "GET, HEAD")),
                 json!("Method Not Allowed"),
+            ),
+            (
+                ApiError::TooManyLists,
+                429,
+                Some(("retry-after", "1")),
+                json!("Too many large lists are being sent to this user"),
             ),
             (
                 ApiError::Busy,

@@ -151,6 +151,16 @@ pub struct TooLarge(ErrorBody);
 #[response(status = 422, description = "Something in the request is not valid; all problems are listed.")]
 pub struct Invalid(ValidationErrors);
 
+/// Too many large lists at once.
+#[derive(IntoResponses)]
+#[response(
+    status = 429,
+    description = "8 lists of more than 64 KiB are being sent to this user; read one of them before the next.",
+    headers(("Retry-After" = u32, description = "Seconds after which to try again.")),
+    example = json!({ "detail": "Too many large lists are being sent to this user" })
+)]
+pub struct TooManyLists(ErrorBody);
+
 /// Nothing was done; later it may work.
 #[derive(IntoResponses)]
 #[response(

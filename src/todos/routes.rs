@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
-use actix_web::http::header;
+use actix_web::http::Method;
+use actix_web::http::header::{self, ContentType};
 use actix_web::{HttpResponse, web};
 use serde_json::{Map, Value};
 
+use super::list::LargeLists;
 use super::model::{NewTodo, Todo, TodoId, TodoPatch};
 use crate::auth::user::AuthUser;
-use crate::docs::responses::{Invalid, TodoNotFound, TooLarge, Unauthenticated, Unavailable, UnreadableBody};
+use crate::docs::responses::{
+    Invalid, TodoNotFound, TooLarge, TooManyLists, Unauthenticated, Unavailable, UnreadableBody,
+};
 use crate::error::ApiError;
 use crate::http::{Endpoint, JsonBody};
 use crate::store::{Change, Command, Context, Store};
@@ -29,11 +33,17 @@ pub fn configure(config: &mut web::ServiceConfig) {
     get, path = "/todos", tag = "todos", operation_id = "listTodos", security(("bearer" = []), ("password" = [])),
     responses(
         (status = 200, description = "All todos of the user, by id.", body = Vec<Todo>),
-        Unauthenticated,
+        Unauthenticated, TooManyLists,
     )
 )]
-pub async fn list(AuthUser(user): AuthUser, store: web::Data<Store>) -> HttpResponse {
-    private().json(store.todos(user.id))
+pub async fn list(
+    AuthUser(user): AuthUser,
+    method: Method,
+    store: web::Data<Store>,
+    lists: web::Data<LargeLists>,
+) -> Result<HttpResponse, ApiError> {
+    let body = lists.body(user.id, store.todos(user.id), method != Method::HEAD)?;
+    Ok(private().content_type(ContentType::json()).body(body))
 }
 
 /// Makes a todo.

@@ -18,3 +18,4 @@ mod resources;
 mod seed;
 mod settings;
 mod stack;
+mod unread;

@@ -89,6 +89,13 @@ impl Process {
         assert!(sent.success(), "{} can't be sent SIG{signal}", self.name);
     }
 
+    /// Its resident memory, in bytes.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("Linux's /proc is there");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     /// Sends a signal to the process's whole group, as a terminal does.
     pub fn signal_group(&self, signal: &str) {
         let sent = Command::new("kill").args([&format!("-{signal}"), "--", &format!("-{}", self.child.id())]).status();

@@ -1,13 +1,16 @@
 //! `/todos` and `/todos/{id}`.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::Shutdown;
 
+use actix_web::rt::task::spawn_blocking;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use todo_backend::store::Kind;
 use todo_backend::todos::model::Field;
 
-use crate::app::{Answer, PREFIXES, Send, TestApp};
+use crate::app::{Answer, PREFIXES, Send, TestApp, eventually};
 
 const PRIVATE: &str = "private, no-cache";
 
@@ -164,6 +167,92 @@ async fn lists_are_ordered_by_id() {
     let list = app.get("/todos").bearer_auth(&token).answer().await.json();
     let titles: Vec<&Value> = list.as_array().unwrap().iter().map(|todo| &todo["title"]).collect();
     assert_eq!(titles, ["c", "a", "b"]);
+    app.stop().await;
+}
+
+/// Makes todos with long descriptions: a list of `count` times 10 KB.
+async fn create_long(app: &TestApp, token: &str, count: usize) {
+    let body = json!({"title": "x", "description": "y".repeat(10_000)});
+    join_all((0..count).map(|_| app.create(token, body.clone()))).await;
+}
+
+fn request_list(token: &str, start: &str, more: &str) -> String {
+    format!("{start}\r\nHost: x\r\nAuthorization: Bearer {token}\r\n{more}\r\n")
+}
+
+#[actix_web::test]
+async fn a_list_of_more_than_64_kib_is_sent_in_chunks() {
+    let app = TestApp::start();
+    let token = app.token("demo");
+    create_long(&app, &token, 100).await;
+    let expected = serde_json::to_string(&app.store().todos(app.user_id("demo"))).unwrap();
+    for prefix in PREFIXES {
+        let path = format!("{prefix}/todos");
+        let list = app.get(&path).bearer_auth(&token).answer().await;
+        assert!((list.status, &list.body) == (200, &expected));
+        assert_eq!((list.header("transfer-encoding"), list.header("content-length")), (Some("chunked"), None));
+        assert_eq!(list.header("content-type"), Some("application/json"));
+        assert_private(&list);
+        let head = app.request("HEAD", &path).bearer_auth(&token).answer().await;
+        assert_eq!((head.status, head.body.as_str(), head.header("content-type")), (200, "", Some("application/json")));
+        assert_private(&head);
+    }
+    // The connection goes on, also after HEAD.
+    let requests = ["GET /todos HTTP/1.1", "HEAD /todos HTTP/1.1", "GET /todos/1 HTTP/1.1"].map(|start| {
+        let end = if start.contains("/1 ") { "Connection: close\r\n" } else { "" };
+        request_list(&token, start, end)
+    });
+    let all = app.raw(requests.concat()).await;
+    assert_eq!(all.body.matches("HTTP/1.1 200 OK").count(), 2, "those after the first");
+    // HTTP/1.0 knows no chunks (RFC 9112, section 6.1): the connection's end is the list's. Also for a client that has
+    // ended its half of it.
+    for half_closes in [false, true] {
+        let request = request_list(&token, "GET /todos HTTP/1.0", "Connection: keep-alive\r\n");
+        let old = app
+            .converse(move |stream| {
+                stream.write_all(request.as_bytes()).unwrap();
+                if half_closes {
+                    stream.shutdown(Shutdown::Write).unwrap();
+                }
+            })
+            .await;
+        assert_eq!((old.header("transfer-encoding"), old.header("connection")), (None, None));
+        assert!(old.body == expected);
+    }
+    app.stop().await;
+}
+
+#[actix_web::test]
+async fn a_list_that_is_not_read_counts_until_its_client_goes() {
+    let app = TestApp::start();
+    let token = app.token("demo");
+    // More than the sockets hold.
+    create_long(&app, &token, 400).await;
+    app.create(&app.token("user"), json!({"title": "x"})).await;
+    let request = request_list(&token, "GET /todos HTTP/1.1", "");
+    let mut unread: Vec<_> = (0..8).map(|_| app.connect()).collect();
+    let ask = move || {
+        for stream in &mut unread {
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut status = [0; 12];
+            stream.read_exact(&mut status).unwrap();
+            assert_eq!(status, *b"HTTP/1.1 200");
+        }
+        unread
+    };
+    // Off the service's own thread.
+    let mut unread = spawn_blocking(ask).await.unwrap();
+    let list = async || app.get("/todos").bearer_auth(&token).answer().await;
+    let refused = list().await;
+    refused.assert_refused(429, "Too many large lists are being sent to this user");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    // Whoever needs little is not concerned.
+    assert_eq!(app.request("HEAD", "/todos").bearer_auth(&token).answer().await.status, 200);
+    assert_eq!(app.get("/todos/1").bearer_auth(&token).answer().await.status, 200);
+    assert_eq!(app.get("/todos").bearer_auth(app.token("user")).answer().await.status, 200);
+    unread.pop();
+    eventually("another list may be sent", async || list().await.status == 200).await;
+    drop(unread);
     app.stop().await;
 }
 

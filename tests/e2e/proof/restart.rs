@@ -31,13 +31,6 @@ fn fill(path: &std::path::Path, todos: u32, pending: u32) {
     transaction.commit().unwrap();
 }
 
-/// Resident memory of a process, in bytes.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("memory is read from Linux's /proc");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-}
-
 #[actix_web::test]
 async fn a_start_with_many_todos_and_a_backlog_is_quick_and_small() {
     let (todos, pending) = length((200_000, 20_000), (1_000_000, 100_000));
@@ -52,7 +45,7 @@ async fn a_start_with_many_todos_and_a_backlog_is_quick_and_small() {
     stack.start_service();
     let took = started.elapsed();
     // All of the process's memory counts: an upper bound.
-    let bytes = resident(stack.service().id()) / u64::from(todos);
+    let bytes = stack.service().resident() / u64::from(todos);
     println!(
         "restart: {todos} todos and {pending} pending changes: {:.2} s until it answers, {bytes} bytes a todo",
         took.as_secs_f64()

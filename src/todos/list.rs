@@ -1,0 +1,191 @@
+//! A user's todos as they are answered: at once if they are few, otherwise chunk by chunk, as the client reads them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::vec;
+
+use actix_web::body::{BodyStream, BoxBody, MessageBody};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::{empty, iter, unfold};
+use parking_lot::Mutex;
+use tokio::task::yield_now;
+
+use super::model::{Todo, UserId};
+use crate::error::ApiError;
+
+/// The todo that makes a chunk at least this long, in bytes, is its last.
+const CHUNK: usize = 64 << 10;
+/// Lists of more than one chunk that are sent to one user at the same time.
+const MAX_AT_ONCE: usize = 8;
+
+/// Counts the lists of more than one chunk that are being sent to each user: until the client has read them, they hold
+/// the todos in memory as they were.
+#[derive(Clone, Default)]
+pub struct LargeLists(Arc<Mutex<HashMap<UserId, usize>>>);
+
+impl LargeLists {
+    /// The body of an answer with `todos`; `with_content`: not for HEAD.
+    pub fn body(&self, user: UserId, todos: Vec<Arc<Todo>>, with_content: bool) -> Result<BoxBody, ApiError> {
+        let mut chunks = Chunks { todos: todos.into_iter(), before: Some(b'[') };
+        let Some(Ok(first)) = chunks.next() else {
+            log::error!("todos can't be written as JSON");
+            return Err(ApiError::Internal);
+        };
+        if chunks.before.is_none() {
+            return Ok(first.boxed());
+        }
+        if !with_content {
+            // As long as nobody knows.
+            return Ok(BodyStream::new(empty::<serde_json::Result<Bytes>>()).boxed());
+        }
+        let large = self.begin(user).ok_or(ApiError::TooManyLists)?;
+        let rest = unfold((chunks, large), |(mut chunks, large)| async {
+            // Others are served before the next chunk is made.
+            yield_now().await;
+            Some((chunks.next()?, (chunks, large)))
+        });
+        Ok(BodyStream::new(iter([Ok(first)]).chain(rest)).boxed())
+    }
+
+    /// `None` if as many are being sent to the user as may be.
+    fn begin(&self, user: UserId) -> Option<LargeList> {
+        let mut counts = self.0.lock();
+        let count = counts.entry(user).or_default();
+        if *count == MAX_AT_ONCE {
+            return None;
+        }
+        *count += 1;
+        Some(LargeList { all: self.clone(), user })
+    }
+}
+
+/// A list that is being sent, until it is dropped.
+struct LargeList {
+    all: LargeLists,
+    user: UserId,
+}
+
+impl Drop for LargeList {
+    fn drop(&mut self) {
+        let mut counts = self.all.0.lock();
+        if let Some(count) = counts.get_mut(&self.user) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.user);
+            }
+        }
+    }
+}
+
+/// The JSON array of some todos, in chunks.
+struct Chunks {
+    todos: vec::IntoIter<Arc<Todo>>,
+    /// What stands before the next todo; `None` after the end.
+    before: Option<u8>,
+}
+
+impl Iterator for Chunks {
+    type Item = serde_json::Result<Bytes>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut before = self.before.take()?;
+        let mut json = Vec::new();
+        while json.len() < CHUNK {
+            let Some(todo) = self.todos.next() else {
+                json.extend_from_slice(if before == b'[' { b"[]" } else { b"]" });
+                return Some(Ok(json.into()));
+            };
+            json.push(before);
+            if let Err(problem) = serde_json::to_writer(&mut json, &todo) {
+                return Some(Err(problem));
+            }
+            before = b',';
+        }
+        self.before = Some(before);
+        Some(Ok(json.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use actix_web::body::{BodySize, to_bytes};
+    use std::future::poll_fn;
+    use std::pin::Pin;
+    use std::task::Context;
+
+    /// Todos of about `size` bytes.
+    fn todos(count: usize, size: usize) -> Vec<Arc<Todo>> {
+        let todo = |id| Todo {
+            id,
+            owner: 1,
+            version: 1,
+            title: "x".repeat(size - 120).into(),
+            description: None,
+            completed: false,
+            created_at: Timestamp(0),
+            updated_at: Timestamp(0),
+        };
+        (1..).take(count).map(todo).map(Arc::new).collect()
+    }
+
+    #[actix_web::test]
+    async fn a_list_is_the_same_json_whatever_its_size() {
+        for (count, size) in
+            [(0, 200), (1, 200), (2, 200), (1, CHUNK - 1), (1, CHUNK), (1, CHUNK + 9), (3, CHUNK), (5000, 200)]
+        {
+            let todos = todos(count, size);
+            let expected = serde_json::to_string(&todos).unwrap();
+            let body = LargeLists::default().body(1, todos, true).unwrap();
+            let is_whole = matches!(body.size(), BodySize::Sized(_));
+            assert_eq!(is_whole, expected.len() <= CHUNK, "{count} of {size}");
+            assert_eq!(to_bytes(body).await.unwrap(), expected, "{count} of {size}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn others_are_served_between_two_chunks() {
+        let mut body = LargeLists::default().body(1, todos(4, CHUNK), true).unwrap();
+        let (mut chunks, mut pauses) = (0, 0);
+        let mut next = |context: &mut Context<'_>| {
+            let chunk = Pin::new(&mut body).poll_next(context);
+            pauses += usize::from(chunk.is_pending());
+            chunk
+        };
+        while poll_fn(&mut next).await.is_some() {
+            chunks += 1;
+        }
+        // None before the first chunk, one before the end.
+        assert_eq!((chunks, pauses), (5, 5));
+    }
+
+    #[actix_web::test]
+    async fn only_so_many_large_lists_are_sent_to_a_user_at_once() {
+        let lists = LargeLists::default();
+        let (large, small) = (todos(2, CHUNK), todos(2, 200));
+        let mut bodies: Vec<BoxBody> = (0..MAX_AT_ONCE).map(|_| lists.body(1, large.clone(), true).unwrap()).collect();
+        let refused = || matches!(lists.body(1, large.clone(), true), Err(ApiError::TooManyLists));
+        assert!(refused());
+        // Other users, small lists and HEAD are not concerned.
+        lists.body(2, large.clone(), true).unwrap();
+        lists.body(1, small, true).unwrap();
+        lists.body(1, large.clone(), false).unwrap();
+        assert!(refused());
+        bodies.pop();
+        bodies.push(lists.body(1, large.clone(), true).unwrap());
+        assert!(refused());
+        for body in bodies {
+            to_bytes(body).await.unwrap();
+        }
+        assert!(lists.0.lock().is_empty());
+    }
+
+    #[actix_web::test]
+    async fn the_answer_to_head_is_without_the_list() {
+        let lists = LargeLists::default();
+        let body = lists.body(1, todos(2, CHUNK), false).unwrap();
+        assert_eq!((body.size(), to_bytes(body).await.unwrap().len()), (BodySize::Stream, 0));
+    }
+}
