@@ -19,11 +19,14 @@ use crate::http::{Endpoint, RawBody, content_type};
 use crate::store::Store;
 use crate::validation::{Fields, Problem, is_json, parse_object};
 
+/// Largest body with a name and a password that is read, in bytes. Strangers send these: what they hold in memory is little.
+const MAX_CREDENTIALS: usize = 16 << 10;
+
 /// The routes under `/auth`.
 pub fn configure(config: &mut web::ServiceConfig) {
     config
-        .service(Endpoint::at("/auth/login").post(login).done())
-        .service(Endpoint::at("/auth/token").post(token).done());
+        .service(Endpoint::at("/auth/login").body_limit(MAX_CREDENTIALS).post(login).done())
+        .service(Endpoint::at("/auth/token").body_limit(MAX_CREDENTIALS).post(token).done());
 }
 
 /// What checking a login needs.

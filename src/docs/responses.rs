@@ -141,7 +141,7 @@ pub struct UnreadableBody(ErrorBody);
 #[derive(IntoResponses)]
 #[response(
     status = 413,
-    description = "The body is larger than 256 KiB.",
+    description = "The body is larger than 256 KiB; with a name and a password, than 16 KiB.",
     example = json!({ "detail": "Request body is larger than 262144 bytes" })
 )]
 pub struct TooLarge(ErrorBody);

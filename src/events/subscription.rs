@@ -2,9 +2,11 @@
 //! (<https://docs.dapr.io/reference/api/pubsub_api/#provide-routes-for-dapr-to-deliver-topic-events>).
 
 use std::collections::HashMap;
+use std::future::{Ready, ready};
 use std::time::Duration;
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -84,22 +86,12 @@ struct Delivered {
 
 /// Takes one event. Answers SUCCESS or DROP: any 404 would be dropped silently, other codes are delivered again.
 async fn deliver(
-    request: HttpRequest,
+    _: FromSidecar,
     subscription: web::Data<Subscription>,
     metrics: web::Data<Metrics>,
     clock: web::Data<Clock>,
     body: Result<RawBody, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
-    if !authorized(&request, subscription.token.as_ref()) {
-        log::warn!(
-            "an event without the right dapr-api-token was refused: APP_API_TOKEN differs between service and sidecar"
-        );
-        return Err(ApiError::SidecarToken);
-    }
-    // Also keeps pages out: a browser sends JSON to another origin only after a preflight.
-    if !is_json(content_type(&request)) {
-        return Err(ApiError::NotJson);
-    }
     let body = match body {
         Ok(RawBody(body)) => body,
         Err(ApiError::PayloadTooLarge { limit }) => return Ok(dropped(&format!("it is larger than {limit} bytes"))),
@@ -141,6 +133,26 @@ fn shown(text: &str) -> &str {
 
 fn status(status: &'static str) -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": status }))
+}
+
+/// A request of the sidecar, as far as that can be told before its body is read: it has the sidecar's token, and is JSON.
+struct FromSidecar;
+
+impl FromRequest for FromSidecar {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let subscription = request.app_data::<web::Data<Subscription>>();
+        if !authorized(request, subscription.and_then(|subscription| subscription.token.as_ref())) {
+            log::warn!(
+                "an event without the right dapr-api-token was refused: APP_API_TOKEN differs between service and sidecar"
+            );
+            return ready(Err(ApiError::SidecarToken));
+        }
+        // Also keeps pages out: a browser sends JSON to another origin only after a preflight.
+        ready(if is_json(content_type(request)) { Ok(Self) } else { Err(ApiError::NotJson) })
+    }
 }
 
 /// Whether the request carries the token that the sidecar was told to send.

@@ -11,6 +11,8 @@ use serde_json::json;
 use crate::app::{Answer, PREFIXES, Send, TestApp};
 
 const LIMIT: usize = 256 << 10;
+/// The same, of what has a name and a password.
+const CREDENTIALS: usize = 16 << 10;
 const TOO_LARGE: &str = "Request body is larger than 262144 bytes";
 
 /// A todo in `size` bytes.
@@ -70,22 +72,44 @@ async fn one_byte_more_is_413_on_every_route_with_a_body() {
     let token = app.token("demo");
     app.create(&token, json!({"title": "stays"})).await;
     for prefix in PREFIXES {
-        for (method, path) in [
-            ("POST", "/todos"),
-            ("PUT", "/todos/1"),
-            ("PUT", "/todos/x"),
-            ("POST", "/auth/login"),
-            ("POST", "/auth/token"),
+        for (method, path, limit) in [
+            ("POST", "/todos", LIMIT),
+            ("PUT", "/todos/1", LIMIT),
+            ("PUT", "/todos/x", LIMIT),
+            ("POST", "/auth/login", CREDENTIALS),
+            ("POST", "/auth/token", CREDENTIALS),
         ] {
-            let path = format!("{prefix}{path}");
-            let body = todo(LIMIT + 1);
+            let (path, too_large) = (format!("{prefix}{path}"), format!("Request body is larger than {limit} bytes"));
+            let body = todo(limit + 1);
             let answer = app.request(method, &path).bearer_auth(&token).json_bytes(body.clone()).answer().await;
-            answer.assert_refused(413, TOO_LARGE);
+            answer.assert_refused(413, too_large.as_str());
             let chunked = head(&format!("{method} {path}"), &token, "Transfer-Encoding: chunked");
-            app.raw(format!("{chunked}{}0\r\n\r\n", chunk(&body))).await.assert_refused(413, TOO_LARGE);
+            app.raw(format!("{chunked}{}0\r\n\r\n", chunk(&body))).await.assert_refused(413, too_large.as_str());
         }
     }
     assert_eq!((app.store().todo_count(), app.log().len()), (1, 1));
+    app.stop().await;
+}
+
+#[actix_web::test]
+async fn credentials_of_exactly_their_limit_are_read() {
+    let app = TestApp::start();
+    let mut body = r#"{"username":"demo","password":"demo123"}"#.to_owned();
+    body.push_str(&" ".repeat(CREDENTIALS - body.len()));
+    assert_eq!(app.post("/auth/login").json_bytes(body).answer().await.status, 200);
+    app.stop().await;
+}
+
+#[actix_web::test]
+async fn the_bodies_of_strangers_are_not_read() {
+    let app = TestApp::with(&[("APP_API_TOKEN", "secret")]);
+    for (start, detail) in
+        [("POST /todos", "Invalid or expired token"), ("POST /events/todos", "Invalid or missing dapr-api-token")]
+    {
+        // The body never comes.
+        let answer = app.raw(head(start, "bad", "Content-Length: 1000")).await;
+        answer.assert_refused(401, detail);
+    }
     app.stop().await;
 }
 
