@@ -7,26 +7,18 @@ use actix_web::{App, HttpResponse, HttpServer, web};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::process::Process;
 use crate::stack::{PATIENCE, SERVICE, Stack};
 
-/// Memory that the process may take besides: connections, threads, what the allocator keeps of small things. In KiB.
-const MARGIN: u64 = 16 << 10;
-
-/// The process's memory, in KiB.
-fn resident(process: &Process) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
-}
+/// Memory that the process may take besides: connections, threads, what the allocator keeps of small things. In bytes.
+const MARGIN: u64 = 16 << 20;
 
 #[actix_web::test]
 async fn logins_take_no_more_memory_than_their_turns_have() {
-    const PER_TURN: u64 = 19_456;
+    const PER_TURN: u64 = 19 << 20;
     let mut stack = Stack::new();
     stack.start_service();
     let url = format!("http://127.0.0.1:{}/auth/login?username=demo&password=wrong", stack.service_port());
-    let before = resident(stack.service());
+    let before = stack.service().resident();
     let clients = (0..6).map(|_| async {
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let mut checked = 0;
@@ -43,9 +35,9 @@ async fn logins_take_no_more_memory_than_their_turns_have() {
     });
     join_all(clients).await;
     let turns = std::thread::available_parallelism().unwrap().get().saturating_sub(1).max(1) as u64;
-    let grown = resident(stack.service()).saturating_sub(before);
-    println!("60 wrong logins: {before} KiB, then {grown} KiB more");
-    assert!(grown <= turns * PER_TURN + MARGIN, "{grown} KiB more for {turns} turns");
+    let grown = stack.service().resident().saturating_sub(before);
+    println!("60 wrong logins: {before} bytes, then {grown} more");
+    assert!(grown <= turns * PER_TURN + MARGIN, "{grown} bytes more for {turns} turns");
 }
 
 #[actix_web::test]
@@ -64,7 +56,7 @@ async fn events_of_others_are_neither_remembered_nor_logged_in_full() {
     };
     // What the first ones leave in buffers is no growth.
     send(json!({"source": &long, "subject": "todos/0"}), 0).await;
-    let before = resident(stack.service());
+    let before = stack.service().resident();
     for n in 1..=40 {
         send(json!({"source": format!("{long}{n}"), "subject": "todos/1"}), n).await;
         send(json!({"source": "/todo-backend/000000000000001f", "subject": format!("{long}{n}")}), n).await;
@@ -76,9 +68,9 @@ async fn events_of_others_are_neither_remembered_nor_logged_in_full() {
     }
     let request = http.post(&url).header("content-type", "application/json").body(json!(&long).to_string());
     assert_eq!(request.send().await.unwrap().status(), 200);
-    let grown = resident(stack.service()).saturating_sub(before);
-    println!("160 events of a megabyte: {before} KiB, then {grown} KiB more");
-    assert!(grown <= MARGIN, "{grown} KiB more");
+    let grown = stack.service().resident().saturating_sub(before);
+    println!("160 events of a megabyte: {before} bytes, then {grown} more");
+    assert!(grown <= MARGIN, "{grown} bytes more");
     stack
         .service()
         .wait_for("an event was dropped: it is no CloudEvent of this service: invalid type: string", PATIENCE);
