@@ -326,7 +326,10 @@ impl Lanes {
 
     /// What should be read from the log now.
     pub fn start_reading(&mut self) -> Option<Wanted> {
-        let room = self.limits.buffered.saturating_sub(self.buffered).min(self.limits.reading);
+        let free = self.limits.buffered.saturating_sub(self.buffered);
+        let room = free.min(self.limits.reading);
+        // All get something, so that what is read, and marked later, lies close together in the log.
+        let share = (free / self.hungry.len().max(1)).clamp(1, self.limits.lane);
         // Not for every lane that ends: looking for others starts where the last look ended, and goes far.
         let enough = self.room_for_lanes() * 2 < self.limits.buffered;
         let discover = if self.behind && !enough { self.room_for_lanes() } else { 0 };
@@ -337,7 +340,7 @@ impl Lanes {
         let feeding: Vec<TodoId> = self.hungry.drain(..self.hungry.len().min(room)).collect();
         let want = |&todo: &TodoId| {
             let lane = self.lanes.get(&todo)?;
-            let limit = if lane.suspect.is_some() { 1 } else { self.limits.lane };
+            let limit = if lane.suspect.is_some() { 1 } else { share };
             Some(Want { todo, above: lane.last, limit })
         };
         let wants = feeding.iter().filter_map(want).collect();

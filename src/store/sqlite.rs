@@ -70,10 +70,8 @@ const MIGRATIONS: [&str; 1] = ["
 "];
 
 /// Indexes that queries name. One that is missing is made at start: an older version does without, so that they are no
-/// version of the schema.
-const INDEXES: &str = "
-    CREATE INDEX IF NOT EXISTS changes_pending_by_todo ON changes (todo_id, version) WHERE state = 0;
-";
+/// version of the schema. Not only of what is pending: then marks would write to it, in a backlog each to another page.
+const INDEXES: &str = "CREATE INDEX IF NOT EXISTS changes_by_todo ON changes (todo_id, version)";
 
 /// Changes that one reading looks at for todos that nobody told of, at most: some milliseconds.
 const DISCOVER: usize = 10_000;
@@ -583,7 +581,7 @@ pub fn read_outbox(
     let snapshot = connection.unchecked_transaction()?;
     let mut found = Found::default();
     let mut pending = snapshot.prepare_cached(&format!(
-        "SELECT {CHANGE_COLUMNS} FROM changes INDEXED BY changes_pending_by_todo
+        "SELECT {CHANGE_COLUMNS} FROM changes INDEXED BY changes_by_todo
          WHERE todo_id = ?1 AND version > ?2 AND seq <= ?3 AND state = 0 ORDER BY version"
     ))?;
     let mut room = wanted.room;
