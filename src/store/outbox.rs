@@ -90,7 +90,7 @@ pub struct Fed {
 pub struct Discovered {
     /// The todo, and its first pending version beyond what was known.
     pub todos: Vec<(TodoId, i64)>,
-    /// Todos that wait for an operator: they have a parked change. All of them when nothing was known before.
+    /// Todos that wait for an operator: all that have a parked change, when nothing was known before; else none.
     pub parked: HashSet<TodoId>,
     /// Changes up to this `seq` are known now.
     pub known: i64,

@@ -618,6 +618,11 @@ fn discover(snapshot: &Transaction<'_>, wanted: &Wanted, marked: &BTreeMap<i64, 
     if wanted.known == 0 {
         let mut statement = snapshot.prepare_cached("SELECT DISTINCT todo_id FROM changes WHERE state = 2")?;
         parked = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        // A mark that is committed before a later reading gets that far would be seen by neither.
+        let mut todo_of = snapshot.prepare_cached("SELECT todo_id FROM changes WHERE seq = ?1")?;
+        for (seq, _) in marked.iter().filter(|(_, mark)| **mark == Mark::Parked) {
+            parked.extend(todo_of.query_row([seq], |row| row.get::<_, TodoId>(0)).optional()?);
+        }
     }
     let end = snapshot.query_row("SELECT coalesce(max(seq), 0) FROM changes", [], |row| row.get(0))?;
     let mut discovered = Discovered { todos: Vec::new(), parked, known: wanted.known, behind: true };
@@ -629,9 +634,6 @@ fn discover(snapshot: &Transaction<'_>, wanted: &Wanted, marked: &BTreeMap<i64, 
     let (mut seen, mut looked_at) = (HashSet::new(), 0);
     while let Some(row) = rows.next()? {
         let (seq, todo, version): (i64, TodoId, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        if marked.get(&seq) == Some(&Mark::Parked) {
-            discovered.parked.insert(todo);
-        }
         if !marked.contains_key(&seq) && !discovered.parked.contains(&todo) && !seen.contains(&todo) {
             if seen.len() == wanted.discover {
                 return Ok(discovered);
