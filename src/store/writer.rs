@@ -183,6 +183,9 @@ impl Writer {
                 self.prune();
             }
         }
+        for operation in self.operations.drain(..).filter(|operation| operation.done > 0) {
+            let _ = operation.reply.send(Err(Failure::Unknown));
+        }
         // The final marks, and how long the service has run.
         self.uptime_due = self.started;
         self.tick();
@@ -309,7 +312,12 @@ impl Writer {
             self.shared.outbox.reload();
         }
         // A client that went away doesn't take its answer.
-        let _ = operation.reply.send(outcome.map(|_| operation.done));
+        let _ = operation.reply.send(match outcome {
+            Ok(_) => Ok(operation.done),
+            // Earlier parts were stored.
+            Err(_) if operation.done > 0 => Err(Failure::Unknown),
+            Err(failure) => Err(failure),
+        });
     }
 
     /// Whether there may be more to do.

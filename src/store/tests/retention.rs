@@ -214,6 +214,24 @@ fn changes_go_on_while_many_events_are_published_again() {
 }
 
 #[test]
+fn an_operation_that_is_done_in_part_does_not_say_that_nothing_was_changed() {
+    let read_only = |connection: &mut Connection| connection.pragma_update(None, "query_only", true).unwrap();
+    for then in [Job::Sabotage(read_only), Job::Close] {
+        let mut f = Fixture::new();
+        f.published(2, 2500);
+        let (gate, held) = f.hold();
+        let again = f.ask(OutboxCommand::Republish { owner: 2, from_revision: 1 });
+        assert!(f.queue.try_send(then).is_ok());
+        drop(gate);
+        held.blocking_recv().unwrap().unwrap();
+        assert_eq!(again.blocking_recv(), Ok(Err(Failure::Unknown)));
+        f.reopen();
+        assert_eq!(f.outbox().pending(), 1 + 1000, "the first part, and what held the writer");
+        assert_eq!(f.operate(OutboxCommand::Republish { owner: 2, from_revision: 1 }), 1500);
+    }
+}
+
+#[test]
 fn an_operation_with_an_open_outcome_that_did_happen_is_followed() {
     let f = Fixture::new();
     f.published(2, 5);
