@@ -297,7 +297,7 @@ impl Lanes {
         let (full, crowded) = (self.buffered >= self.limits.buffered, self.room_for_lanes() == 0);
         match self.lanes.get_mut(&todo) {
             Some(lane) => {
-                lane.more |= full || lane.suspect.is_some() || lane.queue.len() >= self.limits.lane;
+                lane.more |= full || lane.queue.len() >= self.limits.lane;
                 if !lane.more {
                     debug_assert_eq!(version, lane.last + 1);
                     lane.last = version;
@@ -324,8 +324,9 @@ impl Lanes {
         self.limits.buffered.saturating_sub(self.lanes.len() - self.suspects)
     }
 
-    /// What should be read from the log now.
+    /// What should be read from the log now. Only one reading goes on at a time.
     pub fn start_reading(&mut self) -> Option<Wanted> {
+        debug_assert!(self.reading.is_none());
         let free = self.limits.buffered.saturating_sub(self.buffered);
         let room = free.min(self.limits.reading);
         // All get something, so that what is read, and marked later, lies close together in the log.
@@ -333,8 +334,10 @@ impl Lanes {
         // Not for every lane that ends: looking for others starts where the last look ended, and goes far.
         let enough = self.room_for_lanes() * 2 < self.limits.buffered;
         let discover = if self.behind && !enough { self.room_for_lanes() } else { 0 };
-        let feed = !self.hungry.is_empty() && room > 0;
-        if self.reading.is_some() || !(feed || discover > 0) {
+        // Nor for every change that ends, with memory full; but a suspect needs no more room than for one.
+        let is_suspect = |todo| self.lanes.get(todo).is_some_and(|lane| lane.suspect.is_some());
+        let feed = room > 0 && self.hungry.front().is_some_and(|todo| room == self.limits.reading || is_suspect(todo));
+        if !feed && discover == 0 {
             return None;
         }
         let feeding: Vec<TodoId> = self.hungry.drain(..self.hungry.len().min(room)).collect();
@@ -598,7 +601,7 @@ impl Lanes {
         let attempts = match &mut self.breaker {
             Breaker::Closed { failed } => {
                 *failed += usize::from(counts);
-                if !counts || *failed < limit {
+                if *failed < limit {
                     return;
                 }
                 1

@@ -147,9 +147,194 @@ fn the_backlog_of_a_busy_todo_is_read_once_and_others_do_not_wait_for_it() {
     world.at(0, Event::Commit);
     world.at(1_000, Event::Quiet);
     world.play();
-    let Totals { changes, read, looked_at, .. } = world.totals;
+    let Totals { changes, readings, read, looked_at, .. } = world.totals;
     assert!(read <= changes && looked_at <= changes, "{read} read and {looked_at} looked at of {changes}");
+    assert!(readings <= changes / LANE as u64 + 100, "{readings} readings of {changes}");
     assert!(world.longest_of_fresh <= 500, "the others waited {} ms", world.longest_of_fresh);
+}
+
+#[test]
+fn a_backlog_that_does_not_fit_into_memory_is_not_read_change_by_change() {
+    // Many todos with a change each: a thousand at a time. And not so many with many: as many as are free at that moment.
+    for (todos, most) in [(0, 100), (1000, 1000)] {
+        let mut random = SmallRng::seed_from_u64(1);
+        let plan = Plan { todos, before: 50_000, after: 0, reading: 5, ..fresh_todos(&mut random, 50) };
+        let mut world = World::planned(plan, BTreeMap::new(), random);
+        world.looks_far = true;
+        world.at(0, Event::Quiet);
+        world.play();
+        let Totals { changes, readings, .. } = world.totals;
+        assert!(readings <= most, "{readings} readings of {changes} changes");
+    }
+}
+
+/// A machine that was told of these changes, and knows that there are no others.
+fn told(limits: Limits, log: &[Arc<Change>]) -> Lanes {
+    let mut lanes = Lanes::with_limits(1, limits);
+    assert!(lanes.start_reading().is_some());
+    let nothing = Discovered { todos: Vec::new(), parked: HashSet::new(), known: 0, behind: false };
+    lanes.finish_reading(Some(Found { fed: Vec::new(), discovered: Some(nothing) }));
+    lanes.committed(log.to_vec(), false);
+    lanes
+}
+
+/// The log of todos that get `rounds` changes each, by turns.
+fn log_of(todos: RangeInclusive<TodoId>, rounds: i64) -> Vec<Arc<Change>> {
+    let template = template();
+    let by_turns = (1..=rounds).flat_map(|version| todos.clone().map(move |todo| (todo, version)));
+    let change = |((id, version), seq): ((TodoId, i64), i64)| {
+        let todo = Arc::new(Todo { id, version, ..Todo::clone(&template.todo) });
+        Arc::new(Change { seq, revision: seq, todo, ..Change::clone(&template) })
+    };
+    by_turns.zip(1..).map(change).collect()
+}
+
+/// Reads what is wanted, if something is: of which todos.
+fn read(lanes: &mut Lanes, log: &[Arc<Change>]) -> Vec<TodoId> {
+    let Some(wanted) = lanes.start_reading() else { return Vec::new() };
+    let (mut found, mut room) = (Found::default(), wanted.room);
+    for want in &wanted.wants {
+        if room == 0 {
+            break;
+        }
+        let pending = log.iter().filter(|change| change.todo.id == want.todo && change.todo.version > want.above);
+        let limit = want.limit.min(room);
+        let changes: Vec<_> = pending.clone().take(limit).cloned().collect();
+        room -= changes.len();
+        found.fed.push(Fed { todo: want.todo, changes, more: pending.count() > limit });
+    }
+    lanes.finish_reading(Some(found));
+    wanted.wants.iter().map(|want| want.todo).collect()
+}
+
+/// Sends the next change: its todo.
+fn send(lanes: &mut Lanes, now: u64) -> Option<TodoId> {
+    lanes.start(now).map(|change| change.todo.id)
+}
+
+/// Few of everything.
+const FEW: Limits = Limits { in_flight: 1, hanging: 0, suspects: 1, buffered: 20, lane: 3, reading: 3 };
+
+#[test]
+fn todos_take_turns_in_memory_and_in_what_is_read_of_them() {
+    let log = log_of(1..=3, 9);
+    let mut lanes = told(FEW, &log);
+    let mut sent = Vec::new();
+    loop {
+        let Some(todo) = send(&mut lanes, 0) else {
+            if read(&mut lanes, &log).is_empty() {
+                break;
+            }
+            continue;
+        };
+        lanes.finish(todo, PublishResult::Stored, 0);
+        sent.push(todo);
+    }
+    let by_reading = [1, 1, 1, 2, 2, 2, 3, 3, 3];
+    assert_eq!(sent, [[1, 2, 3, 1, 2, 3, 1, 2, 3], by_reading, by_reading].concat());
+}
+
+#[test]
+fn a_suspect_is_read_and_sent_before_others_however_many_there_are() {
+    let log = log_of(1..=3, 9);
+    let mut lanes = told(Limits { in_flight: 2, lane: 1, ..FEW }, &log);
+    assert_eq!([send(&mut lanes, 0), send(&mut lanes, 0)], [Some(1), Some(2)]);
+    lanes.finish(1, PublishResult::Refused, 0);
+    lanes.finish(2, PublishResult::Stored, 0);
+    assert_eq!(send(&mut lanes, 0), Some(3));
+    lanes.finish(3, PublishResult::Stored, 0);
+    assert_eq!(send(&mut lanes, 1000), None, "all have to be read");
+    assert_eq!(read(&mut lanes, &log), [1, 2, 3]);
+    assert_eq!(send(&mut lanes, 1000), Some(1));
+}
+
+#[test]
+fn a_lane_that_fails_alone_waits_ever_longer_until_another_gets_through() {
+    let log = log_of(1..=1, 1);
+    let mut lanes = told(Limits::REAL, &log);
+    let (mut now, mut waits) = (0, Vec::new());
+    loop {
+        assert_eq!(send(&mut lanes, now), Some(1));
+        lanes.finish(1, PublishResult::Refused, now);
+        if waits.len() == 8 {
+            break;
+        }
+        let due = lanes.wake_at().unwrap();
+        waits.push((due - now) / 1000);
+        now = due;
+        assert_eq!(send(&mut lanes, now), None, "it is read first");
+        assert_eq!(read(&mut lanes, &log), [1]);
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 32, 32]);
+    // All that was one outage, and one failure.
+    let other = log_of(1..=2, 1).split_off(1);
+    lanes.committed(other, false);
+    assert_eq!(send(&mut lanes, now), Some(2));
+    lanes.finish(2, PublishResult::Stored, now);
+    assert_eq!(lanes.wake_at(), Some(now + 1000));
+}
+
+#[test]
+fn a_lane_that_is_parked_while_it_waits_for_its_turn_leaves_nothing_behind() {
+    for reads in [false, true] {
+        let log = log_of(1..=2, 9);
+        let mut lanes = told(Limits { in_flight: 2, lane: 9, ..FEW }, &log);
+        let mut now = 0;
+        for refusals in 1..=MAX_REFUSALS {
+            assert_eq!([send(&mut lanes, now), send(&mut lanes, now)], [Some(1), Some(2)]);
+            lanes.finish(1, PublishResult::Refused, now);
+            if refusals < MAX_REFUSALS {
+                assert!(lanes.finish(2, PublishResult::Stored, now).parked.is_empty());
+            }
+            now += 40_000;
+            lanes.activate_suspects(now);
+            if refusals < MAX_REFUSALS || reads {
+                assert_eq!(read(&mut lanes, &log), [1]);
+            }
+        }
+        // It could be sent, or is to be read, when the other's success parks it.
+        let verdict = lanes.finish(2, PublishResult::Stored, now);
+        assert_eq!((verdict.parked, lanes.suspects(), lanes.parked()), (vec![1], 0, 1));
+        assert!(read(&mut lanes, &log).is_empty());
+        assert_eq!(send(&mut lanes, now), Some(2));
+    }
+}
+
+/// A machine whose breaker has just opened, at 0, because todo 1 was refused; the others wait.
+fn opened(seed: u64, log: &[Arc<Change>]) -> (Lanes, u64) {
+    let mut lanes = Lanes { random: SmallRng::seed_from_u64(seed), ..told(FEW, log) };
+    assert_eq!(send(&mut lanes, 0), Some(1));
+    lanes.finish(1, PublishResult::Refused, 0);
+    assert!(!lanes.healthy());
+    let Breaker::Open { until, .. } = lanes.breaker else { panic!("closed") };
+    (lanes, until)
+}
+
+#[test]
+fn the_breaker_waits_a_random_time_or_until_the_sidecar_is_ready() {
+    let log = log_of(1..=2, 1);
+    let waits: HashSet<u64> = (0..50).map(|seed| opened(seed, &log).1).collect();
+    assert!(waits.len() > 10 && waits.iter().all(|wait| (100..=200).contains(wait)), "{waits:?}");
+    let (mut lanes, _) = opened(1, &log);
+    assert_eq!(send(&mut lanes, 50), None);
+    lanes.sidecar_ready(50);
+    assert_eq!(send(&mut lanes, 50), Some(2));
+}
+
+#[test]
+fn the_breaker_waits_longer_after_new_failures_only() {
+    let log = log_of(1..=1, 1);
+    let (mut lanes, _) = opened(1, &log);
+    let mut now = 0;
+    for _ in 0..20 {
+        now += 40_000;
+        assert_eq!(send(&mut lanes, now), None, "it is read first");
+        assert_eq!(read(&mut lanes, &log), [1]);
+        assert_eq!(send(&mut lanes, now), Some(1));
+        lanes.finish(1, PublishResult::Refused, now);
+        let Breaker::Open { until, .. } = lanes.breaker else { panic!("closed") };
+        assert!((100..=200).contains(&(until - now)), "a suspect's failure made it wait {} ms", until - now);
+    }
 }
 
 /// Says which world it was.
@@ -575,7 +760,10 @@ impl World {
         if self.reading.is_none() {
             let told = self.lanes.told();
             let changes = std::mem::take(&mut self.inbox).into_iter().filter(|change| change.seq > told).collect();
+            let before = self.lanes_of_no_suspects();
             self.lanes.committed(changes, std::mem::take(&mut self.overflowed));
+            let most = before.max(self.plan.limits.buffered);
+            assert!(self.lanes_of_no_suspects() <= most, "too many lanes");
         }
         while let Some(change) = self.lanes.start(self.now) {
             self.publish(&change);
@@ -585,9 +773,15 @@ impl World {
         }
         let limits = self.plan.limits;
         assert!(self.lanes.buffered() <= limits.buffered, "too much in memory");
-        let hangs = |flight: &&Flight| self.now - flight.since >= HANGS_AFTER && flight.since < self.got_through;
-        let hanging = self.flights.values().filter(hangs).count();
-        assert!(self.flights.len() <= limits.in_flight + hanging.min(limits.hanging), "too many in flight");
+        let hanging = |after: u64| {
+            let hangs = |flight: &&Flight| self.now - flight.since >= after && flight.since < self.got_through;
+            self.flights.values().filter(hangs).count().min(limits.hanging)
+        };
+        // What is usual changes, and what was once found to hang stays so.
+        assert!(self.flights.len() <= limits.in_flight + hanging(HANGS_AFTER), "too many in flight");
+        let full =
+            self.flights.len() >= limits.in_flight + hanging(HANGS_AFTER.max(HANGS_AFTER_USUAL * self.lanes.usual));
+        assert!(self.lanes.nothing_is_ready() || full || self.open.is_some(), "something that could be sent waits");
         let suspects = self.flights.keys().filter(|todo| self.suspects.contains(todo)).count();
         assert!(suspects <= 2 * limits.suspects, "too many suspects in flight");
         assert_eq!(self.lanes.in_flight(), self.flights.len());
@@ -604,10 +798,18 @@ impl World {
         }
     }
 
+    fn lanes_of_no_suspects(&self) -> usize {
+        self.lanes.lanes.len() - self.lanes.suspects()
+    }
+
     fn start_reading(&mut self) {
         let Some(wanted) = self.lanes.start_reading() else { return };
         assert!(wanted.discover > 0 || (wanted.room > 0 && !wanted.wants.is_empty()), "reads for nothing");
         assert!(wanted.room <= self.plan.limits.reading && wanted.discover <= self.plan.limits.buffered);
+        assert!(wanted.wants.len() <= wanted.room, "reads for more todos than there can be changes");
+        let one_each =
+            wanted.wants.iter().filter(|want| self.suspects.contains(&want.todo)).all(|want| want.limit == 1);
+        assert!(one_each, "more is read of a suspect than it may send");
         self.totals.readings += 1;
         self.reading = Some(Reading { wanted, marked: self.marks.clone(), found: None });
         let (wait, more) = (self.up_to(self.plan.reading), self.up_to(self.plan.reading));
@@ -758,9 +960,10 @@ impl World {
         let todo = &entry.change.todo;
         assert!(entry.refusals >= MAX_REFUSALS, "parked after {} confirmed refusals", entry.refusals);
         assert!(!self.flights.contains_key(&todo.id), "parked while in flight");
-        // It may be stored, too: by an attempt that nobody heard of again.
+        // It may be stored, too, by an attempt that nobody heard of again; and later ones, by a process that died before
+        // it was committed.
         let stored = self.stored.get(&todo.id).copied().unwrap_or(0);
-        assert!(stored == todo.version - 1 || stored == todo.version, "not the first change is parked");
+        assert!(stored >= todo.version - 1, "not the first change is parked");
         // Each outage confirms one refusal when it ends.
         let partly = self.totals.partial_outages > 0;
         assert!(entry.poison || self.plan.refused > 0.0 || partly, "a good change is parked");
@@ -944,7 +1147,8 @@ impl World {
         }
         if wanted.discover > 0 {
             let unsettled = &self.log[self.settled..];
-            let parked = unsettled.iter().filter(|entry| wanted.known == 0 && entry.state == Some(Mark::Parked));
+            let marked = |entry: &Entry| entry.state.or_else(|| reading.marked.get(&entry.change.seq).copied());
+            let parked = unsettled.iter().filter(|entry| wanted.known == 0 && marked(entry) == Some(Mark::Parked));
             let parked = parked.map(|entry| entry.change.todo.id).collect();
             let mut discovered = Discovered { todos: Vec::new(), parked, known: self.log.len() as i64, behind: false };
             let mut seen = HashSet::new();
@@ -953,11 +1157,7 @@ impl World {
             let beyond = unsettled.iter().filter(|entry| entry.state.is_none() && entry.change.seq > wanted.known);
             for (looked_at, entry) in beyond.enumerate() {
                 let (seq, todo) = (entry.change.seq, &entry.change.todo);
-                let mark = reading.marked.get(&seq);
-                if mark == Some(&Mark::Parked) {
-                    discovered.parked.insert(todo.id);
-                }
-                let new = mark.is_none() && !discovered.parked.contains(&todo.id) && !seen.contains(&todo.id);
+                let new = marked(entry).is_none() && !discovered.parked.contains(&todo.id) && !seen.contains(&todo.id);
                 if (new && seen.len() == wanted.discover) || looked_at == far {
                     discovered.behind = true;
                     discovered.known = seq - 1;
@@ -1027,7 +1227,7 @@ impl World {
             let parked = self.first_left(*todo).map(|entry| entry.change.todo.version);
             let stored = self.stored.get(todo).copied().unwrap_or(0);
             let expected = parked.map_or(versions.len() as i64, |version| version - 1);
-            let unheard = parked.is_some_and(|version| stored == version);
+            let unheard = parked.is_some_and(|version| stored >= version);
             assert!(stored == expected || unheard, "of todo {todo}, Kafka has {stored} of {expected}");
             if let Some(&poison) = self.poisoned.get(todo).filter(|poison| **poison <= versions.len() as i64) {
                 assert!(parked.is_some_and(|version| version <= poison), "poison is not parked");
@@ -1078,6 +1278,10 @@ impl World {
         assert_eq!(self.lanes.suspects, suspects().count());
         let count = |failure| suspects().filter(|suspect| suspect.active && suspect.failure == failure).count();
         assert_eq!(*active, [count(Failure::Refused), count(Failure::Silent)]);
+        let is_suspect = |todo: &TodoId| lanes[todo].suspect.is_some();
+        assert!(retrying.iter().all(is_suspect) && !ready.iter().chain(backlog).any(is_suspect));
+        let unconfirmed = lanes.iter().filter(|(_, lane)| lane.suspect.is_some_and(|suspect| suspect.unconfirmed > 0));
+        assert_eq!(self.lanes.unconfirmed, unconfirmed.map(|(todo, _)| *todo).collect());
         // Every lane is in one place.
         let waits = |(_, todo): &(u64, TodoId)| *todo;
         let queued = [ready, backlog, retrying, hungry].into_iter().flatten().copied();

@@ -731,8 +731,7 @@ fn compare(found: &Found, log: &[Logged], wanted: &Wanted, seed: u64) {
     let mut expected: Vec<(TodoId, i64)> = Vec::new();
     // Who knows the log up to some place was told of what is parked, or parked it.
     let is_parked = |e: &&Logged| e.durable.or(e.marked) == Some(Mark::Parked);
-    let parked: HashSet<TodoId> =
-        log.iter().filter(|_| known == 0).filter(is_parked).map(|entry| entry.todo).collect();
+    let parked: HashSet<TodoId> = log.iter().filter(|_| known == 0).filter(is_parked).map(|entry| entry.todo).collect();
     assert_eq!(discovered.parked, parked, "seed {seed}");
     for entry in log.iter().filter(|e| e.seq > known && e.seq <= discovered.known && e.durable.is_none()) {
         let new = entry.marked.is_none() && expected.iter().all(|(todo, _)| *todo != entry.todo);
@@ -753,8 +752,12 @@ fn a_todo_that_is_parked_but_not_durably_is_known_as_parked_however_little_the_f
     let f = Fixture::new();
     let [_, _, poison] = ["one is enough", "stops the look", "poison"].map(|title| f.create(1, title));
     f.apply(1, vec![rename(poison.id, "behind it")]).unwrap();
-    let look =
-        |known| f.read_outbox(&Wanted { known, wants: Vec::new(), room: 0, discover: 1 }).unwrap().discovered.unwrap();
+    let look = |known| {
+        f.read_outbox(&Wanted { known, told: known, wants: Vec::new(), room: 0, discover: 1 })
+            .unwrap()
+            .discovered
+            .unwrap()
+    };
     let (gate, held) = f.hold();
     f.outbox().mark(3, Mark::Parked);
     let first = look(0);
