@@ -55,7 +55,7 @@ impl Fixture {
         let directory = tempfile::tempdir().unwrap();
         let database = Database::File(directory.path().join("todos.db"));
         let retention = Retention { keep: Duration::from_secs(86_400), per_owner: 1_000_000 };
-        let mut fixture = Self { store: None, clock: Arc::default(), database, retention, directory: directory };
+        let mut fixture = Self { store: None, clock: Arc::default(), database, retention, directory };
         fixture.open();
         fixture
     }
