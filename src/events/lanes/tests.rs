@@ -964,8 +964,8 @@ impl World {
         // it was committed.
         let stored = self.stored.get(&todo.id).copied().unwrap_or(0);
         assert!(stored >= todo.version - 1, "not the first change is parked");
-        // Each outage confirms one refusal when it ends.
-        let partly = self.totals.partial_outages > 0;
+        // Each outage confirms one refusal when it ends, and others when what was in flight before it gets through.
+        let partly = self.totals.partial_outages > 0 || self.totals.outages > 1;
         assert!(entry.poison || self.plan.refused > 0.0 || partly, "a good change is parked");
         self.totals.parked += 1;
         self.totals.parked_good += u64::from(!entry.poison);
