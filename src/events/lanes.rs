@@ -20,9 +20,11 @@ use crate::store::Change;
 use crate::store::outbox::{Fed, Found, Want, Wanted};
 use crate::todos::model::TodoId;
 
-/// Changes in flight at once, over all lanes, without those that hang. So many failures of different lanes, and no
-/// success between them, open the breaker.
+/// Changes in flight at once, over all lanes, without those that hang.
 pub const IN_FLIGHT: usize = 64;
+/// So many failures of different lanes, and no success between them, open the breaker: so many that it doesn't happen while
+/// some get through, even if that is one of twenty.
+const FAILURES: usize = 256;
 /// Publishes that hang and go on beside the others, at most.
 pub const HANGING: usize = 512;
 /// After this a publish hangs, if another one that began later got through, in milliseconds; or after this many times what
@@ -100,7 +102,7 @@ enum Failure {
     Silent,
 }
 
-/// What is known of a lane whose last attempt failed.
+/// What is known of a lane whose last attempt failed. A success confirms a failure if it began after it.
 #[derive(Debug, Clone, Copy)]
 struct Suspect {
     /// The change that failed.
@@ -129,6 +131,7 @@ impl Suspect {
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     in_flight: usize,
+    failures: usize,
     hanging: usize,
     suspects: usize,
     buffered: usize,
@@ -140,6 +143,7 @@ struct Limits {
 impl Limits {
     const REAL: Self = Self {
         in_flight: IN_FLIGHT,
+        failures: FAILURES,
         hanging: HANGING,
         suspects: SUSPECTS,
         buffered: BUFFERED,
@@ -497,18 +501,18 @@ impl Lanes {
                 self.breaker = Breaker::Closed { failed: 0 };
                 self.acquit(todo);
                 self.settle(todo);
-                verdict.parked = self.confirm();
+                verdict.parked = self.confirm(since);
             }
             PublishResult::Refused => {
                 let first = self.suspect(todo, Failure::Refused, now);
                 if self.is_refused_for_good(todo) {
                     verdict.parked.extend(self.park(todo));
                 }
-                self.trip(todo, first, self.limits.in_flight, now);
+                self.trip(todo, first, self.limits.failures, now);
             }
             PublishResult::Silent => {
                 let first = self.suspect(todo, Failure::Silent, now);
-                self.trip(todo, first, self.limits.in_flight, now);
+                self.trip(todo, first, self.limits.failures, now);
             }
             PublishResult::Away => {
                 self.settle(todo);
@@ -555,13 +559,17 @@ impl Lanes {
         self.unconfirmed.remove(&todo);
     }
 
-    /// A lane succeeded: what others failed with meanwhile was about them, not about the sidecar. Each of them counts
-    /// as one failure, however long nobody got through.
-    fn confirm(&mut self) -> Vec<i64> {
+    /// A publish that began at `since` got through: what others failed with before was about them, not about the sidecar.
+    /// Each of them counts as one failure, however long nobody got through.
+    fn confirm(&mut self, since: u64) -> Vec<i64> {
         let mut parked = Vec::new();
         for todo in std::mem::take(&mut self.unconfirmed) {
             let Some(lane) = self.lanes.get_mut(&todo) else { continue };
             let Some(suspect) = &mut lane.suspect else { continue };
+            if suspect.at > since {
+                self.unconfirmed.insert(todo);
+                continue;
+            }
             let due = suspect.due();
             suspect.confirmed += 1;
             suspect.refusals += u32::from(suspect.refused);

@@ -296,17 +296,13 @@ impl Store {
     pub fn sample(&self, now: Timestamp) -> Result<(), rusqlite::Error> {
         let from = self.outbox().oldest_from();
         let log = sqlite::sample_log(&self.reader.lock(), from)?;
-        if let Some((seq, _)) = log.oldest_pending {
-            self.outbox().oldest_is(from, seq);
-        }
+        self.outbox().oldest_is(from, log.oldest_from);
         let samples = &self.shared.metrics.samples;
         let size =
             |path: &Path| std::fs::metadata(path).map_or(0, |file| i64::try_from(file.len()).unwrap_or(i64::MAX));
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         samples.outbox_pending.set(count(self.outbox().pending()));
-        samples
-            .outbox_oldest_seconds
-            .set(log.oldest_pending.map_or(0, |(_, at)| now.0.saturating_sub(at.0).max(0) / 1000));
+        samples.outbox_oldest_seconds.set(log.oldest_pending.map_or(0, |at| now.0.saturating_sub(at.0).max(0) / 1000));
         samples.outbox_parked.set(log.parked);
         samples.log_changes.set(log.changes);
         samples.queue_depth.set(count(self.shared.queued.load(Ordering::Relaxed)));

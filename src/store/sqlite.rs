@@ -541,8 +541,10 @@ pub fn read_parked(connection: &Connection, epoch: Epoch, limit: usize) -> rusql
 
 /// What the metrics show of the log.
 pub struct LogSamples {
-    /// The oldest pending change, without those that wait behind a parked one of their todo: its `seq` and time.
-    pub oldest_pending: Option<(i64, Timestamp)>,
+    /// Time of the oldest pending change, without those that wait behind a parked one of their todo.
+    pub oldest_pending: Option<Timestamp>,
+    /// None of those is below this `seq`.
+    pub oldest_from: i64,
     /// Parked changes.
     pub parked: i64,
     /// Changes in the log, without counting them one by one.
@@ -553,9 +555,13 @@ pub struct LogSamples {
 pub fn sample_log(connection: &Connection, from: i64) -> rusqlite::Result<LogSamples> {
     let sql = "SELECT seq, at FROM changes WHERE state = 0 AND seq >= ?1
          AND todo_id NOT IN (SELECT todo_id FROM changes WHERE state = 2) ORDER BY seq LIMIT 1";
+    // Asked for before: what is committed meanwhile comes after it.
+    let end: i64 = connection.query_row("SELECT coalesce(max(seq), 0) FROM changes", [], |row| row.get(0))?;
     let oldest = |row: &Row<'_>| Ok((row.get(0)?, Timestamp(row.get(1)?)));
+    let oldest = connection.prepare_cached(sql)?.query_row([from], oldest).optional()?;
     Ok(LogSamples {
-        oldest_pending: connection.prepare_cached(sql)?.query_row([from], oldest).optional()?,
+        oldest_pending: oldest.map(|(_, at)| at),
+        oldest_from: oldest.map_or(end, |(seq, _)| seq),
         parked: connection.query_row("SELECT count(*) FROM changes WHERE state = 2", [], |row| row.get(0))?,
         changes: connection.query_row("SELECT coalesce(sum(revision - floor), 0) FROM users", [], |row| row.get(0))?,
     })

@@ -243,6 +243,22 @@ fn an_operation_with_an_open_outcome_that_did_happen_is_followed() {
 }
 
 #[test]
+fn a_backup_is_made_and_restored_also_while_events_are_published_again() {
+    let mut f = Fixture::new();
+    f.published(2, 1);
+    f.apply(2, vec![rename(1, "on its way")]).unwrap();
+    f.operate(OutboxCommand::Republish { owner: 2, from_revision: 1 });
+    f.marked([2], Mark::Published);
+    assert_eq!(states(&f), [0, 1]);
+    let told = maintenance::check(f.path()).unwrap();
+    assert!(told.len() == 1 && told[0].ends_with("but while events are published again: todo 1"), "{told:?}");
+    let copy = f.directory.path().join("copy.db");
+    maintenance::backup(f.path(), &copy).unwrap();
+    f.store = None;
+    maintenance::restore(&f.database_path(), &copy).unwrap();
+}
+
+#[test]
 fn what_waits_behind_a_parked_change_is_not_late() {
     let f = Fixture::new();
     f.clock.set(10_000);
