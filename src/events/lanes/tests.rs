@@ -864,7 +864,8 @@ impl World {
     fn is_hit(&self, todo: TodoId) -> bool {
         let Weather::Partly(_, every) = self.weather else { return false };
         // Not in turn, as partitions are not either: many hit in a row happen.
-        let one = (todo.wrapping_mul(0x9E37_79B9_7F4A_7C15_u64 as i64) as u64 >> 33) % every.unsigned_abs() == 0;
+        let scattered = todo.cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33;
+        let one = scattered.is_multiple_of(every.unsigned_abs());
         self.bad.as_ref().is_none_or(|bad| bad.contains(&todo)) && (one == (every > 0))
     }
 
