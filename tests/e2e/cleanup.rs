@@ -2,14 +2,13 @@
 //! no temporary file. The runs of `make dapr` use the ports 8000, 3500 and 9092.
 
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
-use crate::process::{Process, in_terminal};
+use crate::process::{Process, in_terminal, install};
 use crate::readme::copy_of_the_project;
 use crate::stack::{PATIENCE, PORT_8000, SERVICE, Stack};
 
@@ -170,9 +169,9 @@ impl Playground {
 
     /// A program of that name, which is found before the real one.
     fn fake(&self, name: &str, script: &str) {
-        let path = self.path("bin").join(name);
-        std::fs::write(&path, format!("#!/usr/bin/env bash\n{script}\n")).unwrap();
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let source = self.path("script");
+        std::fs::write(&source, format!("#!/usr/bin/env bash\n{script}\n")).unwrap();
+        install(&source, &self.path("bin").join(name));
     }
 
     /// A command line in the copy. Unless it is simple, bash stays its parent.

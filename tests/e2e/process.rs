@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -17,6 +18,13 @@ pub struct Process {
     name: &'static str,
     child: Child,
     output: Arc<Output>,
+}
+
+/// Copies a program to where it can be run. Not by this process: a child that another test forks meanwhile would have the
+/// copy open for writing, and what is open for writing can't be run ("Text file busy").
+pub fn install(program: &Path, target: &Path) {
+    let installed = Command::new("install").args(["-m", "755"]).args([program, target]).status().unwrap();
+    assert!(installed.success(), "{} can't be copied to {}", program.display(), target.display());
 }
 
 /// A command line in a process group of its own, as a terminal starts it: ctrl-c ends it, also when the tests run as a

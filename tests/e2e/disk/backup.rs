@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use super::{amount, assert_good, assert_kept, database, logged, with_suffix, workers};
-use crate::process::Process;
+use crate::process::{Process, install};
 use crate::stack::{PATIENCE, SERVICE, Stack};
 
 /// Runs a subcommand; returns whether it succeeded, and what it wrote.
@@ -376,9 +376,7 @@ fn command_of(stack: &Stack, (user, group): (u32, u32)) -> Command {
     // Another user can't read the build directory.
     let binary = stack.directory.path().join("todo-backend");
     if !binary.exists() {
-        // Not by this process: another test's child, forked meanwhile, would have the copy open for writing, and what is
-        // open for writing can't be run.
-        assert!(Command::new("cp").args([SERVICE.as_ref(), binary.as_os_str()]).status().unwrap().success());
+        install(SERVICE.as_ref(), &binary);
     }
     let mut command = stack.command(binary);
     command.uid(user).gid(group);
