@@ -165,6 +165,14 @@ def limits() -> Iterable[Difference]:
         a_todo(201),
         detail(413, "Request body is larger than 262144 bytes"),
     )
+    shown, long = "a 422 shows at most 1,024 bytes of a value", "ü" * 10_001
+    too_long = partial(
+        invalid, "string_too_long", ["body", "description"], "String should have at most 10000 characters", max_length=10_000
+    )
+    reference, service = detail(422, [too_long(long)]), detail(422, [too_long(long[:512] + "…")])
+    unchanged = a_todo(200, "Learn", "Master")
+    yield differs("POST description of 10,001 characters", shown, reference, service)
+    yield Difference("PUT description of 10,001 characters", shown, (reference, unchanged), (service, unchanged))
     message = "Unable to parse input string as an integer, exceeded maximum size"
     yield differs(
         "GET id 5,000 digits",
