@@ -7,8 +7,8 @@
 //! memory. A suspect that may try again takes one of few slots, and is read from the log again.
 //!
 //! What is refused or hangs is taken to be about that lane as long as others get through. The breaker, which stands
-//! before all lanes, opens when the sidecar is away, or when a whole window of lanes failed and none got through. Then
-//! one probe at a time is let through, of a lane that is no suspect if there is one.
+//! before all lanes, opens when the sidecar is away, or when very many lanes failed and none got through. Then one probe
+//! at a time is let through, of a lane that is no suspect if there is one.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -26,9 +26,9 @@ pub const IN_FLIGHT: usize = 64;
 /// some get through, even if that is one of twenty.
 const FAILURES: usize = 256;
 /// Publishes that hang and go on beside the others, at most.
-pub const HANGING: usize = 512;
-/// After this a publish hangs, if another one that began later got through, in milliseconds; or after this many times what
-/// a publish usually takes: a sidecar that is slow for everybody must not get more to do.
+const HANGING: usize = 512;
+/// After this a publish hangs, if another one that began later got through, in milliseconds; but not before this many times
+/// what a publish usually takes: a sidecar that is slow for everybody must not get more to do.
 const HANGS_AFTER: u64 = 1000;
 const HANGS_AFTER_USUAL: u64 = 10;
 /// Suspects that try again at once, of those that were refused and of those that hung.
@@ -162,7 +162,7 @@ pub struct Lanes {
     /// The same, of those that were discovered in the log: what is new does not wait behind a backlog, which may be all
     /// of one partition that hangs.
     backlog: VecDeque<TodoId>,
-    /// Lanes that sent since the backlog had its turn.
+    /// Counts what was sent; at 0 it is the backlog's turn.
     turn: u32,
     /// The same, of suspects.
     retrying: VecDeque<TodoId>,

@@ -556,7 +556,7 @@ pub fn sample_log(connection: &Connection, from: i64) -> rusqlite::Result<LogSam
     let sql = "SELECT seq, at FROM changes WHERE state = 0 AND seq >= ?1
          AND todo_id NOT IN (SELECT todo_id FROM changes WHERE state = 2) ORDER BY seq LIMIT 1";
     // Asked for before: what is committed meanwhile comes after it.
-    let end: i64 = connection.query_row("SELECT coalesce(max(seq), 0) FROM changes", [], |row| row.get(0))?;
+    let end = last_seq(connection)?;
     let oldest = |row: &Row<'_>| Ok((row.get(0)?, Timestamp(row.get(1)?)));
     let oldest = connection.prepare_cached(sql)?.query_row([from], oldest).optional()?;
     Ok(LogSamples {
@@ -565,6 +565,11 @@ pub fn sample_log(connection: &Connection, from: i64) -> rusqlite::Result<LogSam
         parked: connection.query_row("SELECT count(*) FROM changes WHERE state = 2", [], |row| row.get(0))?,
         changes: connection.query_row("SELECT coalesce(sum(revision - floor), 0) FROM users", [], |row| row.get(0))?,
     })
+}
+
+/// The `seq` of the last change that the log holds; 0 if there is none.
+fn last_seq(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("SELECT coalesce(max(seq), 0) FROM changes", [], |row| row.get(0))
 }
 
 /// Whether the log holds this change.
@@ -630,7 +635,7 @@ fn discover(snapshot: &Transaction<'_>, wanted: &Wanted, marked: &BTreeMap<i64, 
             parked.extend(todo_of.query_row([seq], |row| row.get::<_, TodoId>(0)).optional()?);
         }
     }
-    let end = snapshot.query_row("SELECT coalesce(max(seq), 0) FROM changes", [], |row| row.get(0))?;
+    let end = last_seq(snapshot)?;
     let mut discovered = Discovered { todos: Vec::new(), parked, known: wanted.known, behind: true };
     // Answered from the partial index alone.
     let mut index = snapshot.prepare_cached(
