@@ -15,24 +15,25 @@ use actix_web::web;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::access_log::access_log;
-use crate::auth;
+use crate::api::access_log::access_log;
+use crate::api::admin;
+use crate::api::auth;
+use crate::api::dapr::{self, Subscription};
+use crate::api::docs;
+use crate::api::health::{self, Readiness};
+use crate::api::http::{MAX_BODY, unknown_path, valid_host};
+use crate::api::list::LargeLists;
+use crate::api::metrics::{self, MetricsAccess};
+use crate::api::todos;
 use crate::auth::password::Passwords;
 use crate::auth::token::Keys;
 use crate::config::{Config, CorsOrigins, Database};
 use crate::connection::{self, WRITE_TIMEOUT};
-use crate::docs;
-use crate::events::admin;
 use crate::events::dapr::DaprClient;
 use crate::events::relay::Relay;
 use crate::events::sidecar;
-use crate::events::subscription::{self, Subscription};
-use crate::health::{self, MetricsAccess, Readiness};
-use crate::http::{MAX_BODY, unknown_path, valid_host};
-use crate::metrics::Metrics;
 use crate::store::{Options, Store};
-use crate::todos;
-use crate::todos::list::LargeLists;
+use crate::telemetry::metrics::Metrics;
 
 /// At stop, how long requests may take to end, in seconds.
 const FINISH_REQUESTS: u64 = 10;
@@ -135,8 +136,9 @@ impl App {
                 .wrap(from_fn(valid_host))
                 .wrap(from_fn(access_log))
                 .configure(health::configure)
+                .configure(metrics::configure)
                 .configure(docs::configure)
-                .configure(subscription::configure)
+                .configure(dapr::configure)
                 .service(web::scope("/v1").configure(api).default_service(web::to(unknown_path)))
                 .configure(api)
                 .default_service(web::to(unknown_path))
@@ -211,7 +213,7 @@ impl App {
 
 /// The routes that are served at the root and, the same, under `/v1`.
 fn api(config: &mut web::ServiceConfig) {
-    config.configure(auth::routes::configure).configure(todos::routes::configure).configure(admin::configure);
+    config.configure(auth::configure).configure(todos::configure).configure(admin::configure);
 }
 
 fn open_store(config: &Config, passwords: &Passwords, metrics: &Arc<Metrics>) -> Result<Store, StartError> {
@@ -247,7 +249,7 @@ fn cors(config: &Config) -> Cors {
 
 /// Whether an origin is a page served by this machine: what a frontend developer uses.
 fn is_localhost(origin: &str) -> bool {
-    let host = reqwest::Url::parse(origin).ok().and_then(|url| url.host_str().map(str::to_owned));
+    let host = url::Url::parse(origin).ok().and_then(|url| url.host_str().map(str::to_owned));
     host.is_some_and(|host| {
         matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]") || host.ends_with(".localhost")
     })

@@ -1,6 +1,6 @@
 //! A Todo backend whose every change is durable before it is answered and published to Kafka through its Dapr sidecar.
 //!
-//! The idea that keeps it small: a mutation appends one [`store::Change`] to a durable, ordered log, in the same
+//! The idea that keeps it small: a mutation appends one [`domain::change::Change`] to a durable, ordered log, in the same
 //! transaction as the todo itself. Everything else reads: lists and single todos come from a map in memory, the relay
 //! publishes the log to the sidecar, the subscription takes the events back.
 //!
@@ -10,27 +10,40 @@
 //! change log -> relay -> DaprClient -> daprd -> Kafka -> daprd -> POST /events/todos (subscription)
 //! ```
 //!
-//! Who may know whom: `validation`, `clock`, `trace`, `todos::model` and `auth::accounts` know nobody. `store` knows
-//! these and nothing of HTTP. `connection` knows no route. Routes know `auth`, `store` and `error`, never the relay or
-//! Dapr. `events::relay` knows `store` and `events::dapr`. Only `app` knows everything, and only `cli`, which `main`
-//! runs, knows `app`.
+//! # Floors
+//!
+//! Dependencies point downwards: a floor uses those below it, never one above (`tests/it/floors.rs` reads this table).
+//!
+//! ```text
+//! main
+//! cli          what the binary can be asked to do
+//! app          assembles state and routes; the order of start and of shutdown
+//! api          HTTP: what all routes share, a file for each resource, what the sidecar calls, the documentation
+//! connection   between a socket and actix: one request at a time, limits
+//! events       a change as an event, its delivery to the sidecar: dispatcher, relay, Dapr client
+//! store        the contract, the decisions, the map, the change log on disk
+//! auth         passwords and access tokens
+//! telemetry    log lines and metrics
+//! config       typed settings
+//! domain       todos, changes, accounts, time, traces, validation: plain types and pure rules
+//! ```
+//!
+//! What comes from outside has its floor, too:
+//!
+//! ```text
+//! actix        main app api connection
+//! rusqlite     store
+//! reqwest      cli events
+//! tokio        main cli app api connection events store auth
+//! ```
 
-pub mod access_log;
+pub mod api;
 pub mod app;
 pub mod auth;
 pub mod cli;
-pub mod clock;
 pub mod config;
 pub mod connection;
-pub mod docs;
-pub mod error;
+pub mod domain;
 pub mod events;
-pub mod health;
-pub mod healthcheck;
-pub mod http;
-pub mod logging;
-pub mod metrics;
 pub mod store;
-pub mod todos;
-pub mod trace;
-pub mod validation;
+pub mod telemetry;

@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use todo_backend::{cli, logging};
+use todo_backend::cli;
+use todo_backend::telemetry::logging;
 
 #[actix_web::main]
 async fn main() -> ExitCode {

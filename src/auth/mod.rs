@@ -1,7 +1,4 @@
-//! Accounts, passwords and access tokens.
+//! Passwords and access tokens.
 
-pub mod accounts;
 pub mod password;
-pub mod routes;
 pub mod token;
-pub mod user;

@@ -148,7 +148,7 @@ mod tests {
     use super::*;
     use argon2::PasswordHasher;
 
-    #[actix_web::test]
+    #[tokio::test]
     async fn only_the_right_password_of_a_known_user_matches() {
         let passwords = Passwords::new().unwrap();
         let stored = passwords.hash("pässword").unwrap();
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(cost(&passwords.dummy), cost(&passwords.hash("x").unwrap()));
     }
 
-    #[actix_web::test]
+    #[tokio::test]
     async fn a_request_does_not_wait_for_its_turn_for_ever() {
         let passwords = Passwords::new().unwrap();
         let all = passwords.turns.available_permits() as u32;
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(passwords.check("x".into(), None).await, Err(NotChecked::Busy));
     }
 
-    #[actix_web::test]
+    #[tokio::test]
     async fn a_hash_of_another_cost_is_checked_with_its_own_parameters() {
         let passwords = Passwords::new().unwrap();
         for (algorithm, version, (memory, passes, lanes), output) in [
@@ -191,7 +191,7 @@ mod tests {
         }
     }
 
-    #[actix_web::test]
+    #[tokio::test]
     async fn a_hash_that_cannot_be_computed_is_no_match() {
         let passwords = Passwords::new().unwrap();
         let ours = passwords.hash("x").unwrap();
@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(passwords.check("x".into(), Some(&ours)).await, Ok(true));
     }
 
-    #[actix_web::test]
+    #[tokio::test]
     async fn no_more_memory_is_kept_than_for_all_turns_whatever_was_checked() {
         let passwords = Passwords::new().unwrap();
         let turns = passwords.turns.available_permits();

@@ -5,9 +5,9 @@ use std::time::Duration;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
-use super::accounts::{Role, User};
 use crate::config::Config;
-use crate::todos::model::UserId;
+use crate::domain::account::{Role, User};
+use crate::domain::todo::UserId;
 
 /// How long after its end a token is still valid, in seconds: clocks differ a little.
 const LATE: i64 = 5;

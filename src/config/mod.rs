@@ -12,7 +12,7 @@ use std::time::Duration;
 use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 
-use crate::clock::Clock;
+use crate::domain::clock::Clock;
 use env_file::EnvFile;
 
 /// The seed's published SECRET_KEY: fine for development, refused with DEBUG=False.
@@ -372,7 +372,7 @@ fn sidecar_url(
     if url.contains('@') {
         return error(variable, format!("has credentials in it; allowed is {allowed}"));
     }
-    match reqwest::Url::parse(&url) {
+    match url::Url::parse(&url) {
         Ok(parsed)
             if matches!(parsed.scheme(), "http" | "https")
                 && parsed.path() == "/"
@@ -396,7 +396,7 @@ fn cors(value: Option<String>, debug: bool) -> Result<CorsOrigins, ConfigError> 
     }
     for origin in &origins {
         // An origin as browsers send it (RFC 6454, 6.2): scheme, host, a port that is not the scheme's own.
-        let exact = reqwest::Url::parse(origin).is_ok_and(|url| url.origin().ascii_serialization() == *origin);
+        let exact = url::Url::parse(origin).is_ok_and(|url| url.origin().ascii_serialization() == *origin);
         if !exact {
             return error(
                 "CORS_ALLOWED_ORIGINS",

@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::event;
 use crate::config::{Config, Secret};
-use crate::store::Change;
-use crate::trace;
+use crate::domain::change::Change;
+use crate::domain::trace;
 
 /// How long one publish may take. A frozen broker was seen to hold one for 181 s.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(15);

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use crate::clock::Timestamp;
-use crate::store::{Change, Epoch};
-use crate::todos::model::{Field, TodoId, UserId};
+use crate::domain::change::{Change, Epoch};
+use crate::domain::clock::Timestamp;
+use crate::domain::todo::{Field, TodoId, UserId};
 
 /// `type` of every event starts so: `todo.created`, `todo.updated`, `todo.deleted`.
 const TYPE_PREFIX: &str = "todo.";
@@ -123,9 +123,9 @@ fn data(change: &Change) -> Data<'_> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::store::Kind;
-    use crate::todos::model::Todo;
-    use crate::trace::TraceParent;
+    use crate::domain::change::Kind;
+    use crate::domain::todo::Todo;
+    use crate::domain::trace::TraceParent;
     use std::sync::Arc;
 
     /// A change of the todo `todo_id`, of version `version`.

@@ -16,9 +16,9 @@ use std::sync::Arc;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::store::Change;
+use crate::domain::change::Change;
+use crate::domain::todo::TodoId;
 use crate::store::outbox::{Fed, Found, Want, Wanted};
-use crate::todos::model::TodoId;
 
 /// Changes in flight at once, over all lanes, without those that hang.
 pub const IN_FLIGHT: usize = 64;

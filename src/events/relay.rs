@@ -13,9 +13,10 @@ use super::dapr::{DaprClient, Outcome};
 use super::event;
 use super::lanes::{Lanes, PublishResult};
 use crate::config::Config;
-use crate::metrics::Metrics;
+use crate::domain::change::Change;
+use crate::store::Store;
 use crate::store::outbox::{Found, Mark, Wanted};
-use crate::store::{Change, Store};
+use crate::telemetry::metrics::Metrics;
 
 /// How often the relay looks without being woken.
 const POLL: Duration = Duration::from_secs(1);

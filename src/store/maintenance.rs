@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, params};
 
-use super::change::Epoch;
 use super::database_file::{DatabaseLock, Owner, make_parent, parent, refuse_unknown_names, replaced, with_suffix};
 use super::{OpenError, sqlite};
+use crate::domain::change::Epoch;
 
 /// What a healthy database's log has none of. Each query gives one row for each violation; its text says what.
 const RULES: [(&str, &str); 4] = [

@@ -1,9 +1,9 @@
 //! The durable store and its change log. A mutation is a [`Command`]; what it did is a [`Change`], committed in the
 //! same transaction as the todo. Reads come from memory; the relay reads the log through [`Store::read_outbox`].
 
-pub mod change;
 mod database_file;
 pub mod maintenance;
+mod map;
 pub mod outbox;
 mod sqlite;
 #[cfg(test)]
@@ -21,15 +21,15 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use crate::auth::accounts::{DEMO_USERS, User, Users};
-use crate::clock::{Clock, Timestamp};
 use crate::config::{Database, Retention};
-use crate::metrics::Metrics;
-use crate::todos::map::TodoMap;
-use crate::todos::model::{NewTodo, Todo, TodoId, TodoPatch, UserId};
-use crate::trace::TraceParent;
+use crate::domain::account::{DEMO_USERS, User};
+use crate::domain::change::{Change, Epoch};
+use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::todo::{NewTodo, Todo, TodoId, TodoPatch, UserId};
+use crate::domain::trace::TraceParent;
+use crate::telemetry::metrics::Metrics;
+use map::{TodoMap, Users};
 
-pub use change::{Change, Epoch, Kind};
 use database_file::{DatabaseLock, make_parent, with_suffix};
 use outbox::{Found, Outbox, Wanted};
 use writer::{Job, Log, Request, Writer};

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::change::Change;
-use crate::todos::model::TodoId;
+use crate::domain::change::Change;
+use crate::domain::todo::TodoId;
 
 /// Changes that wait for the relay to look; beyond that it reads the log.
 const INBOX: usize = 10_000;

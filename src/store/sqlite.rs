@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, ffi, params};
 
-use super::change::{Change, Epoch, Kind};
+use super::map::{TodoMap, Users};
 use super::outbox::{Discovered, Fed, Found, Mark, Wanted};
 use super::{OpenError, OutboxCommand};
-use crate::auth::accounts::{DemoUser, Role, User, Users};
-use crate::clock::Timestamp;
-use crate::todos::map::TodoMap;
-use crate::todos::model::{Field, Todo, TodoId, UserId};
-use crate::trace::TraceParent;
+use crate::domain::account::{DemoUser, Role, User};
+use crate::domain::change::{Change, Epoch, Kind};
+use crate::domain::clock::Timestamp;
+use crate::domain::todo::{Field, Todo, TodoId, UserId};
+use crate::domain::trace::TraceParent;
 
 /// Older versions can corrupt a WAL database when a checkpoint resets the log (<https://sqlite.org/wal.html#walresetbug>).
 const OLDEST_SQLITE: i32 = 3_051_003;

@@ -14,13 +14,13 @@ use rusqlite::Connection;
 use rusqlite::hooks::Wal;
 use tokio::sync::oneshot;
 
-use super::change::{Change, Kind};
 use super::outbox::Mark;
 use super::sqlite::{self, CommitError, Head, Next, Pruned};
 use super::{Command, Context, Failure, OutboxCommand, Shared};
-use crate::clock::Clock;
 use crate::config::Retention;
-use crate::todos::model::{Field, Todo, TodoId, UserId};
+use crate::domain::change::{Change, Kind};
+use crate::domain::clock::Clock;
+use crate::domain::todo::{Field, Todo, TodoId, UserId};
 
 /// Operations in one commit, at most.
 const GROUP: usize = 512;

@@ -12,11 +12,12 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use todo_backend::app::{App, StartError, Stopper};
 use todo_backend::auth::token::Keys;
-use todo_backend::clock::Timestamp;
 use todo_backend::config::Config;
+use todo_backend::domain::change::Change;
+use todo_backend::domain::clock::Timestamp;
+use todo_backend::domain::todo::{TodoId, UserId};
+use todo_backend::store::Store;
 use todo_backend::store::outbox::{Want, Wanted};
-use todo_backend::store::{Change, Store};
-use todo_backend::todos::model::{TodoId, UserId};
 
 /// Where the routes are that are served twice.
 pub const PREFIXES: [&str; 2] = ["", "/v1"];

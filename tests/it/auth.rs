@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::{Value, json};
 use todo_backend::auth::token::Keys;
-use todo_backend::clock::{Clock, Timestamp};
+use todo_backend::domain::clock::{Clock, Timestamp};
 
 use crate::app::{Answer, PREFIXES, Send, TestApp, config};
 

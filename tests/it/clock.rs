@@ -9,7 +9,7 @@ use actix_web::{HttpResponse, HttpServer, web};
 use futures_util::future::join_all;
 use rusqlite::Connection;
 use serde_json::json;
-use todo_backend::clock::{Clock, Timestamp};
+use todo_backend::domain::clock::{Clock, Timestamp};
 
 use crate::app::{Send, TestApp, config};
 

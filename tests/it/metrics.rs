@@ -39,7 +39,7 @@ async fn metrics_are_prometheus_text_and_open_in_development() {
     app.stop().await;
 }
 
-// Who else may read them is tested in src/health.rs: a test has no other machine to ask from.
+// Who else may read them is tested in src/api/metrics.rs: a test has no other machine to ask from.
 #[actix_web::test]
 async fn in_production_this_machine_reads_metrics_without_the_token() {
     for settings in [PRODUCTION.to_vec(), [&PRODUCTION[..], &[("METRICS_TOKEN", "for-prometheus")]].concat()] {

@@ -7,8 +7,8 @@ use std::net::Shutdown;
 use actix_web::rt::task::spawn_blocking;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use todo_backend::store::Kind;
-use todo_backend::todos::model::Field;
+use todo_backend::domain::change::Kind;
+use todo_backend::domain::todo::Field;
 
 use crate::app::{Answer, PREFIXES, Send, TestApp, eventually};
 

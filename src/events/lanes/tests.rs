@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::{Range, RangeInclusive};
 
 use super::*;
-use crate::clock::Timestamp;
+use crate::domain::change::{Epoch, Kind};
+use crate::domain::clock::Timestamp;
+use crate::domain::todo::Todo;
+use crate::domain::trace::TraceParent;
 use crate::store::outbox::{Discovered, Mark};
-use crate::store::{Epoch, Kind};
-use crate::todos::model::Todo;
-use crate::trace::TraceParent;
 
 /// Worlds in a normal run.
 const SEEDS: u64 = 10_000;

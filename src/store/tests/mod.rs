@@ -12,7 +12,8 @@ use rand::{RngExt, SeedableRng};
 
 use super::outbox::{Mark, Want};
 use super::*;
-use crate::clock::Timestamp;
+use crate::domain::change::Kind;
+use crate::domain::clock::Timestamp;
 
 const OWNERS: [UserId; 3] = [1, 2, 3];
 

@@ -10,10 +10,10 @@ use futures_util::future::join_all;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rusqlite::Connection;
-use todo_backend::clock::Clock;
 use todo_backend::config::{Database, Retention};
-use todo_backend::metrics::Metrics;
+use todo_backend::domain::clock::Clock;
 use todo_backend::store::{Options, Store};
+use todo_backend::telemetry::metrics::Metrics;
 
 use super::{amount, assert_good, assert_kept, database, with_suffix, workers};
 use crate::stack::Stack;

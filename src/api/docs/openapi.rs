@@ -9,9 +9,9 @@ use utoipa::openapi::server::ServerBuilder;
 use utoipa::openapi::{ObjectBuilder, RefOr, Required, Type};
 use utoipa::{Modify, OpenApi};
 
-use super::responses::{ErrorBody, ValidationErrors};
-use crate::error::ApiError;
-use crate::health::VERSION;
+use crate::api::error::ApiError;
+use crate::api::health::VERSION;
+use crate::api::responses::{ErrorBody, ValidationErrors};
 
 /// What the document says about the service as a whole.
 #[derive(OpenApi)]
@@ -43,21 +43,21 @@ use crate::health::VERSION;
         (name = "health", description = "Whether the service works. Only at the root."),
     ),
     paths(
-        crate::health::root,
-        crate::health::health,
-        crate::health::live,
-        crate::health::ready,
-        crate::auth::routes::login,
-        crate::auth::routes::token,
-        crate::todos::routes::list,
-        crate::todos::routes::create,
-        crate::todos::routes::read,
-        crate::todos::routes::update,
-        crate::todos::routes::delete,
-        crate::events::admin::parked,
-        crate::events::admin::retry,
-        crate::events::admin::skip,
-        crate::events::admin::republish,
+        crate::api::health::root,
+        crate::api::health::health,
+        crate::api::health::live,
+        crate::api::health::ready,
+        crate::api::auth::login,
+        crate::api::auth::token,
+        crate::api::todos::list,
+        crate::api::todos::create,
+        crate::api::todos::read,
+        crate::api::todos::update,
+        crate::api::todos::delete,
+        crate::api::admin::parked,
+        crate::api::admin::retry,
+        crate::api::admin::skip,
+        crate::api::admin::republish,
     ),
     // What the answers in `responses` refer to: utoipa collects only what paths name themselves.
     components(schemas(ErrorBody, ValidationErrors)),

@@ -1,7 +1,6 @@
 //! The OpenAPI document and its two readers, Swagger UI and ReDoc. All assets come from this binary, no CDN.
 
 pub mod openapi;
-pub mod responses;
 
 use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
@@ -11,8 +10,8 @@ use actix_web::http::header;
 use actix_web::web::{self, Bytes};
 use utoipa_swagger_ui::SwaggerFile;
 
-use crate::error::ApiError;
-use crate::http::Endpoint;
+use crate::api::error::ApiError;
+use crate::api::http::Endpoint;
 
 /// ReDoc 2.5.4, from the npm package `redoc` (MIT, see redoc/LICENSE.txt). It would fetch its maker's logo from a CDN;
 /// an empty image takes the place of that.

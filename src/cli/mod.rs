@@ -1,5 +1,7 @@
 //! The command line: `todo-backend [serve]`, and what operators and containers run.
 
+mod healthcheck;
+
 use std::error::Error;
 use std::io::{self, ErrorKind, Write};
 use std::net::TcpListener;
@@ -8,11 +10,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::api::docs;
 use crate::app::App;
 use crate::config::env_file::EnvFile;
 use crate::config::{Config, Database, authority};
 use crate::store::maintenance;
-use crate::{docs, healthcheck, logging};
+use crate::telemetry::logging;
 
 /// A Todo backend whose every change reaches Kafka through Dapr. Settings come from the environment and .env.
 #[derive(Parser)]

@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::clock::Timestamp;
-use crate::validation::{Fields, Problem};
+use crate::domain::clock::Timestamp;
+use crate::domain::validation::{Fields, Problem};
 
 /// Longest title, in characters.
 pub const MAX_TITLE: usize = 200;

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::clock::Timestamp;
-use crate::todos::model::{Field, Todo};
-use crate::trace::TraceParent;
+use crate::domain::clock::Timestamp;
+use crate::domain::todo::{Field, Todo};
+use crate::domain::trace::TraceParent;
 
 /// Random 64 bits made with a database and renewed when a backup is restored: versions and revisions of one epoch
 /// say nothing about those of another. Shown as 16 hex digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch(pub u64);
 
 impl fmt::Display for Epoch {

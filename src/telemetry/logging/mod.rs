@@ -1,5 +1,6 @@
 //! Log lines in the seed's format, or as one JSON object a line, on standard output.
 
+pub mod names;
 mod queue;
 
 use std::cell::RefCell;
@@ -15,8 +16,9 @@ use log::{Level, Log, Metadata, Record};
 use prometheus_client::metrics::counter::Counter;
 use serde_json::{Map, Value, json};
 
-use crate::clock::Timestamp;
 use crate::config::{Config, LogFormat};
+use crate::domain::clock::Timestamp;
+use names::logger;
 use queue::Queue;
 
 /// How long a clean stop waits for whoever reads the log.
@@ -68,16 +70,18 @@ pub fn dropped() -> Counter<u64, AtomicU64> {
     DROPPED.clone()
 }
 
-/// env_logger's filter and formatting, with a queue behind them that can be flushed.
+/// env_logger's filter and formatting under the names of our loggers, with a queue behind them that can be flushed.
 struct Logger(env_logger::Logger);
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.0.enabled(metadata)
+        let target = logger(metadata.target());
+        self.0.enabled(&Metadata::builder().level(metadata.level()).target(&target).build())
     }
 
     fn log(&self, record: &Record<'_>) {
-        self.0.log(record);
+        let target = logger(record.target());
+        self.0.log(&record.to_builder().target(&target).build());
     }
 
     /// For what aborts: `log::logger().flush()`.
@@ -103,7 +107,8 @@ impl Write for Lines {
 fn dropped_line(count: u64, at: Timestamp, format: LogFormat) -> Vec<u8> {
     let mut line = Vec::new();
     let mut record = Record::builder();
-    record.level(Level::Warn).target(module_path!());
+    let target = logger(module_path!());
+    record.level(Level::Warn).target(&target);
     let pairs = [("dropped", log::kv::Value::from(count))];
     let text = format_args!("{count} log lines were dropped here: standard output is not read fast enough");
     // Writing to memory doesn't fail.
@@ -151,7 +156,7 @@ fn write_time(out: &mut impl Write, at: Timestamp) -> io::Result<()> {
     write!(out, "{:03}", at.0.rem_euclid(1000))
 }
 
-/// `todo_backend::auth::routes` is shown as `auth.routes`.
+/// The logger `todo_backend::auth::routes` is shown as `auth.routes`.
 struct LoggerName<'a>(&'a str);
 
 impl fmt::Display for LoggerName<'_> {
@@ -277,7 +282,7 @@ mod tests {
             std::process::abort();
         }
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "logging::tests::what_was_logged_before_a_panic_is_written", "--nocapture"]);
+        child.args(["--exact", "telemetry::logging::tests::what_was_logged_before_a_panic_is_written", "--nocapture"]);
         let output = child.env(IS_CHILD, "1").output().unwrap();
         let [written, told] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
         assert!(told.contains("on purpose"), "{told}");

@@ -9,15 +9,15 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::accounts::User;
-use super::password::{NotChecked, Passwords};
-use super::token::Keys;
-use crate::clock::Clock;
-use crate::docs::responses::{Invalid, InvalidCredentials, OAuthError, TooLarge, Unavailable, UnreadableBody};
-use crate::error::ApiError;
-use crate::http::{Endpoint, RawBody, content_type};
+use super::error::ApiError;
+use super::http::{Endpoint, RawBody, content_type};
+use super::responses::{Invalid, InvalidCredentials, OAuthError, TooLarge, Unavailable, UnreadableBody};
+use crate::auth::password::{NotChecked, Passwords};
+use crate::auth::token::Keys;
+use crate::domain::account::User;
+use crate::domain::clock::Clock;
+use crate::domain::validation::{Fields, Problem, is_json, parse_object};
 use crate::store::Store;
-use crate::validation::{Fields, Problem, is_json, parse_object};
 
 /// Largest body with a name and a password that is read, in bytes. Strangers send these: what they hold in memory is little.
 const MAX_CREDENTIALS: usize = 16 << 10;

@@ -7,17 +7,16 @@ use actix_web::http::header::{self, ContentType};
 use actix_web::{HttpResponse, web};
 use serde_json::{Map, Value};
 
+use super::error::ApiError;
+use super::http::{Endpoint, JsonBody};
 use super::list::LargeLists;
-use super::model::{NewTodo, Todo, TodoId, TodoPatch};
-use crate::auth::user::AuthUser;
-use crate::docs::responses::{
-    Invalid, TodoNotFound, TooLarge, TooManyLists, Unauthenticated, Unavailable, UnreadableBody,
-};
-use crate::error::ApiError;
-use crate::http::{Endpoint, JsonBody};
-use crate::store::{Change, Command, Context, Store};
-use crate::trace::TraceParent;
-use crate::validation::{BodyError, Problem, parse_id};
+use super::responses::{Invalid, TodoNotFound, TooLarge, TooManyLists, Unauthenticated, Unavailable, UnreadableBody};
+use super::user::AuthUser;
+use crate::domain::change::Change;
+use crate::domain::todo::{NewTodo, Todo, TodoId, TodoPatch};
+use crate::domain::trace::TraceParent;
+use crate::domain::validation::{BodyError, Problem, parse_id};
+use crate::store::{Command, Context, Store};
 
 /// The routes under `/todos`.
 pub fn configure(config: &mut web::ServiceConfig) {

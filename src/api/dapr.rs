@@ -1,7 +1,6 @@
 //! The subscription: Dapr delivers the topic back to the service, which writes one log line for each event
 //! (<https://docs.dapr.io/reference/api/pubsub_api/#provide-routes-for-dapr-to-deliver-topic-events>).
 
-use std::collections::HashMap;
 use std::future::{Ready, ready};
 use std::time::Duration;
 
@@ -12,14 +11,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 
-use super::event;
-use crate::clock::{Clock, Timestamp};
+use super::error::ApiError;
+use super::http::{Endpoint, RawBody, content_type};
 use crate::config::{Config, Secret};
-use crate::error::ApiError;
-use crate::http::{Endpoint, RawBody, content_type};
-use crate::metrics::Metrics;
-use crate::todos::model::TodoId;
-use crate::validation::is_json;
+use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::validation::is_json;
+use crate::events::dedupe::LastVersions;
+use crate::events::event;
+use crate::telemetry::metrics::Metrics;
 
 /// Where Dapr delivers.
 pub const ROUTE: &str = "/events/todos";
@@ -27,15 +26,13 @@ pub const ROUTE: &str = "/events/todos";
 const MAX_EVENT: usize = 1 << 20;
 /// Longest text about an event that is logged, in bytes: more than any todo makes.
 const MAX_SHOWN: usize = 64 << 10;
-/// Todos whose last version is remembered: at least this many, at most twice as many.
-const REMEMBERED: usize = 50_000;
 
 /// What the subscription knows.
 pub struct Subscription {
     pubsub: String,
     topic: String,
     token: Option<Secret>,
-    seen: Mutex<Seen>,
+    seen: Mutex<LastVersions>,
 }
 
 impl Subscription {
@@ -107,7 +104,7 @@ async fn deliver(
     // What is not ours is taken, and not remembered: its texts could be of any length.
     let new = todo
         .zip(version)
-        .is_none_or(|((epoch, todo), version)| subscription.seen.lock().advance((epoch.0, todo), version));
+        .is_none_or(|((epoch, todo), version)| subscription.seen.lock().advance((epoch, todo), version));
     if new {
         if let Some(at) = event.time.as_deref().and_then(Timestamp::parse) {
             metrics.delivered(Duration::from_millis(u64::try_from(clock.now().0 - at.0).unwrap_or_default()));
@@ -160,55 +157,4 @@ fn authorized(request: &HttpRequest, token: Option<&Secret>) -> bool {
     let Some(token) = token else { return true };
     let sent = request.headers().get("dapr-api-token").map(|value| value.as_bytes()).unwrap_or_default();
     sent.ct_eq(token.expose().as_bytes()).into()
-}
-
-/// Epoch and id.
-type Key = (u64, TodoId);
-
-/// The last version seen of each todo. Bounded: the ones that were not heard of for longest are forgotten,
-/// in two generations.
-#[derive(Default)]
-struct Seen {
-    young: HashMap<Key, i64>,
-    old: HashMap<Key, i64>,
-}
-
-impl Seen {
-    /// Notes a version; false if it is not newer than the last one.
-    fn advance(&mut self, key: Key, version: i64) -> bool {
-        let last = self.young.get(&key).or_else(|| self.old.get(&key)).copied();
-        if last.is_some_and(|last| version <= last) {
-            return false;
-        }
-        if self.young.len() >= REMEMBERED {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(key, version);
-        true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_newer_versions_are_new() {
-        let mut seen = Seen::default();
-        let news: Vec<bool> = [1, 1, 2, 1, 4, 3, 5].into_iter().map(|version| seen.advance((1, 1), version)).collect();
-        assert_eq!(news, [true, false, true, false, true, false, true]);
-        assert!(seen.advance((2, 1), 1), "another epoch has its own versions");
-    }
-
-    #[test]
-    fn memory_is_bounded_and_the_latest_are_kept() {
-        let mut seen = Seen::default();
-        let remembered = REMEMBERED as TodoId;
-        for todo in 0..5 * remembered {
-            assert!(seen.advance((1, todo), 1));
-        }
-        assert!(seen.young.len() + seen.old.len() <= 2 * REMEMBERED);
-        assert!(!seen.advance((1, 5 * remembered - 1), 1));
-        assert!(!seen.advance((1, 4 * remembered), 1));
-    }
 }

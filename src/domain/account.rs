@@ -1,11 +1,10 @@
 //! Who can have todos: accounts, roles, and the three demo users of development.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::todos::model::UserId;
+use crate::domain::todo::UserId;
 
 /// What an account may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,32 +42,6 @@ pub struct User {
     pub password_hash: Box<str>,
     /// What the account may do.
     pub role: Role,
-}
-
-/// The accounts in memory, by id and by name.
-#[derive(Debug, Default)]
-pub struct Users {
-    by_id: HashMap<UserId, Arc<User>>,
-    by_name: HashMap<Arc<str>, Arc<User>>,
-}
-
-impl Users {
-    /// The account with this id.
-    pub fn by_id(&self, id: UserId) -> Option<&Arc<User>> {
-        self.by_id.get(&id)
-    }
-
-    /// The account with this name.
-    pub fn by_name(&self, username: &str) -> Option<&Arc<User>> {
-        self.by_name.get(username)
-    }
-
-    /// Adds an account.
-    pub fn insert(&mut self, user: User) {
-        let user = Arc::new(user);
-        self.by_id.insert(user.id, Arc::clone(&user));
-        self.by_name.insert(Arc::clone(&user.username), user);
-    }
 }
 
 /// An account that development has from the start.

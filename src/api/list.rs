@@ -11,8 +11,8 @@ use futures_util::stream::{empty, iter, unfold};
 use parking_lot::Mutex;
 use tokio::task::yield_now;
 
-use super::model::{Todo, UserId};
-use crate::error::ApiError;
+use super::error::ApiError;
+use crate::domain::todo::{Todo, UserId};
 
 /// The todo that makes a chunk at least this long, in bytes, is its last.
 const CHUNK: usize = 64 << 10;
@@ -110,7 +110,7 @@ impl Iterator for Chunks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Timestamp;
+    use crate::domain::clock::Timestamp;
     use actix_web::body::{BodySize, to_bytes};
     use std::future::poll_fn;
     use std::pin::Pin;

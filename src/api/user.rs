@@ -7,11 +7,11 @@ use actix_web::dev::Payload;
 use actix_web::http::header;
 use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
 
-use super::accounts::{Role, User};
-use super::token::Keys;
-use crate::access_log::Actor;
-use crate::clock::Clock;
-use crate::error::ApiError;
+use super::access_log::Actor;
+use super::error::ApiError;
+use crate::auth::token::Keys;
+use crate::domain::account::{Role, User};
+use crate::domain::clock::Clock;
 use crate::store::Store;
 
 /// Who makes the request.

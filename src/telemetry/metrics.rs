@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::logging;
+use crate::telemetry::logging;
 
 /// One label.
 type Label = (&'static str, &'static str);

@@ -1,9 +1,10 @@
-//! All todos in memory: what lists and single reads are served from.
+//! All todos and accounts in memory: what reads are served from.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::model::{Todo, TodoId, UserId};
+use crate::domain::account::User;
+use crate::domain::todo::{Todo, TodoId, UserId};
 
 /// Every live todo, by owner, ordered by id. Holds only what is committed.
 #[derive(Debug, Default)]
@@ -43,9 +44,30 @@ impl TodoMap {
     pub fn len(&self) -> usize {
         self.len
     }
+}
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
+/// The accounts in memory, by id and by name.
+#[derive(Debug, Default)]
+pub struct Users {
+    by_id: HashMap<UserId, Arc<User>>,
+    by_name: HashMap<Arc<str>, Arc<User>>,
+}
+
+impl Users {
+    /// The account with this id.
+    pub fn by_id(&self, id: UserId) -> Option<&Arc<User>> {
+        self.by_id.get(&id)
+    }
+
+    /// The account with this name.
+    pub fn by_name(&self, username: &str) -> Option<&Arc<User>> {
+        self.by_name.get(username)
+    }
+
+    /// Adds an account.
+    pub fn insert(&mut self, user: User) {
+        let user = Arc::new(user);
+        self.by_id.insert(user.id, Arc::clone(&user));
+        self.by_name.insert(Arc::clone(&user.username), user);
     }
 }

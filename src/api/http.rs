@@ -14,9 +14,9 @@ use actix_web::{Error, FromRequest, Handler, HttpRequest, HttpResponse, Resource
 
 use serde_json::{Map, Value};
 
-use crate::error::ApiError;
-use crate::trace::{self, TraceParent};
-use crate::validation::{BodyError, is_json, parse_object};
+use super::error::ApiError;
+use crate::domain::trace::{self, TraceParent};
+use crate::domain::validation::{BodyError, is_json, parse_object};
 
 /// Largest body that is read, in bytes, unless a route has its own limit.
 pub const MAX_BODY: usize = 256 << 10;

@@ -6,8 +6,8 @@ use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde_json::json;
 
+use crate::domain::validation::{BodyError, Problem};
 use crate::store::Failure;
-use crate::validation::{BodyError, Problem};
 
 /// A failed request. Bodies are `{"detail": …}`, as FastAPI's.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,17 +7,17 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::event;
-use crate::auth::user::Admin;
-use crate::clock::Timestamp;
-use crate::docs::responses::{
+use super::error::ApiError;
+use super::http::{Endpoint, JsonBody};
+use super::responses::{
     EventNotParked, Forbidden, Invalid, TooLarge, Unauthenticated, Unavailable, UnreadableBody, UserNotFound,
 };
-use crate::error::ApiError;
-use crate::http::{Endpoint, JsonBody};
+use super::user::Admin;
+use crate::domain::clock::Timestamp;
+use crate::domain::todo::{TodoId, UserId};
+use crate::domain::validation::{Fields, Problem};
+use crate::events::event;
 use crate::store::{OutboxCommand, Store};
-use crate::todos::model::{TodoId, UserId};
-use crate::validation::{Fields, Problem};
 
 /// Parked events that are listed at once.
 const LISTED: usize = 1000;

@@ -1,0 +1,8 @@
+//! What the service is about: plain types and pure rules, without I/O and without a framework.
+
+pub mod account;
+pub mod change;
+pub mod clock;
+pub mod todo;
+pub mod trace;
+pub mod validation;

@@ -1,0 +1,61 @@
+//! Which events were delivered before: consumers drop what is not newer than the last version (docs/events.md).
+
+use std::collections::HashMap;
+
+use crate::domain::change::Epoch;
+use crate::domain::todo::TodoId;
+
+/// Todos whose last version is remembered: at least this many, at most twice as many.
+const REMEMBERED: usize = 50_000;
+
+/// A todo, whatever the database.
+type Key = (Epoch, TodoId);
+
+/// The last version seen of each todo. Bounded: the ones that were not heard of for longest are forgotten,
+/// in two generations.
+#[derive(Default)]
+pub struct LastVersions {
+    young: HashMap<Key, i64>,
+    old: HashMap<Key, i64>,
+}
+
+impl LastVersions {
+    /// Notes a version; false if it is not newer than the last one.
+    pub fn advance(&mut self, key: Key, version: i64) -> bool {
+        let last = self.young.get(&key).or_else(|| self.old.get(&key)).copied();
+        if last.is_some_and(|last| version <= last) {
+            return false;
+        }
+        if self.young.len() >= REMEMBERED {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, version);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_newer_versions_are_new() {
+        let mut seen = LastVersions::default();
+        let news: Vec<bool> =
+            [1, 1, 2, 1, 4, 3, 5].into_iter().map(|version| seen.advance((Epoch(1), 1), version)).collect();
+        assert_eq!(news, [true, false, true, false, true, false, true]);
+        assert!(seen.advance((Epoch(2), 1), 1), "another epoch has its own versions");
+    }
+
+    #[test]
+    fn memory_is_bounded_and_the_latest_are_kept() {
+        let mut seen = LastVersions::default();
+        let remembered = REMEMBERED as TodoId;
+        for todo in 0..5 * remembered {
+            assert!(seen.advance((Epoch(1), todo), 1));
+        }
+        assert!(seen.young.len() + seen.old.len() <= 2 * REMEMBERED);
+        assert!(!seen.advance((Epoch(1), 5 * remembered - 1), 1));
+        assert!(!seen.advance((Epoch(1), 4 * remembered), 1));
+    }
+}

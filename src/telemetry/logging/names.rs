@@ -1,0 +1,49 @@
+//! Names of loggers. They are part of what the service promises (docs/operations.md lists them): the filters and alerts
+//! of operators refer to them, and the seed's readers expect them. So a module that moves keeps its logger's name here.
+
+use std::borrow::Cow;
+
+/// Modules whose loggers have another name than the module's path; those inside them follow.
+const NAMES: [(&str, &str); 11] = [
+    ("todo_backend::api::access_log", "todo_backend::access_log"),
+    ("todo_backend::api::admin", "todo_backend::events::admin"),
+    ("todo_backend::api::auth", "todo_backend::auth::routes"),
+    ("todo_backend::api::dapr", "todo_backend::events::subscription"),
+    ("todo_backend::api::docs", "todo_backend::docs"),
+    ("todo_backend::api::list", "todo_backend::todos::list"),
+    ("todo_backend::api::metrics", "todo_backend::metrics"),
+    ("todo_backend::api::todos", "todo_backend::todos::routes"),
+    ("todo_backend::api::user", "todo_backend::auth::user"),
+    ("todo_backend::store::sqlite::writer", "todo_backend::store::writer"),
+    ("todo_backend::telemetry::logging", "todo_backend::logging"),
+];
+
+/// The logger that a module's lines belong to. `RUST_LOG` filters by it; lines show it without `todo_backend::`.
+pub fn logger(module: &str) -> Cow<'_, str> {
+    for (path, name) in NAMES {
+        match module.strip_prefix(path) {
+            Some("") => return Cow::Borrowed(name),
+            Some(inside) if inside.starts_with("::") => return Cow::Owned(format!("{name}{inside}")),
+            _ => {}
+        }
+    }
+    Cow::Borrowed(module)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::logger;
+
+    #[test]
+    fn a_logger_is_not_named_after_the_place_of_its_module() {
+        for (module, name) in [
+            ("todo_backend::api::todos", "todo_backend::todos::routes"),
+            ("todo_backend::api::docs::openapi", "todo_backend::docs::openapi"),
+            ("todo_backend::api::todos_of_others", "todo_backend::api::todos_of_others"),
+            ("todo_backend::events::relay", "todo_backend::events::relay"),
+            ("actix_server::worker", "actix_server::worker"),
+        ] {
+            assert_eq!(logger(module), name);
+        }
+    }
+}
