@@ -13,8 +13,10 @@ use super::responses::{
     EventNotParked, Forbidden, Invalid, TooLarge, Unauthenticated, Unavailable, UnreadableBody, UserNotFound,
 };
 use super::user::Admin;
+use crate::domain::account::UserId;
+use crate::domain::change::Revision;
 use crate::domain::clock::Timestamp;
-use crate::domain::todo::{TodoId, UserId};
+use crate::domain::todo::{TodoId, Version};
 use crate::domain::validation::{Fields, Problem};
 use crate::events::event;
 use crate::store::{OutboxCommand, Store};
@@ -46,12 +48,14 @@ pub struct ParkedEvent {
     #[schema(value_type = i64)]
     todo_id: TodoId,
     /// The todo's version.
-    version: i64,
+    #[schema(value_type = i64)]
+    version: Version,
     /// The account whose todo it is.
     #[schema(value_type = i64)]
     owner: UserId,
     /// The owner's revision.
-    revision: i64,
+    #[schema(value_type = i64)]
+    revision: Revision,
     /// Who did it.
     #[schema(value_type = String)]
     actor: Arc<str>,
@@ -195,16 +199,16 @@ async fn operate(store: &Store, command: OutboxCommand) -> Result<(), ApiError> 
     }
 }
 
-fn parse_event_id(id: &str) -> Option<(TodoId, i64)> {
+fn parse_event_id(id: &str) -> Option<(TodoId, Version)> {
     let (todo, version) = id.split_once('-')?;
-    Some((todo.parse().ok()?, version.parse().ok()?))
+    Some((TodoId(todo.parse().ok()?), Version(version.parse().ok()?)))
 }
 
-fn parse_republish(body: Map<String, Value>) -> Result<(String, i64), Vec<Problem>> {
+fn parse_republish(body: Map<String, Value>) -> Result<(String, Revision), Vec<Problem>> {
     let mut fields = Fields::new(body);
     fields.require(&["username", "from_revision"]);
     let username = fields.string("username", 0, usize::MAX);
     let from_revision = fields.integer("from_revision", 1);
     fields.finish()?;
-    Ok((username.unwrap_or_default(), from_revision.unwrap_or(1)))
+    Ok((username.unwrap_or_default(), Revision(from_revision.unwrap_or(1))))
 }

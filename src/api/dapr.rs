@@ -15,6 +15,7 @@ use super::error::ApiError;
 use super::http::{Endpoint, RawBody, content_type};
 use crate::config::{Config, Secret};
 use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::todo::Version;
 use crate::domain::validation::is_json;
 use crate::events::dedupe::LastVersions;
 use crate::events::event;
@@ -100,7 +101,7 @@ async fn deliver(
         Err(problem) => return Ok(dropped(&format!("it is no CloudEvent of this service: {problem}"))),
     };
     let todo = event::parse_todo(&event.source, event.subject.as_deref().unwrap_or_default());
-    let version = event.data.get("version").and_then(Value::as_i64);
+    let version = event.data.get("version").and_then(Value::as_i64).map(Version);
     // What is not ours is taken, and not remembered: its texts could be of any length.
     let new = todo
         .zip(version)

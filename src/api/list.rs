@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 use tokio::task::yield_now;
 
 use super::error::ApiError;
-use crate::domain::todo::{Todo, UserId};
+use crate::domain::account::UserId;
+use crate::domain::todo::Todo;
 
 /// The todo that makes a chunk at least this long, in bytes, is its last.
 const CHUNK: usize = 64 << 10;

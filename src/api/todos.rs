@@ -153,10 +153,7 @@ async fn apply_one(store: &Store, context: Context, command: Command) -> Result<
 }
 
 /// The id and the patch, or everything that is wrong with either.
-fn parse_update(
-    id: &str,
-    body: Result<Map<String, Value>, BodyError>,
-) -> Result<(Option<TodoId>, TodoPatch), ApiError> {
+fn parse_update(id: &str, body: Result<Map<String, Value>, BodyError>) -> Result<(Option<i64>, TodoPatch), ApiError> {
     let id = parse_id(id);
     let patch = match body {
         Ok(object) => TodoPatch::parse(object),
@@ -176,8 +173,8 @@ fn parse_update(
 }
 
 /// An id that somebody could have.
-fn existing(id: Option<TodoId>) -> Result<TodoId, ApiError> {
-    id.ok_or(ApiError::TodoNotFound)
+fn existing(id: Option<i64>) -> Result<TodoId, ApiError> {
+    id.map(TodoId).ok_or(ApiError::TodoNotFound)
 }
 
 /// 200 with headers that keep one user's data out of another's browser.

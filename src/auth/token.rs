@@ -6,8 +6,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::domain::account::{Role, User};
-use crate::domain::todo::UserId;
+use crate::domain::account::{Role, User, UserId};
 
 /// How long after its end a token is still valid, in seconds: clocks differ a little.
 const LATE: i64 = 5;
@@ -115,7 +114,7 @@ mod tests {
     }
 
     fn user() -> User {
-        User { id: 7, username: "admin".into(), password_hash: "".into(), role: Role::Admin }
+        User { id: UserId(7), username: "admin".into(), password_hash: "".into(), role: Role::Admin }
     }
 
     fn signed(header: &Header, claims: &Value, secret: &[u8]) -> String {
@@ -146,7 +145,7 @@ mod tests {
     fn an_issued_token_verifies_and_says_who_it_is_for() {
         let token = keys().issue(&user(), NOW).unwrap();
         let claims = keys().verify(&token, NOW).unwrap();
-        assert_eq!((claims.sub.as_str(), claims.uid, claims.role), ("admin", 7, Role::Admin));
+        assert_eq!((claims.sub.as_str(), claims.uid, claims.role), ("admin", UserId(7), Role::Admin));
         assert_eq!((claims.iat, claims.exp), (NOW, NOW + 1800));
     }
 

@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::todo::UserId;
+use crate::domain::number::number;
+
+number! {
+    /// An account's immutable id. A username may change hands, an id never does.
+    UserId
+}
 
 /// What an account may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 pub mod account;
 pub mod change;
 pub mod clock;
+mod number;
 pub mod todo;
 pub mod trace;
 pub mod validation;

@@ -4,7 +4,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::domain::account::UserId;
 use crate::domain::clock::Timestamp;
+use crate::domain::number::number;
 use crate::domain::validation::{Fields, Problem};
 
 /// Longest title, in characters.
@@ -12,10 +14,30 @@ pub const MAX_TITLE: usize = 200;
 /// Longest description, in characters. With the title, an event stays far below Kafka's 1,000,000 bytes.
 pub const MAX_DESCRIPTION: usize = 10_000;
 
-/// A user's immutable id. A username may change hands, an id never does.
-pub type UserId = i64;
-/// A todo's id. Never used again, not even after the todo is gone.
-pub type TodoId = i64;
+number! {
+    /// A todo's id. Never used again, not even after the todo is gone.
+    TodoId
+}
+
+number! {
+    /// Counts the changes of one todo, from 1.
+    Version
+}
+
+impl Version {
+    /// That of a todo when it is created.
+    pub const FIRST: Self = Self(1);
+
+    /// The one after this.
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// The one before this; 0 before the first.
+    pub fn previous(self) -> Self {
+        Self(self.0 - 1)
+    }
+}
 
 /// A todo as the store and the log have it. Serialized as clients see it, in the seed's key order.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -32,7 +54,7 @@ pub struct Todo {
     pub owner: UserId,
     /// From 1; every change, deletion included, takes the next.
     #[serde(skip)]
-    pub version: i64,
+    pub version: Version,
     /// What is to be done: 1 to 200 characters.
     #[schema(value_type = String, min_length = 1, max_length = 200)]
     pub title: Box<str>,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::domain::change::Epoch;
-use crate::domain::todo::TodoId;
+use crate::domain::todo::{TodoId, Version};
 
 /// Todos whose last version is remembered: at least this many, at most twice as many.
 const REMEMBERED: usize = 50_000;
@@ -15,13 +15,13 @@ type Key = (Epoch, TodoId);
 /// in two generations.
 #[derive(Default)]
 pub struct LastVersions {
-    young: HashMap<Key, i64>,
-    old: HashMap<Key, i64>,
+    young: HashMap<Key, Version>,
+    old: HashMap<Key, Version>,
 }
 
 impl LastVersions {
     /// Notes a version; false if it is not newer than the last one.
-    pub fn advance(&mut self, key: Key, version: i64) -> bool {
+    pub fn advance(&mut self, key: Key, version: Version) -> bool {
         let last = self.young.get(&key).or_else(|| self.old.get(&key)).copied();
         if last.is_some_and(|last| version <= last) {
             return false;
@@ -42,20 +42,21 @@ mod tests {
     fn only_newer_versions_are_new() {
         let mut seen = LastVersions::default();
         let news: Vec<bool> =
-            [1, 1, 2, 1, 4, 3, 5].into_iter().map(|version| seen.advance((Epoch(1), 1), version)).collect();
+            [1, 1, 2, 1, 4, 3, 5].map(|version| seen.advance((Epoch(1), TodoId(1)), Version(version))).to_vec();
         assert_eq!(news, [true, false, true, false, true, false, true]);
-        assert!(seen.advance((Epoch(2), 1), 1), "another epoch has its own versions");
+        assert!(seen.advance((Epoch(2), TodoId(1)), Version::FIRST), "another epoch has its own versions");
     }
 
     #[test]
     fn memory_is_bounded_and_the_latest_are_kept() {
         let mut seen = LastVersions::default();
-        let remembered = REMEMBERED as TodoId;
+        let remembered = REMEMBERED as i64;
+        let mut is_new = |todo| seen.advance((Epoch(1), TodoId(todo)), Version::FIRST);
         for todo in 0..5 * remembered {
-            assert!(seen.advance((Epoch(1), todo), 1));
+            assert!(is_new(todo));
         }
+        assert!(!is_new(5 * remembered - 1));
+        assert!(!is_new(4 * remembered));
         assert!(seen.young.len() + seen.old.len() <= 2 * REMEMBERED);
-        assert!(!seen.advance((Epoch(1), 5 * remembered - 1), 1));
-        assert!(!seen.advance((Epoch(1), 4 * remembered), 1));
     }
 }

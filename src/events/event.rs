@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 
-use crate::domain::change::{Change, Epoch};
+use crate::domain::account::UserId;
+use crate::domain::change::{Change, Epoch, Revision};
 use crate::domain::clock::Timestamp;
-use crate::domain::todo::{Field, TodoId, UserId};
+use crate::domain::todo::{Field, TodoId, Version};
 
 /// `type` of every event starts so: `todo.created`, `todo.updated`, `todo.deleted`.
 const TYPE_PREFIX: &str = "todo.";
@@ -27,7 +28,7 @@ fn subject(todo: TodoId) -> String {
 /// Which todo of which database an event is about; `None` for what this service doesn't write.
 pub fn parse_todo(source: &str, subject: &str) -> Option<(Epoch, TodoId)> {
     let epoch = Epoch(u64::from_str_radix(source.strip_prefix(SOURCE_PREFIX)?, 16).ok()?);
-    let todo = subject.strip_prefix(SUBJECT_PREFIX)?.parse().ok()?;
+    let todo = TodoId(subject.strip_prefix(SUBJECT_PREFIX)?.parse().ok()?);
     // Numbers can be written in more than one way.
     (self::source(epoch) == source && self::subject(todo) == subject).then_some((epoch, todo))
 }
@@ -74,8 +75,8 @@ struct Data<'a> {
     updated_at: Timestamp,
     owner: UserId,
     actor: &'a str,
-    version: i64,
-    revision: i64,
+    version: Version,
+    revision: Revision,
     changed: &'a [Field],
     schema: u32,
 }
@@ -123,27 +124,27 @@ fn data(change: &Change) -> Data<'_> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::domain::change::Kind;
+    use crate::domain::change::{Kind, Place};
     use crate::domain::todo::Todo;
     use crate::domain::trace::TraceParent;
     use std::sync::Arc;
 
-    /// A change of the todo `todo_id`, of version `version`.
-    pub fn change(seq: i64, todo_id: TodoId, version: i64) -> Change {
+    /// A change of the todo `todo`, of version `version`.
+    pub fn change(place: i64, todo: i64, version: i64) -> Change {
         let at = Timestamp(1_736_937_000_123);
         Change {
-            seq,
+            place: Place(place),
             epoch: Epoch(0x1f),
-            revision: seq,
+            revision: Revision(place),
             kind: if version == 1 { Kind::Created } else { Kind::Updated },
             at,
             actor: "admin".into(),
             changed: Field::ALL.to_vec(),
             trace: TraceParent::random(),
             todo: Arc::new(Todo {
-                id: todo_id,
-                owner: 7,
-                version,
+                id: TodoId(todo),
+                owner: UserId(7),
+                version: Version(version),
                 title: "Learn".into(),
                 description: None,
                 completed: false,
@@ -177,6 +178,7 @@ pub(crate) mod tests {
     #[test]
     fn a_todo_is_read_from_what_was_written_and_from_nothing_else() {
         for (epoch, todo) in [(0x1f, 3), (0, 1), (u64::MAX, i64::MAX)] {
+            let todo = TodoId(todo);
             assert_eq!(parse_todo(&source(Epoch(epoch)), &subject(todo)), Some((Epoch(epoch), todo)));
         }
         let ours = ("/todo-backend/000000000000001f", "todos/3");

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::domain::change::Change;
-use crate::domain::todo::TodoId;
+use crate::domain::change::{Change, Cursor, Place};
+use crate::domain::todo::{TodoId, Version};
 use crate::store::outbox::{Fed, Found, Want, Wanted};
 
 /// Changes in flight at once, over all lanes, without those that hang.
@@ -62,13 +62,13 @@ pub enum PublishResult {
     Away,
 }
 
-/// What is to be recorded about changes (by their `seq`).
+/// What is to be recorded about changes (by their places).
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// This one is published.
-    pub published: Option<i64>,
+    pub published: Option<Place>,
     /// These are given up until an operator decides.
-    pub parked: Vec<i64>,
+    pub parked: Vec<Place>,
 }
 
 /// The state of the breaker.
@@ -85,7 +85,7 @@ struct Lane {
     /// Unpublished changes in version order; the first one may be in flight.
     queue: VecDeque<Arc<Change>>,
     /// Everything up to this version was in the queue, or need not be.
-    last: i64,
+    last: Version,
     /// The log has more of this todo than the queue.
     more: bool,
     /// It was found in the log, not told of when it was committed.
@@ -106,7 +106,7 @@ enum Failure {
 #[derive(Debug, Clone, Copy)]
 struct Suspect {
     /// The change that failed.
-    seq: i64,
+    place: Place,
     failure: Failure,
     at: u64,
     /// Failures since the last success of another lane: they may be everybody's.
@@ -188,11 +188,11 @@ pub struct Lanes {
     got_through: u64,
     usual: u64,
     /// Todos that were done with while the log is read, and their last version: what is being read does not know.
-    done: HashMap<TodoId, i64>,
+    done: HashMap<TodoId, Version>,
     /// Everything up to here was offered to the lanes; the log is read on from here.
-    known: i64,
+    known: Cursor,
     /// Nothing up to here is told of again.
-    told: i64,
+    told: Cursor,
     /// The log has changes beyond `known` that nobody will tell of again.
     behind: bool,
     breaker: Breaker,
@@ -226,8 +226,8 @@ impl Lanes {
             got_through: 0,
             usual: 0,
             done: HashMap::new(),
-            known: 0,
-            told: 0,
+            known: Cursor::START,
+            told: Cursor::START,
             behind: true,
             breaker: Breaker::Closed { failed: 0 },
             random: SmallRng::seed_from_u64(seed),
@@ -260,7 +260,7 @@ impl Lanes {
     }
 
     /// What [`Self::committed`] takes comes after this.
-    pub fn told(&self) -> i64 {
+    pub fn told(&self) -> Cursor {
         self.told
     }
 
@@ -269,7 +269,7 @@ impl Lanes {
     pub fn committed(&mut self, changes: Vec<Arc<Change>>, overflowed: bool) {
         debug_assert!(self.reading.is_none());
         for change in changes {
-            self.told = change.seq;
+            self.told = Cursor::up_to(change.place);
             if self.behind {
                 // The log may have earlier changes of its todo that nobody knows of yet.
                 if self.is_next(&change) {
@@ -287,8 +287,8 @@ impl Lanes {
     /// Whether nothing of its todo can be between what is known and this change.
     fn is_next(&self, change: &Change) -> bool {
         match self.lanes.get(&change.todo.id) {
-            Some(lane) => lane.last + 1 == change.todo.version && !lane.more,
-            None => change.todo.version == 1,
+            Some(lane) => lane.last.next() == change.todo.version && !lane.more,
+            None => change.todo.version == Version::FIRST,
         }
     }
 
@@ -303,7 +303,7 @@ impl Lanes {
             Some(lane) => {
                 lane.more |= full || lane.queue.len() >= self.limits.lane;
                 if !lane.more {
-                    debug_assert_eq!(version, lane.last + 1);
+                    debug_assert_eq!(version, lane.last.next());
                     lane.last = version;
                     lane.queue.push_back(change);
                     self.buffered += 1;
@@ -311,7 +311,7 @@ impl Lanes {
             }
             None if crowded => return false,
             None if full => {
-                self.lanes.insert(todo, Lane { last: version - 1, more: true, ..Lane::default() });
+                self.lanes.insert(todo, Lane { last: version.previous(), more: true, ..Lane::default() });
                 self.hungry.push_back(todo);
             }
             None => {
@@ -380,14 +380,14 @@ impl Lanes {
                 _ if self.parked.contains(&todo) => {}
                 Some(lane) => lane.more = true,
                 None => {
-                    let last = done.get(&todo).map_or(version - 1, |&last| last.max(version - 1));
+                    let last = done.get(&todo).map_or(version.previous(), |&last| last.max(version.previous()));
                     self.lanes.insert(todo, Lane { last, more: true, discovered: true, ..Lane::default() });
                     self.hungry.push_back(todo);
                 }
             }
         }
         (self.known, self.behind) = (discovered.known, discovered.behind);
-        self.told = self.told.max(self.known);
+        self.told = self.told.join(self.known);
     }
 
     /// Puts a lane that is nowhere where it belongs now.
@@ -494,7 +494,7 @@ impl Lanes {
         self.prompt.remove(&(since, todo));
         match result {
             PublishResult::Stored => {
-                verdict.published = lane.queue.pop_front().map(|change| change.seq);
+                verdict.published = lane.queue.pop_front().map(|change| change.place);
                 self.buffered -= 1;
                 self.got_through = self.got_through.max(since);
                 self.usual = (7 * self.usual + (now - since)) / 8;
@@ -526,13 +526,21 @@ impl Lanes {
     fn suspect(&mut self, todo: TodoId, failure: Failure, now: u64) -> bool {
         let Some(lane) = self.lanes.get_mut(&todo) else { return false };
         let Some(change) = lane.queue.front() else { return false };
-        let (seq, version) = (change.seq, change.todo.version);
+        let (place, version) = (change.place, change.todo.version);
         let before = lane.suspect.take();
         if let Some(before) = before {
             self.active[before.failure as usize] -= usize::from(before.active);
         }
-        let none =
-            Suspect { seq, failure, at: now, unconfirmed: 0, refused: false, confirmed: 0, refusals: 0, active: false };
+        let none = Suspect {
+            place,
+            failure,
+            at: now,
+            unconfirmed: 0,
+            refused: false,
+            confirmed: 0,
+            refusals: 0,
+            active: false,
+        };
         let earlier = before.unwrap_or(none);
         let suspect = Suspect {
             failure,
@@ -543,7 +551,7 @@ impl Lanes {
             ..earlier
         };
         self.buffered -= lane.queue.len();
-        *lane = Lane { last: version - 1, more: true, suspect: Some(suspect), ..Lane::default() };
+        *lane = Lane { last: version.previous(), more: true, suspect: Some(suspect), ..Lane::default() };
         self.suspects += usize::from(before.is_none());
         self.waiting[failure as usize].insert((suspect.due(), todo));
         self.unconfirmed.insert(todo);
@@ -561,7 +569,7 @@ impl Lanes {
 
     /// A publish that began at `since` got through: what others failed with before was about them, not about the sidecar.
     /// Each of them counts as one failure, however long nobody got through.
-    fn confirm(&mut self, since: u64) -> Vec<i64> {
+    fn confirm(&mut self, since: u64) -> Vec<Place> {
         let mut parked = Vec::new();
         for todo in std::mem::take(&mut self.unconfirmed) {
             let Some(lane) = self.lanes.get_mut(&todo) else { continue };
@@ -592,7 +600,7 @@ impl Lanes {
     }
 
     /// Takes a suspect's lane out of memory; its first change is parked, the others stay in the log behind it.
-    fn park(&mut self, todo: TodoId) -> Option<i64> {
+    fn park(&mut self, todo: TodoId) -> Option<Place> {
         let suspect = *self.lanes.get(&todo)?.suspect.as_ref()?;
         self.acquit(todo);
         if suspect.active {
@@ -601,7 +609,7 @@ impl Lanes {
         }
         self.buffered -= self.lanes.remove(&todo)?.queue.len();
         self.parked.insert(todo);
-        Some(suspect.seq)
+        Some(suspect.place)
     }
 
     /// A failure: opens the breaker after `limit` that count, or keeps it open if it was the probe that failed.

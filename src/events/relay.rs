@@ -13,9 +13,9 @@ use super::dapr::{DaprClient, Outcome};
 use super::event;
 use super::lanes::{Lanes, PublishResult};
 use crate::config::Config;
-use crate::domain::change::Change;
+use crate::domain::change::{Change, DeliveryState};
 use crate::store::Store;
-use crate::store::outbox::{Found, Mark, Wanted};
+use crate::store::outbox::{Found, Wanted};
 use crate::telemetry::metrics::Metrics;
 
 /// How often the relay looks without being woken.
@@ -137,16 +137,16 @@ impl Relay {
             Outcome::Unavailable(why) => (PublishResult::Away, Some(why)),
         };
         let verdict = self.lanes.finish(change.todo.id, result, now);
-        if let Some(seq) = verdict.published {
-            self.store.outbox().mark(seq, Mark::Published);
+        if let Some(place) = verdict.published {
+            self.store.outbox().mark(place, DeliveryState::Published);
             if log::log_enabled!(log::Level::Info) {
                 log::info!("Message published to {}: {}", self.topic, event::data_json(change).unwrap_or_default());
             }
         }
-        for seq in verdict.parked {
-            self.store.outbox().mark(seq, Mark::Parked);
+        for place in verdict.parked {
+            self.store.outbox().mark(place, DeliveryState::Parked);
             log::error!(
-                "an event was refused again and again while others were accepted, and is parked: change {seq}; \
+                "an event was refused again and again while others were accepted, and is parked: change {place}; \
                  later changes of the same todo wait behind it"
             );
         }

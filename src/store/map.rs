@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::domain::account::User;
-use crate::domain::todo::{Todo, TodoId, UserId};
+use crate::domain::account::UserId;
+use crate::domain::todo::{Todo, TodoId};
 
 /// Every live todo, by owner, ordered by id. Holds only what is committed.
 #[derive(Debug, Default)]

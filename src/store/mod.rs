@@ -22,10 +22,11 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use crate::config::{Database, Retention};
+use crate::domain::account::UserId;
 use crate::domain::account::{DEMO_USERS, User};
-use crate::domain::change::{Change, Epoch};
+use crate::domain::change::{Change, Epoch, Revision};
 use crate::domain::clock::{Clock, Timestamp};
-use crate::domain::todo::{NewTodo, Todo, TodoId, TodoPatch, UserId};
+use crate::domain::todo::{NewTodo, Todo, TodoId, TodoPatch, Version};
 use crate::domain::trace::TraceParent;
 use crate::telemetry::metrics::Metrics;
 use map::{TodoMap, Users};
@@ -67,21 +68,21 @@ pub enum OutboxCommand {
         /// The todo.
         todo: TodoId,
         /// Its parked version.
-        version: i64,
+        version: Version,
     },
     /// Gives a parked change up: its event is never published, later ones of the todo are.
     Skip {
         /// The todo.
         todo: TodoId,
         /// Its parked version.
-        version: i64,
+        version: Version,
     },
     /// Publishes what was published before, again.
     Republish {
         /// Whose changes.
         owner: UserId,
         /// The first of them.
-        from_revision: i64,
+        from_revision: Revision,
     },
 }
 

@@ -1,32 +1,26 @@
 //! What lies between the writer and the relay: newly committed changes one way, marks the other.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::domain::change::Change;
-use crate::domain::todo::TodoId;
+use crate::domain::change::{Change, Cursor, DeliveryState, Place};
+use crate::domain::todo::{TodoId, Version};
 
 /// Changes that wait for the relay to look; beyond that it reads the log.
 const INBOX: usize = 10_000;
 
-/// What became of a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mark {
-    /// The sidecar answered 204.
-    Published,
-    /// Given up until an operator retries or skips it; blocks its todo.
-    Parked,
-}
+/// What became of changes, before it is on disk.
+pub type Marks = HashMap<Place, DeliveryState>;
 
 /// The meeting point of writer and relay.
 pub struct Outbox {
     inbox: Mutex<Inbox>,
     wake: Notify,
-    marks: Mutex<BTreeMap<i64, Mark>>,
+    marks: Mutex<Marks>,
     pending: AtomicUsize,
     reload: AtomicBool,
     /// No change below this `seq` is pending but those that wait behind a parked one.
@@ -43,9 +37,9 @@ struct Inbox {
 #[derive(Debug)]
 pub struct Wanted {
     /// Changes up to this `seq` are in lanes, or their todos were discovered.
-    pub known: i64,
+    pub known: Cursor,
     /// Changes up to this `seq` are not told of again.
-    pub told: i64,
+    pub told: Cursor,
     /// Of these todos, what is pending up to `told`.
     pub wants: Vec<Want>,
     /// Changes to read for them, at most.
@@ -60,7 +54,7 @@ pub struct Want {
     /// The todo.
     pub todo: TodoId,
     /// Only later versions.
-    pub above: i64,
+    pub above: Version,
     /// Changes at most.
     pub limit: usize,
 }
@@ -89,11 +83,11 @@ pub struct Fed {
 #[derive(Debug)]
 pub struct Discovered {
     /// The todo, and its first pending version beyond what was known.
-    pub todos: Vec<(TodoId, i64)>,
+    pub todos: Vec<(TodoId, Version)>,
     /// Todos that wait for an operator: all that have a parked change, when nothing was known before; else none.
     pub parked: HashSet<TodoId>,
     /// Changes up to this `seq` are known now.
-    pub known: i64,
+    pub known: Cursor,
     /// Whether there are more beyond that.
     pub behind: bool,
 }
@@ -125,9 +119,9 @@ impl Outbox {
 
     /// Takes what was committed since the last call, and whether anything had to be left to the log. Changes up to
     /// `told` are left out: the relay can be told of a change after it has read it.
-    pub fn take(&self, told: i64) -> (Vec<Arc<Change>>, bool) {
+    pub fn take(&self, told: Cursor) -> (Vec<Arc<Change>>, bool) {
         let mut inbox = std::mem::take(&mut *self.inbox.lock());
-        inbox.changes.retain(|change| change.seq > told);
+        inbox.changes.retain(|change| !told.covers(change.place));
         (inbox.changes, inbox.overflowed)
     }
 
@@ -137,12 +131,12 @@ impl Outbox {
     }
 
     /// Notes what became of a change; the writer's next commit makes it durable.
-    pub fn mark(&self, seq: i64, mark: Mark) {
-        self.marks.lock().insert(seq, mark);
+    pub fn mark(&self, place: Place, state: DeliveryState) {
+        self.marks.lock().insert(place, state);
     }
 
     /// The marks that are not committed yet.
-    pub fn marks(&self) -> BTreeMap<i64, Mark> {
+    pub fn marks(&self) -> Marks {
         self.marks.lock().clone()
     }
 
@@ -151,8 +145,8 @@ impl Outbox {
     }
 
     /// Forgets marks that are committed now.
-    pub(super) fn marks_committed(&self, committed: &BTreeMap<i64, Mark>) {
-        self.marks.lock().retain(|seq, mark| committed.get(seq) != Some(mark));
+    pub(super) fn marks_committed(&self, committed: &Marks) {
+        self.marks.lock().retain(|place, state| committed.get(place) != Some(state));
         self.pending.fetch_sub(committed.len(), Ordering::Relaxed);
     }
 
@@ -169,13 +163,13 @@ impl Outbox {
     }
 
     /// From which `seq` on the oldest pending change is to be looked for. It only moves up, unless an operator is at work.
-    pub(super) fn oldest_from(&self) -> i64 {
-        self.oldest.load(Ordering::Relaxed)
+    pub(super) fn oldest_from(&self) -> Place {
+        Place(self.oldest.load(Ordering::Relaxed))
     }
 
     /// Notes where it was found; nothing, if an operator was at work since `from` was asked for.
-    pub(super) fn oldest_is(&self, from: i64, seq: i64) {
-        let _ = self.oldest.compare_exchange(from, seq, Ordering::Relaxed, Ordering::Relaxed);
+    pub(super) fn oldest_is(&self, from: Place, place: Place) {
+        let _ = self.oldest.compare_exchange(from.0, place.0, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Whether the relay has to begin anew; true once for each time that it has to.

@@ -1,18 +1,19 @@
 //! SQLite: the schema, how connections are set up, and every statement the store runs.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, ffi, params};
 
 use super::map::{TodoMap, Users};
-use super::outbox::{Discovered, Fed, Found, Mark, Wanted};
+use super::outbox::{Discovered, Fed, Found, Marks, Wanted};
 use super::{OpenError, OutboxCommand};
-use crate::domain::account::{DemoUser, Role, User};
-use crate::domain::change::{Change, Epoch, Kind};
+use crate::domain::account::{DemoUser, Role, User, UserId};
+use crate::domain::change::{Change, Cursor, DeliveryState, Epoch, Kind, Place, Revision};
 use crate::domain::clock::Timestamp;
-use crate::domain::todo::{Field, Todo, TodoId, UserId};
+use crate::domain::todo::{Field, Todo, TodoId, Version};
 use crate::domain::trace::TraceParent;
 
 /// Older versions can corrupt a WAL database when a checkpoint resets the log (<https://sqlite.org/wal.html#walresetbug>).
@@ -75,12 +76,6 @@ const INDEXES: &str = "CREATE INDEX IF NOT EXISTS changes_by_todo ON changes (to
 
 /// Changes that one reading looks at for todos that nobody told of, at most: some milliseconds.
 const DISCOVER: usize = 10_000;
-
-/// `changes.state`. Partial indexes and queries name these numbers.
-const PENDING: i64 = 0;
-const PUBLISHED: i64 = 1;
-const PARKED: i64 = 2;
-const SKIPPED: i64 = 3;
 
 /// Opens the connection that writes. `durable`: whether a commit waits for the disk.
 pub fn open_writer(path: &Path, durable: bool) -> rusqlite::Result<Connection> {
@@ -191,11 +186,11 @@ pub fn add_demo_users(
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Head {
     /// Of the last change; 0 before the first.
-    pub revision: i64,
+    pub revision: Revision,
     /// Of the last change.
     pub last_at: Timestamp,
     /// Changes up to this revision were pruned.
-    pub floor: i64,
+    pub floor: Revision,
 }
 
 /// The numbers that the next todo and the next change get.
@@ -204,7 +199,7 @@ pub struct Next {
     /// Todo id.
     pub id: TodoId,
     /// Place in the log.
-    pub seq: i64,
+    pub place: Place,
 }
 
 /// What memory holds of a database.
@@ -254,7 +249,7 @@ pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loade
         users,
         heads,
         todos,
-        next: Next { id: next(connection, "todos")?, seq: next(connection, "changes")? },
+        next: Next { id: TodoId(next(connection, "todos")?), place: Place(next(connection, "changes")?) },
         pending: connection.query_row("SELECT count(*) FROM changes WHERE state = 0", [], |row| row.get(0))?,
         // A kill can leave meta behind the last change.
         uptime: connection
@@ -334,7 +329,7 @@ pub fn commit(
     connection: &mut Connection,
     changes: &[Arc<Change>],
     heads: &HashMap<UserId, Head>,
-    marks: &BTreeMap<i64, Mark>,
+    marks: &Marks,
     uptime: i64,
     save_uptime: bool,
 ) -> Result<(), CommitError> {
@@ -354,7 +349,7 @@ fn write(
     transaction: &Transaction<'_>,
     changes: &[Arc<Change>],
     heads: &HashMap<UserId, Head>,
-    marks: &BTreeMap<i64, Mark>,
+    marks: &Marks,
     uptime: i64,
 ) -> rusqlite::Result<()> {
     let mut put = transaction.prepare_cached(
@@ -386,7 +381,7 @@ fn write(
         };
         let changed = change.changed.iter().map(|field| field.name()).collect::<Vec<_>>().join(",");
         log.execute(params![
-            change.seq,
+            change.place,
             todo.owner,
             change.revision,
             todo.id,
@@ -409,12 +404,11 @@ fn write(
         set_head.execute(params![owner, head.revision, head.last_at.0])?;
     }
     let mut set_state = transaction.prepare_cached("UPDATE changes SET state = ?2 WHERE seq = ?1 AND state = 0")?;
-    for (seq, mark) in marks {
-        let state = match mark {
-            Mark::Published => PUBLISHED,
-            Mark::Parked => PARKED,
-        };
-        set_state.execute(params![seq, state])?;
+    // In the log's order: neighbours share a page.
+    let mut marks: Vec<_> = marks.iter().collect();
+    marks.sort_unstable_by_key(|(place, _)| place.0);
+    for (place, state) in marks {
+        set_state.execute(params![place, state])?;
     }
     Ok(())
 }
@@ -422,7 +416,7 @@ fn write(
 /// What pruning did to an owner's part of the log.
 pub struct Pruned {
     pub owner: UserId,
-    pub floor: i64,
+    pub floor: Revision,
     /// There may be more to remove: it had its share.
     pub more: bool,
 }
@@ -460,11 +454,13 @@ fn delete_prefixes(
     for (index, &(owner, head)) in owners.iter().enumerate() {
         let mut share = left.div_ceil(owners.len() - index);
         let (mut floor, mut more) = (head.floor, false);
-        let mut rows = read.query([owner, head.floor])?;
+        let mut rows = read.query(params![owner, head.floor])?;
         while let Some(row) = rows.next()? {
-            let (revision, uptime, state): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            let too_many = revision <= head.revision - keep_per_owner;
-            if ![PUBLISHED, SKIPPED].contains(&state) || !(too_many || uptime < keep_from_uptime) {
+            let (revision, uptime, state): (Revision, i64, DeliveryState) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let too_many = revision.0 <= head.revision.0 - keep_per_owner;
+            if ![DeliveryState::Published, DeliveryState::Skipped].contains(&state)
+                || !(too_many || uptime < keep_from_uptime)
+            {
                 break;
             }
             if share == 0 {
@@ -477,8 +473,8 @@ fn delete_prefixes(
         }
         drop(rows);
         if floor > head.floor {
-            delete.execute([owner, floor])?;
-            set_floor.execute([owner, floor])?;
+            delete.execute(params![owner, floor])?;
+            set_floor.execute(params![owner, floor])?;
             pruned.push(Pruned { owner, floor, more });
         }
     }
@@ -490,15 +486,15 @@ fn delete_prefixes(
 pub fn read_affected(
     connection: &Connection,
     command: &OutboxCommand,
-    below: i64,
+    below: Revision,
     limit: usize,
-) -> rusqlite::Result<Vec<(i64, i64)>> {
+) -> rusqlite::Result<Vec<(Place, Revision)>> {
     let (sql, target): (&str, [i64; 2]) = match *command {
         OutboxCommand::Retry { todo, version } | OutboxCommand::Skip { todo, version } => {
-            ("todo_id = ?1 AND version = ?2 AND state = 2", [todo, version])
+            ("todo_id = ?1 AND version = ?2 AND state = 2", [todo.0, version.0])
         }
         OutboxCommand::Republish { owner, from_revision } => {
-            ("owner_id = ?1 AND revision >= ?2 AND state = 1", [owner, from_revision])
+            ("owner_id = ?1 AND revision >= ?2 AND state = 1", [owner.0, from_revision.0])
         }
     };
     let sql =
@@ -508,28 +504,29 @@ pub fn read_affected(
 }
 
 /// What a command makes of a change.
-fn state_after(command: &OutboxCommand) -> i64 {
+fn state_after(command: &OutboxCommand) -> DeliveryState {
     match command {
-        OutboxCommand::Retry { .. } | OutboxCommand::Republish { .. } => PENDING,
-        OutboxCommand::Skip { .. } => SKIPPED,
+        OutboxCommand::Retry { .. } | OutboxCommand::Republish { .. } => DeliveryState::Pending,
+        OutboxCommand::Skip { .. } => DeliveryState::Skipped,
     }
 }
 
-/// Does with changes (their `seq`) what an operator asks.
-pub fn operate(connection: &mut Connection, command: &OutboxCommand, seqs: &[i64]) -> Result<(), CommitError> {
+/// Does with changes what an operator asks.
+pub fn operate(connection: &mut Connection, command: &OutboxCommand, places: &[Place]) -> Result<(), CommitError> {
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(CommitError::before_commit)?;
     let set = || -> rusqlite::Result<()> {
         let mut statement = transaction.prepare_cached("UPDATE changes SET state = ?2 WHERE seq = ?1")?;
-        seqs.iter().try_for_each(|seq| statement.execute([*seq, state_after(command)]).map(drop))
+        places.iter().try_for_each(|place| statement.execute(params![place, state_after(command)]).map(drop))
     };
     set().map_err(CommitError::before_commit)?;
     transaction.commit().map_err(CommitError::at_commit)
 }
 
 /// Whether a command was done with a change.
-pub fn is_done(connection: &Connection, command: &OutboxCommand, seq: i64) -> rusqlite::Result<bool> {
-    let state: i64 = connection.query_row("SELECT state FROM changes WHERE seq = ?1", [seq], |row| row.get(0))?;
+pub fn is_done(connection: &Connection, command: &OutboxCommand, place: Place) -> rusqlite::Result<bool> {
+    let state: DeliveryState =
+        connection.query_row("SELECT state FROM changes WHERE seq = ?1", [place], |row| row.get(0))?;
     Ok(state == state_after(command))
 }
 
@@ -543,38 +540,39 @@ pub fn read_parked(connection: &Connection, epoch: Epoch, limit: usize) -> rusql
 pub struct LogSamples {
     /// Time of the oldest pending change, without those that wait behind a parked one of their todo.
     pub oldest_pending: Option<Timestamp>,
-    /// None of those is below this `seq`.
-    pub oldest_from: i64,
+    /// None of those comes before this.
+    pub oldest_from: Place,
     /// Parked changes.
     pub parked: i64,
     /// Changes in the log, without counting them one by one.
     pub changes: i64,
 }
 
-/// Looks up what the metrics show of the log. The oldest pending change is looked for from the `seq` `from` on.
-pub fn sample_log(connection: &Connection, from: i64) -> rusqlite::Result<LogSamples> {
+/// Looks up what the metrics show of the log. The oldest pending change is looked for from `from` on.
+pub fn sample_log(connection: &Connection, from: Place) -> rusqlite::Result<LogSamples> {
     let sql = "SELECT seq, at FROM changes WHERE state = 0 AND seq >= ?1
          AND todo_id NOT IN (SELECT todo_id FROM changes WHERE state = 2) ORDER BY seq LIMIT 1";
     // Asked for before: what is committed meanwhile comes after it.
-    let end = last_seq(connection)?;
+    let end = end(connection)?.place();
     let oldest = |row: &Row<'_>| Ok((row.get(0)?, Timestamp(row.get(1)?)));
     let oldest = connection.prepare_cached(sql)?.query_row([from], oldest).optional()?;
     Ok(LogSamples {
         oldest_pending: oldest.map(|(_, at)| at),
-        oldest_from: oldest.map_or(end, |(seq, _)| seq),
+        oldest_from: oldest.map_or(end, |(place, _)| place),
         parked: connection.query_row("SELECT count(*) FROM changes WHERE state = 2", [], |row| row.get(0))?,
         changes: connection.query_row("SELECT coalesce(sum(revision - floor), 0) FROM users", [], |row| row.get(0))?,
     })
 }
 
-/// The `seq` of the last change that the log holds; 0 if there is none.
-fn last_seq(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.query_row("SELECT coalesce(max(seq), 0) FROM changes", [], |row| row.get(0))
+/// Past everything that the log holds.
+fn end(connection: &Connection) -> rusqlite::Result<Cursor> {
+    let last = connection.query_row("SELECT coalesce(max(seq), 0) FROM changes", [], |row| row.get(0));
+    last.map(Cursor::up_to)
 }
 
 /// Whether the log holds this change.
-pub fn is_logged(connection: &Connection, seq: i64) -> rusqlite::Result<bool> {
-    connection.query_row("SELECT EXISTS (SELECT 1 FROM changes WHERE seq = ?1)", [seq], |row| row.get(0))
+pub fn is_logged(connection: &Connection, place: Place) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT EXISTS (SELECT 1 FROM changes WHERE seq = ?1)", [place], |row| row.get(0))
 }
 
 /// Moves committed pages from the log into the database file, as far as readers allow.
@@ -583,12 +581,7 @@ pub fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// See [`super::Store::read_outbox`].
-pub fn read_outbox(
-    connection: &Connection,
-    epoch: Epoch,
-    wanted: &Wanted,
-    marked: &BTreeMap<i64, Mark>,
-) -> rusqlite::Result<Found> {
+pub fn read_outbox(connection: &Connection, epoch: Epoch, wanted: &Wanted, marked: &Marks) -> rusqlite::Result<Found> {
     let snapshot = connection.unchecked_transaction()?;
     let mut found = Found::default();
     let mut pending = snapshot.prepare_cached(&format!(
@@ -602,10 +595,10 @@ pub fn read_outbox(
         }
         let limit = want.limit.min(room);
         let (mut changes, mut more) = (Vec::new(), false);
-        let mut rows = pending.query(params![want.todo, want.above, wanted.told])?;
+        let mut rows = pending.query(params![want.todo, want.above, wanted.told.place()])?;
         while let Some(row) = rows.next()? {
             let change = change(row, epoch)?;
-            if marked.contains_key(&change.seq) {
+            if marked.contains_key(&change.place) {
                 continue;
             }
             if changes.len() == limit {
@@ -624,35 +617,35 @@ pub fn read_outbox(
 }
 
 /// Todos with pending changes beyond what is known. Looks at a bounded number of changes, each of them once.
-fn discover(snapshot: &Transaction<'_>, wanted: &Wanted, marked: &BTreeMap<i64, Mark>) -> rusqlite::Result<Discovered> {
+fn discover(snapshot: &Transaction<'_>, wanted: &Wanted, marked: &Marks) -> rusqlite::Result<Discovered> {
     let mut parked = HashSet::new();
-    if wanted.known == 0 {
+    if wanted.known == Cursor::START {
         let mut statement = snapshot.prepare_cached("SELECT DISTINCT todo_id FROM changes WHERE state = 2")?;
         parked = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
         // A mark that is committed before a later reading gets that far would be seen by neither.
         let mut todo_of = snapshot.prepare_cached("SELECT todo_id FROM changes WHERE seq = ?1")?;
-        for (seq, _) in marked.iter().filter(|(_, mark)| **mark == Mark::Parked) {
-            parked.extend(todo_of.query_row([seq], |row| row.get::<_, TodoId>(0)).optional()?);
+        for (place, _) in marked.iter().filter(|(_, state)| **state == DeliveryState::Parked) {
+            parked.extend(todo_of.query_row([place], |row| row.get::<_, TodoId>(0)).optional()?);
         }
     }
-    let end = last_seq(snapshot)?;
+    let end = end(snapshot)?;
     let mut discovered = Discovered { todos: Vec::new(), parked, known: wanted.known, behind: true };
     // Answered from the partial index alone.
     let mut index = snapshot.prepare_cached(
         "SELECT seq, todo_id, version FROM changes WHERE state = 0 AND seq > ?1 ORDER BY seq LIMIT ?2",
     )?;
-    let mut rows = index.query(params![wanted.known, DISCOVER])?;
+    let mut rows = index.query(params![wanted.known.place(), DISCOVER])?;
     let (mut seen, mut looked_at) = (HashSet::new(), 0);
     while let Some(row) = rows.next()? {
-        let (seq, todo, version): (i64, TodoId, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        if !marked.contains_key(&seq) && !discovered.parked.contains(&todo) && !seen.contains(&todo) {
+        let (place, todo, version): (Place, TodoId, Version) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        if !marked.contains_key(&place) && !discovered.parked.contains(&todo) && !seen.contains(&todo) {
             if seen.len() == wanted.discover {
                 return Ok(discovered);
             }
             seen.insert(todo);
             discovered.todos.push((todo, version));
         }
-        discovered.known = seq;
+        discovered.known = Cursor::up_to(place);
         looked_at += 1;
     }
     if looked_at < DISCOVER {
@@ -670,7 +663,7 @@ fn change(row: &Row<'_>, epoch: Epoch) -> rusqlite::Result<Change> {
     let changed: String = row.get(13)?;
     let trace: String = row.get(14)?;
     Ok(Change {
-        seq: row.get(8)?,
+        place: row.get(8)?,
         epoch,
         revision: row.get(9)?,
         kind: *Kind::ALL.get(kind).ok_or_else(|| invalid("changes.kind"))?,
@@ -680,4 +673,38 @@ fn change(row: &Row<'_>, epoch: Epoch) -> rusqlite::Result<Change> {
         trace: TraceParent::parse(&trace).ok_or_else(|| invalid("changes.trace"))?,
         todo: Arc::new(todo(row, 0)?),
     })
+}
+
+/// Numbers of the domain as SQLite's integers.
+macro_rules! as_integer {
+    ($($number:ident),+) => {
+        $(
+            impl ToSql for $number {
+                fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+                    self.0.to_sql()
+                }
+            }
+
+            impl FromSql for $number {
+                fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+                    i64::column_result(value).map($number)
+                }
+            }
+        )+
+    };
+}
+
+as_integer!(UserId, TodoId, Version, Revision, Place);
+
+impl ToSql for DeliveryState {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok((*self as i64).into())
+    }
+}
+
+impl FromSql for DeliveryState {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let number = i64::column_result(value)?;
+        Self::ALL.into_iter().find(|state| *state as i64 == number).ok_or(FromSqlError::OutOfRange(number))
+    }
 }

@@ -2,7 +2,7 @@
 //! as one group, and only then shows it to readers and answers.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,13 +14,14 @@ use rusqlite::Connection;
 use rusqlite::hooks::Wal;
 use tokio::sync::oneshot;
 
-use super::outbox::Mark;
+use super::outbox::Marks;
 use super::sqlite::{self, CommitError, Head, Next, Pruned};
 use super::{Command, Context, Failure, OutboxCommand, Shared};
 use crate::config::Retention;
-use crate::domain::change::{Change, Kind};
+use crate::domain::account::UserId;
+use crate::domain::change::{Change, Kind, Place, Revision};
 use crate::domain::clock::Clock;
-use crate::domain::todo::{Field, Todo, TodoId, UserId};
+use crate::domain::todo::{Field, Todo, TodoId, Version};
 
 /// Operations in one commit, at most.
 const GROUP: usize = 512;
@@ -99,7 +100,7 @@ pub struct Writer {
 struct Operation {
     command: OutboxCommand,
     /// The next part is below this revision. From the latest change down: what waits of a todo is always its end.
-    below: i64,
+    below: Revision,
     done: usize,
     reply: oneshot::Sender<Result<usize, Failure>>,
 }
@@ -163,7 +164,7 @@ impl Writer {
                 }
                 Ok(Job::Operate { command, reply }) => {
                     self.shared.queued.fetch_sub(1, Ordering::Relaxed);
-                    self.operations.push_back(Operation { command, below: i64::MAX, done: 0, reply });
+                    self.operations.push_back(Operation { command, below: Revision::MAX, done: 0, reply });
                 }
                 #[cfg(test)]
                 Ok(Job::Sabotage(sabotage)) => {
@@ -260,7 +261,7 @@ impl Writer {
     }
 
     /// A group is on disk: show it to readers, then to the relay. Nothing here can fail.
-    fn committed(&mut self, overlay: Overlay, marks: &BTreeMap<i64, Mark>) {
+    fn committed(&mut self, overlay: Overlay, marks: &Marks) {
         self.log.next = overlay.next;
         self.log.heads.extend(overlay.heads);
         if !overlay.changes.is_empty() {
@@ -292,9 +293,9 @@ impl Writer {
     }
 
     /// A commit ended in an error that leaves its outcome open: ask the database, and follow it.
-    fn find_out(&mut self, overlay: Overlay, marks: &BTreeMap<i64, Mark>) {
+    fn find_out(&mut self, overlay: Overlay, marks: &Marks) {
         let Some(last) = overlay.changes.last() else { return };
-        if found_out(sqlite::is_logged(&self.connection, last.seq)) {
+        if found_out(sqlite::is_logged(&self.connection, last.place)) {
             self.committed(overlay, marks);
         }
     }
@@ -328,10 +329,10 @@ impl Writer {
             log::error!("the change log can't be read: {problem}");
             Failure::NotApplied
         })?;
-        let (seqs, revisions): (Vec<i64>, Vec<i64>) = affected.into_iter().unzip();
-        let (Some(&last), Some(&below)) = (seqs.last(), revisions.last()) else { return Ok(false) };
-        let outcome = match sqlite::operate(&mut self.connection, &command, &seqs) {
-            Ok(()) => Ok(seqs.len() == OPERATE),
+        let (places, revisions): (Vec<Place>, Vec<Revision>) = affected.into_iter().unzip();
+        let (Some(&last), Some(&below)) = (places.last(), revisions.last()) else { return Ok(false) };
+        let outcome = match sqlite::operate(&mut self.connection, &command, &places) {
+            Ok(()) => Ok(places.len() == OPERATE),
             Err(CommitError::NotApplied(problem)) => {
                 self.failed(&problem, "nothing of it was stored");
                 return Err(Failure::NotApplied);
@@ -345,10 +346,10 @@ impl Writer {
             }
             Err(CommitError::Fsync(problem)) => abort_unflushed(&problem),
         };
-        operation.done += seqs.len();
+        operation.done += places.len();
         operation.below = below;
         if !matches!(command, OutboxCommand::Skip { .. }) {
-            self.shared.outbox.pending_again(seqs.len());
+            self.shared.outbox.pending_again(places.len());
         }
         outcome
     }
@@ -372,7 +373,7 @@ impl Writer {
             Ok(pruned) => {
                 for Pruned { owner, floor, more } in pruned {
                     if let Some(head) = self.log.heads.get_mut(&owner) {
-                        self.shared.metrics.pruned(usize::try_from(floor - head.floor).unwrap_or_default());
+                        self.shared.metrics.pruned(usize::try_from(floor.0 - head.floor.0).unwrap_or_default());
                         head.floor = floor;
                     }
                     if more {
@@ -431,21 +432,21 @@ impl Writer {
                 None => self.shared.todos.read().get(owner, id).cloned(),
             };
             let todo = todo.filter(|todo| todo.owner == owner).ok_or(Failure::NotFound)?;
-            Ok(Todo { version: todo.version + 1, updated_at: at, ..Todo::clone(&todo) })
+            Ok(Todo { version: todo.version.next(), updated_at: at, ..Todo::clone(&todo) })
         };
         let (kind, todo, changed) = match command {
             Command::Create(new) => {
                 let todo = Todo {
                     id: scratch.next.id,
                     owner,
-                    version: 1,
+                    version: Version::FIRST,
                     title: new.title,
                     description: new.description,
                     completed: new.completed,
                     created_at: at,
                     updated_at: at,
                 };
-                scratch.next.id += 1;
+                scratch.next.id.0 += 1;
                 (Kind::Created, todo, Field::ALL.to_vec())
             }
             Command::Update(id, patch) => {
@@ -457,11 +458,11 @@ impl Writer {
         };
         let todo = Arc::new(todo);
         scratch.todos.insert(todo.id, (kind != Kind::Deleted).then(|| Arc::clone(&todo)));
-        scratch.heads.insert(owner, Head { revision: head.revision + 1, last_at: at, ..head });
+        scratch.heads.insert(owner, Head { revision: head.revision.next(), last_at: at, ..head });
         scratch.changes.push(Arc::new(Change {
-            seq: scratch.next.seq,
+            place: scratch.next.place,
             epoch: self.shared.epoch,
-            revision: head.revision + 1,
+            revision: head.revision.next(),
             kind,
             at,
             actor: Arc::clone(&context.actor),
@@ -469,7 +470,7 @@ impl Writer {
             trace: context.trace.clone(),
             todo,
         }));
-        scratch.next.seq += 1;
+        scratch.next.place.0 += 1;
         Ok(())
     }
 }

@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use todo_backend::app::{App, StartError, Stopper};
 use todo_backend::auth::token::Keys;
 use todo_backend::config::Config;
+use todo_backend::domain::account::UserId;
 use todo_backend::domain::change::Change;
 use todo_backend::domain::clock::Timestamp;
-use todo_backend::domain::todo::{TodoId, UserId};
+use todo_backend::domain::todo::TodoId;
 use todo_backend::store::Store;
 use todo_backend::store::outbox::{Want, Wanted};
 

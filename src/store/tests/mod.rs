@@ -10,12 +10,12 @@ use parking_lot::{Condvar, MutexGuard};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use super::outbox::{Mark, Want};
+use super::outbox::{Marks, Want};
 use super::*;
-use crate::domain::change::Kind;
+use crate::domain::change::{Cursor, DeliveryState, Kind, Place};
 use crate::domain::clock::Timestamp;
 
-const OWNERS: [UserId; 3] = [1, 2, 3];
+const OWNERS: [i64; 3] = [1, 2, 3];
 
 type Answer = Result<Vec<Arc<Change>>, Failure>;
 type WalHook = fn(&mut rusqlite::hooks::Wal, i32) -> rusqlite::Result<()>;
@@ -92,18 +92,30 @@ impl Fixture {
     }
 
     /// Queues commands and does not wait.
-    fn submit(&self, owner: UserId, commands: Vec<Command>) -> oneshot::Receiver<Answer> {
+    fn submit(&self, owner: i64, commands: Vec<Command>) -> oneshot::Receiver<Answer> {
         let (reply, answer) = oneshot::channel();
         assert!(self.queue.try_send(Job::Apply(Request { context: context(owner), commands, reply })).is_ok());
         answer
     }
 
-    fn apply(&self, owner: UserId, commands: Vec<Command>) -> Answer {
+    fn apply(&self, owner: i64, commands: Vec<Command>) -> Answer {
         self.submit(owner, commands).blocking_recv().unwrap()
     }
 
-    fn create(&self, owner: UserId, title: &str) -> Arc<Todo> {
+    fn create(&self, owner: i64, title: &str) -> Arc<Todo> {
         Arc::clone(&self.apply(owner, vec![create(title)]).unwrap()[0].todo)
+    }
+
+    fn todo(&self, owner: i64, id: TodoId) -> Option<Arc<Todo>> {
+        Store::todo(self, UserId(owner), id)
+    }
+
+    fn todos(&self, owner: i64) -> Vec<Arc<Todo>> {
+        Store::todos(self, UserId(owner))
+    }
+
+    fn mark(&self, place: i64, state: DeliveryState) {
+        self.outbox().mark(Place(place), state);
     }
 
     /// Holds the writer at a command of its own; what is queued until the guard is dropped makes the next groups.
@@ -128,15 +140,15 @@ impl Fixture {
             let wanted = Wanted { known, told: known, wants, room: 10_000, discover: 10_000 };
             self.read_outbox(&wanted).unwrap()
         };
-        let discovered = read(0, Vec::new()).discovered.unwrap();
-        let want = |&(todo, version): &(TodoId, i64)| Want { todo, above: version - 1, limit: 10_000 };
+        let discovered = read(Cursor::START, Vec::new()).discovered.unwrap();
+        let want = |&(todo, version): &(TodoId, Version)| Want { todo, above: version.previous(), limit: 10_000 };
         let fed = read(discovered.known, discovered.todos.iter().map(want).collect()).fed;
         let mut changes: Vec<_> = fed.into_iter().flat_map(|fed| fed.changes).collect();
-        changes.sort_unstable_by_key(|change| change.seq);
+        changes.sort_unstable_by_key(|change| change.place.0);
         changes
     }
 
-    fn head(&self, owner: UserId) -> i64 {
+    fn head(&self, owner: i64) -> i64 {
         let sql = "SELECT coalesce(max(revision), 0) FROM changes WHERE owner_id = ?1";
         self.connection().query_row(sql, [owner], |row| row.get(0)).unwrap()
     }
@@ -175,21 +187,26 @@ impl std::ops::Deref for Fixture {
     }
 }
 
-fn context(owner: UserId) -> Context {
-    Context { owner, actor: format!("user {owner}").into(), trace: TraceParent::random() }
+fn context(owner: i64) -> Context {
+    Context { owner: UserId(owner), actor: format!("user {owner}").into(), trace: TraceParent::random() }
 }
 
 fn create(title: &str) -> Command {
     Command::Create(NewTodo { title: title.into(), description: None, completed: false })
 }
 
-fn rename(id: TodoId, title: &str) -> Command {
-    Command::Update(id, TodoPatch { title: Some(title.into()), ..TodoPatch::default() })
+fn delete(id: i64) -> Command {
+    Command::Delete(TodoId(id))
+}
+
+fn rename(id: i64, title: &str) -> Command {
+    Command::Update(TodoId(id), TodoPatch { title: Some(title.into()), ..TodoPatch::default() })
 }
 
 /// A change in short: todo, version, revision.
-fn numbers(answer: &Answer) -> Vec<(TodoId, i64, i64)> {
-    answer.as_ref().unwrap().iter().map(|change| (change.todo.id, change.todo.version, change.revision)).collect()
+fn numbers(answer: &Answer) -> Vec<(i64, i64, i64)> {
+    let numbers = |change: &Arc<Change>| (change.todo.id.0, change.todo.version.0, change.revision.0);
+    answer.as_ref().unwrap().iter().map(numbers).collect()
 }
 
 fn wait(answers: Vec<oneshot::Receiver<Answer>>) -> Vec<Answer> {
@@ -204,18 +221,18 @@ fn a_group_decides_each_command_on_top_of_the_earlier_ones() {
     let todo = f.create(2, "v1");
     let (gate, held) = f.hold();
     let answers = vec![
-        f.submit(2, vec![rename(todo.id, "v2")]),
-        f.submit(2, vec![rename(todo.id, "v3")]),
+        f.submit(2, vec![rename(todo.id.0, "v2")]),
+        f.submit(2, vec![rename(todo.id.0, "v3")]),
         f.submit(3, vec![create("of another owner")]),
-        f.submit(2, vec![Command::Delete(todo.id)]),
-        f.submit(2, vec![rename(todo.id, "too late")]),
-        f.submit(2, vec![Command::Delete(todo.id)]),
+        f.submit(2, vec![delete(todo.id.0)]),
+        f.submit(2, vec![rename(todo.id.0, "too late")]),
+        f.submit(2, vec![delete(todo.id.0)]),
         f.submit(2, vec![create("next")]),
     ];
     drop(gate);
     assert!(held.blocking_recv().unwrap().is_ok());
     let answers = wait(answers);
-    let id = todo.id;
+    let id = todo.id.0;
     assert_eq!(numbers(&answers[0]), [(id, 2, 2)]);
     assert_eq!(numbers(&answers[1]), [(id, 3, 3)]);
     assert_eq!(numbers(&answers[2]), [(id + 2, 1, 1)]);
@@ -225,7 +242,7 @@ fn a_group_decides_each_command_on_top_of_the_earlier_ones() {
     assert_eq!(numbers(&answers[6]), [(id + 3, 1, 5)]);
     let titles = |answer: &Answer| answer.as_ref().unwrap()[0].todo.title.to_string();
     assert_eq!([titles(&answers[0]), titles(&answers[1]), titles(&answers[3])], ["v2", "v3", "v3"]);
-    assert_eq!(f.todo(2, id), None);
+    assert_eq!(f.todo(2, todo.id), None);
     assert_eq!(f.todos(2).len(), 1);
 }
 
@@ -233,10 +250,10 @@ fn a_group_decides_each_command_on_top_of_the_earlier_ones() {
 fn one_batch_sees_its_own_changes() {
     let f = Fixture::new();
     let todo = f.create(1, "v1");
-    let batch = vec![rename(todo.id, "v2"), create("new"), rename(todo.id + 1, "newer"), Command::Delete(todo.id)];
+    let batch = vec![rename(todo.id.0, "v2"), create("new"), rename(todo.id.0 + 1, "newer"), delete(todo.id.0)];
     let answer = f.apply(1, batch);
     assert_eq!(numbers(&answer), [(1, 2, 2), (2, 1, 3), (2, 2, 4), (1, 3, 5)]);
-    assert_eq!(f.todos(1).iter().map(|todo| (todo.id, &*todo.title)).collect::<Vec<_>>(), [(2, "newer")]);
+    assert_eq!(f.todos(1).iter().map(|todo| (todo.id.0, &*todo.title)).collect::<Vec<_>>(), [(2, "newer")]);
 }
 
 #[test]
@@ -247,10 +264,10 @@ fn a_refused_command_leaves_no_trace() {
     let answers = vec![
         f.submit(1, vec![create("before")]),
         // The batch creates, changes and deletes before it is refused.
-        f.submit(1, vec![create("never"), rename(todo.id, "never"), Command::Delete(todo.id), rename(77, "x")]),
+        f.submit(1, vec![create("never"), rename(todo.id.0, "never"), delete(todo.id.0), rename(77, "x")]),
         // Another owner's todo is no todo.
-        f.submit(2, vec![rename(todo.id, "stolen")]),
-        f.submit(1, vec![rename(todo.id, "after"), create("after")]),
+        f.submit(2, vec![rename(todo.id.0, "stolen")]),
+        f.submit(1, vec![rename(todo.id.0, "after"), create("after")]),
     ];
     drop(gate);
     held.blocking_recv().unwrap().unwrap();
@@ -322,13 +339,13 @@ fn what_was_queued_before_the_end_is_still_done() {
 // A database that fails.
 
 /// A group with everything in it, while the database fails: what its members are told.
-fn failing_group(f: &Fixture, todo: TodoId) -> Vec<Answer> {
+fn failing_group(f: &Fixture, todo: i64) -> Vec<Answer> {
     let (gate, held) = f.hold();
     let answers = vec![
         f.submit(1, vec![create("fails")]),
         f.submit(2, vec![rename(todo, "fails")]),
         f.submit(2, vec![rename(99, "was never there")]),
-        f.submit(2, vec![Command::Delete(todo)]),
+        f.submit(2, vec![delete(todo)]),
     ];
     drop(gate);
     // The group before is the holder's alone.
@@ -345,21 +362,21 @@ fn seen(f: &Fixture) -> (Vec<Vec<Arc<Todo>>>, usize, usize, String) {
 fn a_group_that_cannot_be_stored_leaves_nothing_behind() {
     let mut f = Fixture::new();
     let todo = f.create(2, "stays");
-    f.outbox().take(0);
+    f.outbox().take(Cursor::START);
     let before = seen(&f);
     let other = f.connection();
     other.execute_batch("CREATE TRIGGER broken BEFORE INSERT ON changes BEGIN SELECT raise(ABORT, 'no'); END").unwrap();
-    assert_eq!(failing_group(&f, todo.id), vec![Err(Failure::NotApplied); 4]);
+    assert_eq!(failing_group(&f, todo.id.0), vec![Err(Failure::NotApplied); 4]);
     assert_eq!(seen(&f), before);
-    assert!(f.outbox().take(0).0.is_empty());
+    assert!(f.outbox().take(Cursor::START).0.is_empty());
     other.execute_batch("DROP TRIGGER broken").unwrap();
-    let answer = f.apply(2, vec![rename(todo.id, "goes on"), create("new")]);
-    assert_eq!(numbers(&answer), [(todo.id, 2, 2), (todo.id + 1, 1, 3)]);
+    let answer = f.apply(2, vec![rename(todo.id.0, "goes on"), create("new")]);
+    assert_eq!(numbers(&answer), [(todo.id.0, 2, 2), (todo.id.0 + 1, 1, 3)]);
     assert!(f.writable());
     let after = seen(&f);
     f.reopen();
     assert_eq!(seen(&f), after);
-    assert_eq!(numbers(&f.apply(2, vec![create("newer")])), [(todo.id + 2, 1, 4)]);
+    assert_eq!(numbers(&f.apply(2, vec![create("newer")])), [(todo.id.0 + 2, 1, 4)]);
 }
 
 #[test]
@@ -390,11 +407,11 @@ fn a_commit_with_an_open_outcome_that_did_not_happen_leaves_nothing_behind() {
     let todo = f.create(2, "stays");
     let before = seen(&f);
     f.sabotage(|connection| connection.commit_hook(Some(|| true)).unwrap());
-    assert_eq!(failing_group(&f, todo.id), vec![Err(Failure::Unknown); 4]);
+    assert_eq!(failing_group(&f, todo.id.0), vec![Err(Failure::Unknown); 4]);
     assert!(!f.writable());
     assert_eq!(seen(&f), before);
     f.sabotage(|connection| connection.commit_hook(None::<fn() -> bool>).unwrap());
-    assert_eq!(numbers(&f.apply(2, vec![rename(todo.id, "v2")])), [(todo.id, 2, 2)]);
+    assert_eq!(numbers(&f.apply(2, vec![rename(todo.id.0, "v2")])), [(todo.id.0, 2, 2)]);
 }
 
 /// SQLite reports the hook's error as the commit's, though the commit is done.
@@ -407,13 +424,13 @@ fn fails_after_commits(connection: &mut Connection) {
 fn a_commit_with_an_open_outcome_that_did_happen_is_seen_by_everybody() {
     let mut f = Fixture::new();
     let todo = f.create(2, "v1");
-    f.outbox().take(0);
+    f.outbox().take(Cursor::START);
     f.sabotage(fails_after_commits);
-    assert_eq!(f.apply(2, vec![rename(todo.id, "v2"), create("new")]), Err(Failure::Unknown));
-    assert_eq!(f.todo(2, todo.id).unwrap().version, 2);
-    assert_eq!(f.outbox().take(0).0.len(), 2);
+    assert_eq!(f.apply(2, vec![rename(todo.id.0, "v2"), create("new")]), Err(Failure::Unknown));
+    assert_eq!(f.todo(2, todo.id).unwrap().version, Version(2));
+    assert_eq!(f.outbox().take(Cursor::START).0.len(), 2);
     f.sabotage(|connection| connection.wal_hook(None::<WalHook>).unwrap());
-    assert_eq!(numbers(&f.apply(2, vec![rename(todo.id, "v3")])), [(todo.id, 3, 4)]);
+    assert_eq!(numbers(&f.apply(2, vec![rename(todo.id.0, "v3")])), [(todo.id.0, 3, 4)]);
     let after = seen(&f);
     f.reopen();
     assert_eq!(seen(&f), after);
@@ -437,7 +454,7 @@ fn only_a_write_says_that_writing_works_again() {
 fn a_clock_that_jumps_back_does_not_take_changes_with_it() {
     let mut f = Fixture::new();
     let mut at = Vec::new();
-    let mut apply = |f: &Fixture, now: i64, owner: UserId, command: Command| {
+    let mut apply = |f: &Fixture, now: i64, owner: i64, command: Command| {
         f.clock.set(now);
         let change = Arc::clone(&f.apply(owner, vec![command]).unwrap()[0]);
         at.push((change.at.0, change.todo.created_at.0, change.todo.updated_at.0));
@@ -448,7 +465,7 @@ fn a_clock_that_jumps_back_does_not_take_changes_with_it() {
     // Owners have their own time.
     apply(&f, 2_000, 2, create("c"));
     f.reopen();
-    apply(&f, 3_000, 1, Command::Delete(2));
+    apply(&f, 3_000, 1, delete(2));
     apply(&f, 6_000, 1, create("d"));
     assert_eq!(
         at,
@@ -467,23 +484,23 @@ fn a_clock_that_jumps_back_does_not_take_changes_with_it() {
 fn the_id_of_a_deleted_todo_is_never_used_again() {
     let mut f = Fixture::new();
     let todo = f.create(1, "last");
-    f.apply(1, vec![Command::Delete(todo.id)]).unwrap();
+    f.apply(1, vec![delete(todo.id.0)]).unwrap();
     f.reopen();
-    assert_eq!(f.create(2, "next").id, todo.id + 1);
+    assert_eq!(f.create(2, "next").id.0, todo.id.0 + 1);
 }
 
 /// What the store must hold after some commands, as simply as it can be said.
 #[derive(Default)]
 struct Model {
-    todos: BTreeMap<(UserId, TodoId), (i64, String, bool)>,
-    revisions: BTreeMap<UserId, i64>,
-    last_id: TodoId,
+    todos: BTreeMap<(i64, i64), (i64, String, bool)>,
+    revisions: BTreeMap<i64, i64>,
+    last_id: i64,
     /// (owner, todo, version, revision, kind), in commit order.
-    log: Vec<(UserId, TodoId, i64, i64, Kind)>,
+    log: Vec<(i64, i64, i64, i64, Kind)>,
 }
 
 impl Model {
-    fn apply(&mut self, owner: UserId, commands: &[Command]) -> Option<Vec<(TodoId, i64, i64)>> {
+    fn apply(&mut self, owner: i64, commands: &[Command]) -> Option<Vec<(i64, i64, i64)>> {
         let (mut todos, mut revision, mut last_id) =
             (self.todos.clone(), *self.revisions.get(&owner).unwrap_or(&0), self.last_id);
         let mut log = Vec::new();
@@ -495,13 +512,13 @@ impl Model {
                     (last_id, 1, Kind::Created)
                 }
                 Command::Update(id, patch) => {
-                    let todo = todos.get_mut(&(owner, *id))?;
+                    let todo = todos.get_mut(&(owner, id.0))?;
                     todo.0 += 1;
                     todo.1 = patch.title.as_deref().unwrap_or(&todo.1).to_owned();
                     todo.2 = patch.completed.unwrap_or(todo.2);
-                    (*id, todo.0, Kind::Updated)
+                    (id.0, todo.0, Kind::Updated)
                 }
-                Command::Delete(id) => (*id, todos.remove(&(owner, *id))?.0 + 1, Kind::Deleted),
+                Command::Delete(id) => (id.0, todos.remove(&(owner, id.0))?.0 + 1, Kind::Deleted),
             };
             revision += 1;
             log.push((owner, id, version, revision, kind));
@@ -522,8 +539,8 @@ fn random_commands(random: &mut SmallRng, ids: i64) -> Vec<Command> {
         let title = random.random_range(0..1000).to_string();
         match random.random_range(0..10) {
             0..3 => create(&title),
-            3..5 => Command::Delete(id),
-            5 => Command::Update(id, TodoPatch { completed: Some(random.random()), ..TodoPatch::default() }),
+            3..5 => delete(id),
+            5 => Command::Update(TodoId(id), TodoPatch { completed: Some(random.random()), ..TodoPatch::default() }),
             _ => rename(id, &title),
         }
     };
@@ -561,7 +578,7 @@ fn check(f: &Fixture, model: &Model, seed: u64) {
     let todos: BTreeMap<_, _> = OWNERS
         .iter()
         .flat_map(|owner| f.todos(*owner))
-        .map(|todo| ((todo.owner, todo.id), (todo.version, todo.title.to_string(), todo.completed)))
+        .map(|todo| ((todo.owner.0, todo.id.0), (todo.version.0, todo.title.to_string(), todo.completed)))
         .collect();
     assert_eq!(todos, model.todos, "seed {seed}");
     assert_eq!(f.todo_count(), model.todos.len());
@@ -569,11 +586,11 @@ fn check(f: &Fixture, model: &Model, seed: u64) {
     let unpublished = f.unpublished();
     let log: Vec<_> = unpublished
         .iter()
-        .map(|change| (change.todo.owner, change.todo.id, change.todo.version, change.revision, change.kind))
+        .map(|change| (change.todo.owner.0, change.todo.id.0, change.todo.version.0, change.revision.0, change.kind))
         .collect();
     assert_eq!(log, model.log, "seed {seed}");
     for owner in OWNERS {
-        let at: Vec<_> = unpublished.iter().filter(|c| c.todo.owner == owner).map(|c| c.at).collect();
+        let at: Vec<_> = unpublished.iter().filter(|c| c.todo.owner.0 == owner).map(|c| c.at).collect();
         assert!(at.is_sorted(), "seed {seed}: time goes back");
     }
 }
@@ -584,7 +601,7 @@ fn check(f: &Fixture, model: &Model, seed: u64) {
 fn a_mark_is_committed_with_the_next_change() {
     let f = Fixture::new();
     f.create(1, "a");
-    f.outbox().mark(1, Mark::Published);
+    f.mark(1, DeliveryState::Published);
     f.create(1, "b");
     assert_eq!(states(&f), [1, 0]);
     assert!(f.outbox().marks().is_empty());
@@ -595,7 +612,7 @@ fn a_mark_is_committed_with_the_next_change() {
 fn a_mark_is_committed_soon_even_if_nothing_changes() {
     let f = Fixture::new();
     f.create(1, "a");
-    f.outbox().mark(1, Mark::Published);
+    f.mark(1, DeliveryState::Published);
     f.wait_until("the mark", |f| states(f) == [1] && f.outbox().marks().is_empty() && f.outbox().pending() == 0);
 }
 
@@ -603,8 +620,8 @@ fn a_mark_is_committed_soon_even_if_nothing_changes() {
 fn refused_commands_do_not_keep_marks_waiting() {
     let f = Fixture::new();
     f.create(1, "a");
-    f.outbox().mark(1, Mark::Published);
-    assert_eq!(f.apply(1, vec![Command::Delete(9)]), Err(Failure::NotFound));
+    f.mark(1, DeliveryState::Published);
+    assert_eq!(f.apply(1, vec![delete(9)]), Err(Failure::NotFound));
     assert_eq!(states(&f), [1]);
 }
 
@@ -612,9 +629,9 @@ fn refused_commands_do_not_keep_marks_waiting() {
 fn parked_changes_are_not_counted_as_pending_before_and_after_a_restart() {
     let mut f = Fixture::new();
     f.apply(1, vec![create("published"), create("parked"), create("waits"), rename(2, "waits behind")]).unwrap();
-    f.outbox().mark(1, Mark::Published);
-    f.outbox().mark(2, Mark::Parked);
-    f.apply(1, vec![Command::Delete(9)]).unwrap_err();
+    f.mark(1, DeliveryState::Published);
+    f.mark(2, DeliveryState::Parked);
+    f.apply(1, vec![delete(9)]).unwrap_err();
     assert_eq!(states(&f), [1, 2, 0, 0]);
     assert_eq!(f.outbox().pending(), 2);
     f.reopen();
@@ -627,9 +644,9 @@ fn marks_survive_a_group_that_fails_and_are_committed_at_the_end() {
     f.create(1, "a");
     f.create(1, "b");
     f.sabotage(|connection| connection.commit_hook(Some(|| true)).unwrap());
-    f.outbox().mark(1, Mark::Published);
+    f.mark(1, DeliveryState::Published);
     assert_eq!(f.apply(1, vec![create("fails")]), Err(Failure::Unknown));
-    assert_eq!(f.outbox().marks(), BTreeMap::from([(1, Mark::Published)]));
+    assert_eq!(f.outbox().marks(), Marks::from([(Place(1), DeliveryState::Published)]));
     f.sabotage(|connection| connection.commit_hook(None::<fn() -> bool>).unwrap());
     f.reopen();
     assert_eq!(states(&f), [1, 0]);
@@ -645,10 +662,10 @@ fn states(f: &Fixture) -> Vec<i64> {
 /// A log entry as the model of [`Store::read_outbox`] sees it.
 struct Logged {
     seq: i64,
-    todo: TodoId,
+    todo: i64,
     version: i64,
-    durable: Option<Mark>,
-    marked: Option<Mark>,
+    durable: Option<DeliveryState>,
+    marked: Option<DeliveryState>,
 }
 
 #[test]
@@ -663,9 +680,9 @@ fn the_relay_reads_what_it_wants_and_discovers_what_it_does_not_know() {
         batch.extend((0..random.random_range(0..400)).map(|_| rename(random.random_range(1..=todos), "again")));
         for change in f.apply(1, batch).unwrap() {
             log.push(Logged {
-                seq: change.seq,
-                todo: change.todo.id,
-                version: change.todo.version,
+                seq: change.place.0,
+                todo: change.todo.id.0,
+                version: change.todo.version.0,
                 durable: None,
                 marked: None,
             });
@@ -674,9 +691,9 @@ fn the_relay_reads_what_it_wants_and_discovers_what_it_does_not_know() {
         for todo in 1..=todos {
             let mut of_todo: Vec<&mut Logged> = log.iter_mut().filter(|entry| entry.todo == todo).collect();
             let published = random.random_range(0..=of_todo.len());
-            of_todo[..published].iter_mut().for_each(|entry| entry.marked = Some(Mark::Published));
+            of_todo[..published].iter_mut().for_each(|entry| entry.marked = Some(DeliveryState::Published));
             if published < of_todo.len() && random.random_bool(0.3) {
-                of_todo[published].marked = Some(Mark::Parked);
+                of_todo[published].marked = Some(DeliveryState::Parked);
             }
             let durable = random.random_range(0..=of_todo.len());
             for entry in &mut of_todo[..durable] {
@@ -684,19 +701,24 @@ fn the_relay_reads_what_it_wants_and_discovers_what_it_does_not_know() {
             }
         }
         for entry in &log {
-            entry.durable.into_iter().for_each(|mark| f.outbox().mark(entry.seq, mark));
+            entry.durable.into_iter().for_each(|mark| f.mark(entry.seq, mark));
         }
         assert_eq!(f.apply(1, vec![rename(99, "commits the marks")]), Err(Failure::NotFound));
         // Held: so that no tick commits what is to be uncommitted.
         let (gate, held) = f.hold();
         for entry in &log {
-            entry.marked.into_iter().for_each(|mark| f.outbox().mark(entry.seq, mark));
+            entry.marked.into_iter().for_each(|mark| f.mark(entry.seq, mark));
         }
         let known = if random.random_bool(0.3) { 0 } else { random.random_range(0..=log.len() as i64) };
-        let want = |todo| Want { todo, above: random.random_range(0..120), limit: random.random_range(1..=100) };
+        let want = |todo| Want {
+            todo: TodoId(todo),
+            above: Version(random.random_range(0..120)),
+            limit: random.random_range(1..=100),
+        };
         let wants: Vec<Want> = (1..=todos).map(want).collect();
         let (room, discover) = (random.random_range(1..=400), random.random_range(0..=todos as usize));
         let told = random.random_range(known..=log.len() as i64);
+        let [known, told] = [known, told].map(|place| Cursor::up_to(Place(place)));
         let wanted = Wanted { known, told, wants, room, discover };
         compare(&f.read_outbox(&wanted).unwrap(), &log, &wanted, seed);
         drop(gate);
@@ -706,7 +728,8 @@ fn the_relay_reads_what_it_wants_and_discovers_what_it_does_not_know() {
 
 /// Compares with what [`Store::read_outbox`] promises, todo by todo.
 fn compare(found: &Found, log: &[Logged], wanted: &Wanted, seed: u64) {
-    let Wanted { known, told, room, discover, .. } = *wanted;
+    let Wanted { room, discover, .. } = *wanted;
+    let (known, told) = (wanted.known.place().0, wanted.told.place().0);
     let mut left = room;
     for (index, want) in wanted.wants.iter().enumerate() {
         let Some(fed) = found.fed.get(index) else {
@@ -715,7 +738,7 @@ fn compare(found: &Found, log: &[Logged], wanted: &Wanted, seed: u64) {
         };
         let mut expected: Vec<i64> = log
             .iter()
-            .filter(|e| e.todo == want.todo && e.version > want.above && e.seq <= told)
+            .filter(|e| e.todo == want.todo.0 && e.version > want.above.0 && e.seq <= told)
             .filter(|e| e.durable.or(e.marked).is_none())
             .map(|entry| entry.seq)
             .collect();
@@ -729,22 +752,23 @@ fn compare(found: &Found, log: &[Logged], wanted: &Wanted, seed: u64) {
         assert_eq!(discover, 0);
         return;
     };
-    let mut expected: Vec<(TodoId, i64)> = Vec::new();
+    let mut expected: Vec<(TodoId, Version)> = Vec::new();
     // Who knows the log up to some place was told of what is parked, or parked it.
-    let is_parked = |e: &&Logged| e.durable.or(e.marked) == Some(Mark::Parked);
-    let parked: HashSet<TodoId> = log.iter().filter(|_| known == 0).filter(is_parked).map(|entry| entry.todo).collect();
+    let is_parked = |e: &&Logged| e.durable.or(e.marked) == Some(DeliveryState::Parked);
+    let parked: HashSet<TodoId> =
+        log.iter().filter(|_| known == 0).filter(is_parked).map(|entry| TodoId(entry.todo)).collect();
     assert_eq!(discovered.parked, parked, "seed {seed}");
-    for entry in log.iter().filter(|e| e.seq > known && e.seq <= discovered.known && e.durable.is_none()) {
-        let new = entry.marked.is_none() && expected.iter().all(|(todo, _)| *todo != entry.todo);
-        if new && !parked.contains(&entry.todo) {
-            expected.push((entry.todo, entry.version));
+    for entry in log.iter().filter(|e| e.seq > known && e.seq <= discovered.known.place().0 && e.durable.is_none()) {
+        let new = entry.marked.is_none() && expected.iter().all(|(todo, _)| todo.0 != entry.todo);
+        if new && !parked.contains(&TodoId(entry.todo)) {
+            expected.push((TodoId(entry.todo), Version(entry.version)));
         }
     }
     assert_eq!(discovered.todos, expected, "seed {seed}");
     if discovered.behind {
         assert_eq!(discovered.todos.len(), discover, "seed {seed}");
     } else {
-        assert_eq!(discovered.known, log.len() as i64, "seed {seed}");
+        assert_eq!(discovered.known.place().0, log.len() as i64, "seed {seed}");
     }
 }
 
@@ -752,7 +776,7 @@ fn compare(found: &Found, log: &[Logged], wanted: &Wanted, seed: u64) {
 fn a_todo_that_is_parked_but_not_durably_is_known_as_parked_however_little_the_first_look_sees() {
     let f = Fixture::new();
     let [_, _, poison] = ["one is enough", "stops the look", "poison"].map(|title| f.create(1, title));
-    f.apply(1, vec![rename(poison.id, "behind it")]).unwrap();
+    f.apply(1, vec![rename(poison.id.0, "behind it")]).unwrap();
     let look = |known| {
         f.read_outbox(&Wanted { known, told: known, wants: Vec::new(), room: 0, discover: 1 })
             .unwrap()
@@ -760,8 +784,8 @@ fn a_todo_that_is_parked_but_not_durably_is_known_as_parked_however_little_the_f
             .unwrap()
     };
     let (gate, held) = f.hold();
-    f.outbox().mark(3, Mark::Parked);
-    let first = look(0);
+    f.mark(3, DeliveryState::Parked);
+    let first = look(Cursor::START);
     drop(gate);
     held.blocking_recv().unwrap().unwrap();
     f.wait_until("the mark to be committed", |f| f.outbox().marks().is_empty());
@@ -775,7 +799,7 @@ fn looking_for_todos_stops_after_a_bounded_number_of_changes_and_goes_on_from_th
     let f = Fixture::new();
     let todo = f.create(1, "busy");
     for _ in 0..21 {
-        f.apply(1, (0..500).map(|_| rename(todo.id, "again")).collect()).unwrap();
+        f.apply(1, (0..500).map(|_| rename(todo.id.0, "again")).collect()).unwrap();
     }
     let last = f.create(1, "late");
     let look = |known| {
@@ -784,12 +808,15 @@ fn looking_for_todos_stops_after_a_bounded_number_of_changes_and_goes_on_from_th
             .discovered
             .unwrap()
     };
-    let first = look(0);
-    assert_eq!((&first.todos[..], first.known, first.behind), (&[(todo.id, 1)][..], 10_000, true));
+    let first = look(Cursor::START);
+    assert_eq!(
+        (&first.todos[..], first.known.place(), first.behind),
+        (&[(todo.id, Version(1))][..], Place(10_000), true)
+    );
     let second = look(first.known);
-    assert_eq!((&second.todos[..], second.behind), (&[(todo.id, 10_001), (last.id, 1)][..], false));
+    assert_eq!((&second.todos[..], second.behind), (&[(todo.id, Version(10_001)), (last.id, Version(1))][..], false));
 }
 
 fn seqs(changes: &[Arc<Change>]) -> Vec<i64> {
-    changes.iter().map(|change| change.seq).collect()
+    changes.iter().map(|change| change.place.0).collect()
 }

@@ -5,15 +5,15 @@ use crate::store::maintenance;
 use crate::store::sqlite::Head;
 
 impl Fixture {
-    fn marked(&self, seqs: impl IntoIterator<Item = i64>, mark: Mark) {
+    fn marked(&self, seqs: impl IntoIterator<Item = i64>, state: DeliveryState) {
         for seq in seqs {
-            self.outbox().mark(seq, mark);
+            self.mark(seq, state);
         }
         self.wait_until("marks to be committed", |f| f.outbox().marks().is_empty());
     }
 
     /// The revisions that the log has of an owner.
-    fn revisions(&self, owner: UserId) -> Vec<i64> {
+    fn revisions(&self, owner: i64) -> Vec<i64> {
         let connection = self.connection();
         let mut statement =
             connection.prepare("SELECT revision FROM changes WHERE owner_id = ?1 ORDER BY revision").unwrap();
@@ -32,15 +32,15 @@ impl Fixture {
     }
 
     /// Makes changes of one todo of `owner`; all of them are published.
-    fn published(&self, owner: UserId, changes: usize) {
+    fn published(&self, owner: i64, changes: usize) {
         let first = self.apply(owner, vec![create("busy")]).unwrap();
-        let todo = first[0].todo.id;
-        let mut seqs = vec![first[0].seq];
+        let todo = first[0].todo.id.0;
+        let mut seqs = vec![first[0].place.0];
         for group in vec![(); changes - 1].chunks(500) {
             let changes = self.apply(owner, group.iter().map(|_| rename(todo, "again")).collect()).unwrap();
-            seqs.extend(changes.iter().map(|change| change.seq));
+            seqs.extend(changes.iter().map(|change| change.place.0));
         }
-        self.marked(seqs, Mark::Published);
+        self.marked(seqs, DeliveryState::Published);
     }
 
     /// The age of the oldest pending change that the metrics show, in seconds.
@@ -58,19 +58,19 @@ fn only_a_published_prefix_of_what_is_too_many_is_pruned() {
         f.create(2, "another owner's");
     }
     // Owner 1 has the odd places of the log: its 7th change stays unpublished.
-    f.marked((1..=20).filter(|seq| *seq != 13), Mark::Published);
+    f.marked((1..=20).filter(|seq| *seq != 13), DeliveryState::Published);
     f.retention.per_owner = 3;
     f.reopen();
     f.wait_until("the prefix to be pruned", |f| f.revisions(1).len() == 4);
     assert_eq!(f.revisions(1), [7, 8, 9, 10], "up to the unpublished one");
     assert_eq!(f.revisions(2), [8, 9, 10]);
     assert_eq!(maintenance::check(f.path()).unwrap(), Vec::<String>::new());
-    f.marked([13], Mark::Published);
+    f.marked([13], DeliveryState::Published);
     f.reopen();
     f.wait_until("the rest to be pruned", |f| f.revisions(1) == [8, 9, 10]);
     // What follows goes on where it was.
     let change = &f.apply(1, vec![create("the next")]).unwrap()[0];
-    assert_eq!((change.revision, change.seq), (11, 21));
+    assert_eq!((change.revision, change.place), (Revision(11), Place(21)));
     assert_eq!(maintenance::check(f.path()).unwrap(), Vec::<String>::new());
     f.reopen();
     assert_eq!((f.todos(1).len(), f.head(1)), (11, 11));
@@ -82,8 +82,8 @@ fn parked_changes_and_what_follows_them_are_kept() {
     for _ in 0..6 {
         f.create(1, "x");
     }
-    f.marked([1, 2, 4, 5, 6], Mark::Published);
-    f.marked([3], Mark::Parked);
+    f.marked([1, 2, 4, 5, 6], DeliveryState::Published);
+    f.marked([3], DeliveryState::Parked);
     f.retention.per_owner = 1;
     f.reopen();
     f.wait_until("the prefix to be pruned", |f| f.revisions(1).len() == 4);
@@ -94,18 +94,18 @@ fn parked_changes_and_what_follows_them_are_kept() {
 fn age_is_running_time_and_no_wall_clock_makes_anything_old() {
     let mut f = Fixture::new();
     f.create(1, "x");
-    f.marked([1], Mark::Published);
+    f.marked([1], DeliveryState::Published);
     // A thousand years later, says the wall clock.
     f.clock.set(31_556_952_000_000);
     f.create(1, "y");
     f.create(2, "another owner's");
-    f.marked([2, 3], Mark::Published);
+    f.marked([2, 3], DeliveryState::Published);
     f.retention.keep = Duration::from_secs(3600);
     f.reopen();
     let uptime = || f.connection().query_row("SELECT uptime FROM meta", [], |row| row.get::<_, i64>(0)).unwrap();
     f.create(3, "to be marked");
     f.wait_until("running time to pass", |f| {
-        f.outbox().mark(4, Mark::Published);
+        f.mark(4, DeliveryState::Published);
         uptime() >= 2
     });
     assert_eq!(f.revisions(1), [1, 2]);
@@ -121,34 +121,34 @@ fn age_is_running_time_and_no_wall_clock_makes_anything_old() {
 fn an_operator_retries_and_skips_parked_changes_and_publishes_again() {
     let f = Fixture::new();
     let todo = f.create(1, "x");
-    f.apply(1, vec![rename(todo.id, "y")]).unwrap();
+    f.apply(1, vec![rename(todo.id.0, "y")]).unwrap();
     f.create(2, "z");
-    f.marked([1, 3], Mark::Parked);
+    f.marked([1, 3], DeliveryState::Parked);
     assert_eq!(f.outbox().pending(), 1, "the second change of the first todo waits behind the parked one");
-    let parked = |f: &Fixture| f.parked(10).unwrap().iter().map(|change| change.seq).collect::<Vec<_>>();
+    let parked = |f: &Fixture| f.parked(10).unwrap().iter().map(|change| change.place.0).collect::<Vec<_>>();
     assert_eq!(parked(&f), [1, 3]);
     assert!(f.unpublished().is_empty());
 
     // Only what is parked can be retried or skipped.
-    assert_eq!(f.operate(OutboxCommand::Retry { todo: todo.id, version: 2 }), 0);
-    assert_eq!(f.operate(OutboxCommand::Skip { todo: 99, version: 1 }), 0);
+    assert_eq!(f.operate(OutboxCommand::Retry { todo: todo.id, version: Version(2) }), 0);
+    assert_eq!(f.operate(OutboxCommand::Skip { todo: TodoId(99), version: Version(1) }), 0);
     assert!(!f.outbox().take_reload());
 
-    assert_eq!(f.operate(OutboxCommand::Retry { todo: todo.id, version: 1 }), 1);
+    assert_eq!(f.operate(OutboxCommand::Retry { todo: todo.id, version: Version(1) }), 1);
     assert!(f.outbox().take_reload() && !f.outbox().take_reload());
     assert_eq!((parked(&f), f.outbox().pending()), (vec![3], 2));
-    assert_eq!(f.operate(OutboxCommand::Skip { todo: 2, version: 1 }), 1);
+    assert_eq!(f.operate(OutboxCommand::Skip { todo: TodoId(2), version: Version(1) }), 1);
     assert_eq!((parked(&f), f.outbox().pending()), (vec![], 2));
-    assert_eq!(f.unpublished().iter().map(|change| change.seq).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(f.unpublished().iter().map(|change| change.place.0).collect::<Vec<_>>(), [1, 2]);
 
     // Marks that are not committed yet don't undo what is published again.
-    f.outbox().mark(1, Mark::Published);
-    f.outbox().mark(2, Mark::Published);
-    assert_eq!(f.operate(OutboxCommand::Republish { owner: 1, from_revision: 2 }), 1);
+    f.mark(1, DeliveryState::Published);
+    f.mark(2, DeliveryState::Published);
+    assert_eq!(f.operate(OutboxCommand::Republish { owner: UserId(1), from_revision: Revision(2) }), 1);
     assert_eq!(states(&f), [1, 0, 3]);
     assert_eq!(f.outbox().pending(), 1);
     // A skipped change is not published by that.
-    assert_eq!(f.operate(OutboxCommand::Republish { owner: 2, from_revision: 1 }), 0);
+    assert_eq!(f.operate(OutboxCommand::Republish { owner: UserId(2), from_revision: Revision(1) }), 0);
 }
 
 #[test]
@@ -157,10 +157,11 @@ fn each_owner_has_a_fair_share_of_a_step_of_pruning() {
     for (owner, changes) in [(1, 300), (2, 20), (3, 300)] {
         f.published(owner, changes);
     }
-    let owners: Vec<(UserId, Head)> =
-        [(1, 300), (2, 20), (3, 300)].map(|(owner, revision)| (owner, Head { revision, ..Head::default() })).into();
+    let owners: Vec<(UserId, Head)> = [(1, 300), (2, 20), (3, 300)]
+        .map(|(owner, revision)| (UserId(owner), Head { revision: Revision(revision), ..Head::default() }))
+        .into();
     let pruned = sqlite::prune(&mut f.connection(), &owners, 0, 10, 150).unwrap();
-    let pruned: Vec<_> = pruned.iter().map(|pruned| (pruned.owner, pruned.floor, pruned.more)).collect();
+    let pruned: Vec<_> = pruned.iter().map(|pruned| (pruned.owner.0, pruned.floor.0, pruned.more)).collect();
     // What the second one doesn't need goes to the third.
     assert_eq!(pruned, [(1, 50, true), (2, 10, false), (3, 90, true)]);
 }
@@ -199,7 +200,7 @@ fn changes_go_on_while_many_events_are_published_again() {
     let f = Fixture::new();
     f.published(2, 2500);
     let (gate, held) = f.hold();
-    let mut again = f.ask(OutboxCommand::Republish { owner: 2, from_revision: 101 });
+    let mut again = f.ask(OutboxCommand::Republish { owner: UserId(2), from_revision: Revision(101) });
     let between = f.submit(1, vec![create("is not kept waiting")]);
     drop(gate);
     held.blocking_recv().unwrap().unwrap();
@@ -220,14 +221,14 @@ fn an_operation_that_is_done_in_part_does_not_say_that_nothing_was_changed() {
         let mut f = Fixture::new();
         f.published(2, 2500);
         let (gate, held) = f.hold();
-        let again = f.ask(OutboxCommand::Republish { owner: 2, from_revision: 1 });
+        let again = f.ask(OutboxCommand::Republish { owner: UserId(2), from_revision: Revision(1) });
         assert!(f.queue.try_send(then).is_ok());
         drop(gate);
         held.blocking_recv().unwrap().unwrap();
         assert_eq!(again.blocking_recv(), Ok(Err(Failure::Unknown)));
         f.reopen();
         assert_eq!(f.outbox().pending(), 1 + 1000, "the first part, and what held the writer");
-        assert_eq!(f.operate(OutboxCommand::Republish { owner: 2, from_revision: 1 }), 1500);
+        assert_eq!(f.operate(OutboxCommand::Republish { owner: UserId(2), from_revision: Revision(1) }), 1500);
     }
 }
 
@@ -236,7 +237,7 @@ fn an_operation_with_an_open_outcome_that_did_happen_is_followed() {
     let f = Fixture::new();
     f.published(2, 5);
     f.sabotage(fails_after_commits);
-    let again = f.ask(OutboxCommand::Republish { owner: 2, from_revision: 4 });
+    let again = f.ask(OutboxCommand::Republish { owner: UserId(2), from_revision: Revision(4) });
     assert_eq!(again.blocking_recv().unwrap(), Err(Failure::Unknown));
     assert_eq!((f.outbox().pending(), f.outbox().take_reload()), (2, true));
     assert_eq!(states(&f), [1, 1, 1, 0, 0]);
@@ -247,8 +248,8 @@ fn a_backup_is_made_and_restored_also_while_events_are_published_again() {
     let mut f = Fixture::new();
     f.published(2, 1);
     f.apply(2, vec![rename(1, "on its way")]).unwrap();
-    f.operate(OutboxCommand::Republish { owner: 2, from_revision: 1 });
-    f.marked([2], Mark::Published);
+    f.operate(OutboxCommand::Republish { owner: UserId(2), from_revision: Revision(1) });
+    f.marked([2], DeliveryState::Published);
     assert_eq!(states(&f), [0, 1]);
     let told = maintenance::check(f.path()).unwrap();
     assert!(told.len() == 1 && told[0].ends_with("but while events are published again: todo 1"), "{told:?}");
@@ -264,13 +265,13 @@ fn what_waits_behind_a_parked_change_is_not_late() {
     f.clock.set(10_000);
     let poison = f.create(1, "poison");
     f.clock.set(20_000);
-    f.apply(1, vec![rename(poison.id, "behind it")]).unwrap();
+    f.apply(1, vec![rename(poison.id.0, "behind it")]).unwrap();
     assert_eq!(f.oldest(100_000), 90);
-    f.marked([1], Mark::Parked);
+    f.marked([1], DeliveryState::Parked);
     assert_eq!(f.oldest(100_000), 0);
     f.clock.set(30_000);
     f.create(1, "late");
     assert_eq!(f.oldest(100_000), 70);
-    f.operate(OutboxCommand::Skip { todo: poison.id, version: 1 });
+    f.operate(OutboxCommand::Skip { todo: poison.id, version: Version(1) });
     assert_eq!(f.oldest(100_000), 80);
 }
