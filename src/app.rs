@@ -27,7 +27,7 @@ use crate::api::metrics::{self, MetricsAccess};
 use crate::api::todos;
 use crate::auth::password::Passwords;
 use crate::auth::token::Keys;
-use crate::config::{Config, CorsOrigins, Database};
+use crate::config::{Config, CorsOrigins};
 use crate::connection::{self, WRITE_TIMEOUT};
 use crate::events::dapr::DaprClient;
 use crate::events::relay::Relay;
@@ -256,10 +256,6 @@ fn is_localhost(origin: &str) -> bool {
 }
 
 fn announce(config: &Config, address: SocketAddr, limit: connection::Limit, store: &Store) {
-    let data = match config.database {
-        Database::File(_) => store.path().display().to_string(),
-        Database::Temporary => "a temporary database that goes away with the process".to_owned(),
-    };
     log::info!("the API is at http://{address}, its documentation at http://{address}/docs and /redoc");
     let (connections, open_files) = (limit.connections(), limit.open_files);
     log::info!("up to {connections} connections at a time, with a limit of {open_files} open files");
@@ -273,6 +269,7 @@ fn announce(config: &Config, address: SocketAddr, limit: connection::Limit, stor
         Some(file) => log::info!("settings: from {} and the environment, which wins", file.display()),
         None => log::info!("settings: from the environment; there is no .env in the working directory"),
     }
+    let data = store.location();
     log::info!("data: {data} ({} todos, {} events to publish)", store.todo_count(), store.outbox().pending());
     log::info!(
         "events go to the Dapr sidecar at {}, component {}, topic {}; its Kafka is expected at {}",

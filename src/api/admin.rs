@@ -184,7 +184,7 @@ pub async fn republish(
 ) -> Result<HttpResponse, ApiError> {
     let (username, from_revision) = parse_republish(body?)?;
     let owner = store.user_by_name(&username).ok_or(ApiError::UserNotFound)?.id;
-    let events = store.operate(OutboxCommand::Republish { owner, from_revision }).await?;
+    let events = store.run_admin_command(OutboxCommand::Republish { owner, from_revision }).await?;
     log::warn!(
         "{events} events of {username} from revision {from_revision} on are published again by user: {}",
         admin.username
@@ -193,7 +193,7 @@ pub async fn republish(
 }
 
 async fn operate(store: &Store, command: OutboxCommand) -> Result<(), ApiError> {
-    match store.operate(command).await? {
+    match store.run_admin_command(command).await? {
         0 => Err(ApiError::EventNotParked),
         _ => Ok(()),
     }

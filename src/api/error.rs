@@ -7,7 +7,8 @@ use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde_json::json;
 
 use crate::domain::validation::{BodyError, Problem};
-use crate::store::Failure;
+use crate::store::decide::Refusal;
+use crate::store::error::StoreError;
 
 /// A failed request. Bodies are `{"detail": …}`, as FastAPI's.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,13 +83,13 @@ impl From<BodyError> for ApiError {
     }
 }
 
-impl From<Failure> for ApiError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::NotFound => Self::TodoNotFound,
-            Failure::Busy => Self::Busy,
-            Failure::NotApplied => Self::NotStored,
-            Failure::Unknown => Self::OutcomeUnknown,
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Refused(Refusal::NotFound) => Self::TodoNotFound,
+            StoreError::Busy => Self::Busy,
+            StoreError::NotApplied => Self::NotStored,
+            StoreError::Unknown => Self::OutcomeUnknown,
         }
     }
 }

@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, params};
 
-use super::database_file::{DatabaseLock, Owner, make_parent, parent, refuse_unknown_names, replaced, with_suffix};
-use super::{OpenError, sqlite};
+use super::error::DatabaseError;
+use super::sqlite;
+use super::sqlite::database_file::{
+    DatabaseLock, Owner, make_parent, parent, refuse_unknown_names, replaced, with_suffix,
+};
 use crate::domain::change::Epoch;
 
 /// What a healthy database's log has none of. Each query gives one row for each violation; its text says what.
@@ -53,50 +56,50 @@ const DELIVERY_RULE: (&str, &str) = (
 const SHOWN: usize = 10;
 
 /// Checks the file's structure and the log's rules; returns what is wrong. Works while the service runs.
-pub fn check(path: &Path) -> Result<Vec<String>, OpenError> {
+pub fn check(path: &Path) -> Result<Vec<String>, DatabaseError> {
     refuse_unknown_names(path)?;
     let connection = existing(path)?;
     let rules = RULES.iter().chain([&DELIVERY_RULE]);
-    problems(&connection, rules).map_err(|e| failed(path, &e))
+    find_violations(&connection, rules).map_err(DatabaseError::sqlite(path))
 }
 
-fn problems<'a>(
+fn find_violations<'a>(
     connection: &Connection,
     rules: impl IntoIterator<Item = &'a (&'a str, &'a str)>,
 ) -> rusqlite::Result<Vec<String>> {
     let snapshot = connection.unchecked_transaction()?;
-    let mut problems = Vec::new();
+    let mut violations = Vec::new();
     let mut statement = snapshot.prepare("PRAGMA integrity_check(10)")?;
     for line in statement.query_map([], |row| row.get::<_, String>(0))? {
-        problems.extend(Some(line?).filter(|line| line != "ok"));
+        violations.extend(Some(line?).filter(|line| line != "ok"));
     }
     let mut statement = snapshot.prepare("PRAGMA foreign_key_check")?;
     for table in statement.query_map([], |row| row.get::<_, String>(0))?.take(SHOWN) {
-        problems.push(format!("a row of {} refers to a row that is not there", table?));
+        violations.push(format!("a row of {} refers to a row that is not there", table?));
     }
     for (rule, sql) in rules {
         let mut statement = snapshot.prepare(sql)?;
         for violation in statement.query_map([], |row| row.get::<_, String>(0))?.take(SHOWN) {
-            problems.push(format!("not so: {rule}: {}", violation?));
+            violations.push(format!("not so: {rule}: {}", violation?));
         }
     }
-    Ok(problems)
+    Ok(violations)
 }
 
 /// Writes a copy of the database, as it is at one moment, to `target`, which must not exist. Works while the service
 /// runs and writes. The copy has the database's mode and owner: it holds the same password hashes.
-pub fn backup(path: &Path, target: &Path) -> Result<(), OpenError> {
+pub fn backup(path: &Path, target: &Path) -> Result<(), DatabaseError> {
     if target.exists() {
-        return Err(OpenError(format!("{} exists already; name another file", target.display())));
+        return Err(DatabaseError::Exists { path: target.to_owned() });
     }
     refuse_unknown_names(path)?;
     let connection = existing(path)?;
-    let owner = Owner::of_database(path).map_err(|e| OpenError(format!("cannot look at {}: {e}", path.display())))?;
+    let owner = Owner::of_database(path).map_err(DatabaseError::io("look at", path))?;
     let partial = with_suffix(target, ".partial");
     copy(&connection, path, &partial, owner)?;
-    let copied = problems(&existing(&partial)?, &RULES).map_err(|e| failed(&partial, &e))?;
-    if let Some(problem) = copied.first() {
-        return Err(OpenError(format!("the copy is not good, so it was left at {}: {problem}", partial.display())));
+    let violations = find_violations(&existing(&partial)?, &RULES).map_err(DatabaseError::sqlite(&partial))?;
+    if let Some(violation) = violations.into_iter().next() {
+        return Err(DatabaseError::BadCopy { path: partial, violation });
     }
     put_in_place(&partial, target)
 }
@@ -104,20 +107,20 @@ pub fn backup(path: &Path, target: &Path) -> Result<(), OpenError> {
 /// Puts a copy of `backup` in the place of the database, with a new epoch: consumers and clients see that versions
 /// begin anew. The database that was there is kept beside it; returns its new name. Mode and owner stay as they were,
 /// whoever restores. The service must not run.
-pub fn restore(path: &Path, backup: &Path) -> Result<Option<PathBuf>, OpenError> {
+pub fn restore(path: &Path, backup: &Path) -> Result<Option<PathBuf>, DatabaseError> {
     make_parent(path)?;
     let lock = DatabaseLock::take_if_there(path)?;
     let path = lock.path();
     let source = existing(backup)?;
-    sqlite::schema_version(&source, backup)?;
-    let found = problems(&source, &RULES).map_err(|e| failed(backup, &e))?;
-    if let Some(problem) = found.first() {
-        return Err(OpenError(format!("{} is not good, nothing was changed: {problem}", backup.display())));
+    sqlite::schema::schema_version(&source, backup)?;
+    let violations = find_violations(&source, &RULES).map_err(DatabaseError::sqlite(backup))?;
+    if let Some(violation) = violations.into_iter().next() {
+        return Err(DatabaseError::BadBackup { path: backup.to_owned(), violation });
     }
-    let owner = Owner::of_database(path).map_err(|e| OpenError(format!("cannot look at {}: {e}", path.display())))?;
+    let owner = Owner::of_database(path).map_err(DatabaseError::io("look at", path))?;
     let partial = with_suffix(path, ".restoring");
     copy(&source, backup, &partial, owner)?;
-    renew_epoch(&partial).map_err(|e| failed(&partial, &e))?;
+    renew_epoch(&partial).map_err(DatabaseError::sqlite(&partial))?;
     let replaced = if path.exists() { Some(set_aside(path)?) } else { None };
     // A log that stays, also that of a file somebody removed, would be played into the restored database.
     for suffix in ["-wal", "-shm"] {
@@ -128,16 +131,16 @@ pub fn restore(path: &Path, backup: &Path) -> Result<Option<PathBuf>, OpenError>
 }
 
 /// Copies the database `from`, as it is at one moment, to the new file `to`.
-fn copy(connection: &Connection, from: &Path, to: &Path, owner: Owner) -> Result<(), OpenError> {
+fn copy(connection: &Connection, from: &Path, to: &Path, owner: Owner) -> Result<(), DatabaseError> {
     // What an interrupted copy left.
     for suffix in ["", "-journal"] {
         remove_if_there(&with_suffix(to, suffix))?;
     }
-    let name = to.to_str().ok_or_else(|| OpenError(format!("{} is no UTF-8 name", to.display())))?;
+    let name = to.to_str().ok_or_else(|| DatabaseError::BadName { path: to.to_owned(), what: "UTF-8 name" })?;
     // SQLite fills a file that is there and empty, and would make one that everybody can read.
-    owner.create(to).map_err(|e| OpenError(format!("cannot write {}: {e}", to.display())))?;
+    owner.create(to).map_err(DatabaseError::io("write", to))?;
     let copied = connection.execute("VACUUM INTO ?1", params![name]);
-    copied.map(drop).map_err(|e| OpenError(format!("cannot copy {} to {}: {e}", from.display(), to.display())))
+    copied.map(drop).map_err(|source| DatabaseError::Copy { from: from.to_owned(), to: to.to_owned(), source })
 }
 
 fn renew_epoch(path: &Path) -> rusqlite::Result<()> {
@@ -148,12 +151,12 @@ fn renew_epoch(path: &Path) -> rusqlite::Result<()> {
 
 /// Gives the database a second name, under which it stays when the first one is taken over: with an empty log,
 /// everything in the one file; or, when it is so damaged that its log can't be emptied, with its log as it is.
-fn set_aside(path: &Path) -> Result<PathBuf, OpenError> {
+fn set_aside(path: &Path) -> Result<PathBuf, DatabaseError> {
     let keep_log = match empty_log(path) {
         Ok(true) => false,
         Err(problem) if problem.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) => true,
         Ok(false) | Err(_) => {
-            return Err(OpenError(format!("another process reads {}; stop it first", path.display())));
+            return Err(DatabaseError::InUse { path: path.to_owned() });
         }
     };
     let aside =
@@ -161,7 +164,7 @@ fn set_aside(path: &Path) -> Result<PathBuf, OpenError> {
     let keep = |suffix: &str| {
         let kept = with_suffix(&aside, suffix);
         std::fs::hard_link(with_suffix(path, suffix), &kept)
-            .map_err(|e| OpenError(format!("cannot keep the present database as {}: {e}", kept.display())))
+            .map_err(DatabaseError::io("keep the present database as", kept))
     };
     keep("")?;
     if keep_log && with_suffix(path, "-wal").exists() {
@@ -179,32 +182,28 @@ fn empty_log(path: &Path) -> rusqlite::Result<bool> {
 }
 
 /// Flushes `partial` to the disk and gives it its final name, in one step.
-fn put_in_place(partial: &Path, target: &Path) -> Result<(), OpenError> {
+fn put_in_place(partial: &Path, target: &Path) -> Result<(), DatabaseError> {
     let put = || -> std::io::Result<()> {
         File::open(partial)?.sync_all()?;
         std::fs::rename(partial, target)?;
         // On Windows a directory can't be opened as a file, and needs no flush.
         if cfg!(unix) { File::open(parent(target))?.sync_all() } else { Ok(()) }
     };
-    put().map_err(|e| OpenError(format!("cannot put {} in place: {e}", target.display())))
+    put().map_err(|source| DatabaseError::InPlace { path: target.to_owned(), source })
 }
 
-fn existing(path: &Path) -> Result<Connection, OpenError> {
+fn existing(path: &Path) -> Result<Connection, DatabaseError> {
     if !path.is_file() {
-        return Err(OpenError(format!("there is no database at {}", path.display())));
+        return Err(DatabaseError::Missing { path: path.to_owned() });
     }
-    sqlite::open_reader(path).map_err(|e| failed(path, &e))
+    sqlite::open_reader(path).map_err(DatabaseError::sqlite(path))
 }
 
-fn remove_if_there(path: &Path) -> Result<(), OpenError> {
+fn remove_if_there(path: &Path) -> Result<(), DatabaseError> {
     match std::fs::remove_file(path) {
         Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            Err(OpenError(format!("cannot remove {}: {e}", path.display())))
+            Err(DatabaseError::io("remove", path)(e))
         }
         _ => Ok(()),
     }
-}
-
-fn failed(path: &Path, problem: &rusqlite::Error) -> OpenError {
-    OpenError(format!("cannot use the database {}: {problem}", path.display()))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::domain::account::User;
 use crate::domain::account::UserId;
+use crate::domain::change::{Change, Kind};
 use crate::domain::todo::{Todo, TodoId};
 
 /// Every live todo, by owner, ordered by id. Holds only what is committed.
@@ -25,6 +26,14 @@ impl TodoMap {
         self.owners.get(&owner).map(|todos| todos.values().cloned().collect()).unwrap_or_default()
     }
 
+    /// Follows a committed change.
+    pub fn apply(&mut self, change: &Change) {
+        match change.kind {
+            Kind::Created | Kind::Updated => self.insert(Arc::clone(&change.todo)),
+            Kind::Deleted => self.remove(change.todo.owner, change.todo.id),
+        }
+    }
+
     /// Puts a todo in, in the place of its earlier version.
     pub fn insert(&mut self, todo: Arc<Todo>) {
         if self.owners.entry(todo.owner).or_default().insert(todo.id, todo).is_none() {
@@ -33,7 +42,7 @@ impl TodoMap {
     }
 
     /// Takes a todo out.
-    pub fn remove(&mut self, owner: UserId, id: TodoId) {
+    fn remove(&mut self, owner: UserId, id: TodoId) {
         if let Some(todos) = self.owners.get_mut(&owner)
             && todos.remove(&id).is_some()
         {

@@ -1,14 +1,15 @@
 //! The durable store and its change log. A mutation is a [`Command`]; what it did is a [`Change`], committed in the
 //! same transaction as the todo. Reads come from memory; the relay reads the log through [`Store::read_outbox`].
 
-mod database_file;
+mod command;
+pub mod decide;
+pub mod error;
 pub mod maintenance;
-mod map;
+pub mod map;
 pub mod outbox;
 mod sqlite;
 #[cfg(test)]
 mod tests;
-mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,106 +23,21 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use crate::config::{Database, Retention};
-use crate::domain::account::UserId;
-use crate::domain::account::{DEMO_USERS, User};
-use crate::domain::change::{Change, Epoch, Revision};
+use crate::domain::account::{DEMO_USERS, User, UserId};
+use crate::domain::change::{Change, Epoch};
 use crate::domain::clock::{Clock, Timestamp};
-use crate::domain::todo::{NewTodo, Todo, TodoId, TodoPatch, Version};
-use crate::domain::trace::TraceParent;
+use crate::domain::todo::{Todo, TodoId};
 use crate::telemetry::metrics::Metrics;
+pub use command::{Command, Context, OutboxCommand};
+use error::{DatabaseError, StoreError};
 use map::{TodoMap, Users};
-
-use database_file::{DatabaseLock, make_parent, with_suffix};
 use outbox::{Found, Outbox, Wanted};
-use writer::{Job, Log, Request, Writer};
+use sqlite::database_file::{DatabaseLock, make_parent, with_suffix};
+use sqlite::writer::{Job, Log, Request, Writer};
+use sqlite::{load, schema};
 
-/// Operations that may wait for the writer; one more is answered [`Failure::Busy`].
-const QUEUE: usize = 4096;
-
-/// Who does something, and in which trace.
-#[derive(Debug, Clone)]
-pub struct Context {
-    /// Whose todos are meant.
-    pub owner: UserId,
-    /// The username of who acts.
-    pub actor: Arc<str>,
-    /// Goes on in the event.
-    pub trace: TraceParent,
-}
-
-/// A mutation as data: decided by the writer, in commit order.
-#[derive(Debug, Clone)]
-pub enum Command {
-    /// Makes a todo.
-    Create(NewTodo),
-    /// Changes what the patch holds.
-    Update(TodoId, TodoPatch),
-    /// Deletes it.
-    Delete(TodoId),
-}
-
-/// What an operator does about events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OutboxCommand {
-    /// Publishes a parked change after all.
-    Retry {
-        /// The todo.
-        todo: TodoId,
-        /// Its parked version.
-        version: Version,
-    },
-    /// Gives a parked change up: its event is never published, later ones of the todo are.
-    Skip {
-        /// The todo.
-        todo: TodoId,
-        /// Its parked version.
-        version: Version,
-    },
-    /// Publishes what was published before, again.
-    Republish {
-        /// Whose changes.
-        owner: UserId,
-        /// The first of them.
-        from_revision: Revision,
-    },
-}
-
-/// Why commands were not answered with their changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    /// There is no such todo, or it is another owner's. Nothing was changed.
-    NotFound,
-    /// Too many operations wait. Nothing was changed; try again.
-    Busy,
-    /// The disk is full or failing. Nothing was changed; try again later.
-    NotApplied,
-    /// The disk failed in a way that leaves open whether the change was stored.
-    Unknown,
-}
-
-impl Failure {
-    /// For metrics.
-    fn name(self) -> &'static str {
-        match self {
-            Self::NotFound => "not_found",
-            Self::Busy => "busy",
-            Self::NotApplied => "not_applied",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// Why the store could not be opened: one line that says what to do.
-#[derive(Debug)]
-pub struct OpenError(String);
-
-impl std::fmt::Display for OpenError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for OpenError {}
+/// Operations that may wait for the writer; one more is answered [`StoreError::Busy`].
+const MAX_QUEUED: usize = 4096;
 
 /// How to open a store.
 pub struct Options<'a> {
@@ -146,7 +62,7 @@ pub struct Store {
     reader: Mutex<Connection>,
     path: PathBuf,
     /// Held until it is closed: the lock on the database, and a temporary database's directory.
-    held: Mutex<Option<(DatabaseLock, Option<TempDir>)>>,
+    lock: Mutex<Option<(DatabaseLock, Option<TempDir>)>>,
 }
 
 /// What the writer shares with everybody else.
@@ -161,29 +77,43 @@ struct Shared {
     metrics: Arc<Metrics>,
 }
 
+impl Shared {
+    /// Shows a committed group to everybody who follows the log: readers of the map first, then the relay. The one place
+    /// where this is done.
+    fn publish(&self, group: &[Arc<Change>]) {
+        if group.is_empty() {
+            return;
+        }
+        let mut todos = self.todos.write();
+        for change in group {
+            todos.apply(change);
+        }
+        drop(todos);
+        self.outbox.push(group);
+    }
+}
+
 impl Store {
     /// Opens the database, makes it or brings its schema up to date, and loads it into memory.
-    pub fn open(options: Options<'_>) -> Result<Self, OpenError> {
+    pub fn open(options: Options<'_>) -> Result<Self, DatabaseError> {
         let (path, directory) = match options.database {
             Database::File(path) => (path.clone(), None),
             Database::Temporary => {
-                let directory =
-                    tempfile::tempdir().map_err(|e| OpenError(format!("cannot make a temporary directory: {e}")))?;
+                let directory = tempfile::tempdir().map_err(DatabaseError::TemporaryDirectory)?;
                 (directory.path().join("todos.db"), Some(directory))
             }
         };
         make_parent(&path)?;
         let lock = DatabaseLock::take_or_create(&path)?;
         let path = lock.path().to_owned();
-        let failed =
-            |problem: rusqlite::Error| OpenError(format!("cannot use the database {}: {problem}", path.display()));
-        let mut connection = sqlite::open_writer(&path, directory.is_none()).map_err(failed)?;
-        sqlite::migrate(&mut connection, &path)?;
+        let failed = DatabaseError::sqlite(path.clone());
+        let mut connection = sqlite::open_writer(&path, directory.is_none()).map_err(&failed)?;
+        schema::migrate(&mut connection, &path)?;
         if let Some(hash) = options.demo_password_hash {
-            sqlite::add_demo_users(&mut connection, &DEMO_USERS, hash, options.clock.now()).map_err(failed)?;
+            schema::add_demo_users(&mut connection, &DEMO_USERS, hash, options.clock.now()).map_err(&failed)?;
         }
-        let loaded = sqlite::load(&connection, options.demo_password_hash.is_some()).map_err(failed)?;
-        let reader = sqlite::open_reader(&path).map_err(failed)?;
+        let loaded = load::load(&connection, options.demo_password_hash.is_some()).map_err(&failed)?;
+        let reader = sqlite::open_reader(&path).map_err(&failed)?;
         let loaded_log = Log { heads: loaded.heads, next: loaded.next, uptime: loaded.uptime };
         let shared = Arc::new(Shared {
             epoch: loaded.epoch,
@@ -194,46 +124,46 @@ impl Store {
             queued: AtomicUsize::new(0),
             metrics: options.metrics,
         });
-        let (queue, jobs) = sync_channel(QUEUE);
+        let (queue, jobs) = sync_channel(MAX_QUEUED);
         let writer = Writer::new(connection, Arc::clone(&shared), options.clock, options.retention, loaded_log);
         let writer = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run(&jobs))
-            .map_err(|e| OpenError(format!("cannot start the writer thread: {e}")))?;
+            .map_err(DatabaseError::Thread)?;
         Ok(Self {
             shared,
             queue,
             writer: Mutex::new(Some(writer)),
             reader: Mutex::new(reader),
             path,
-            held: Mutex::new(Some((lock, directory))),
+            lock: Mutex::new(Some((lock, directory))),
         })
     }
 
     /// Applies `commands` all or none, in one commit, and returns their changes once they are durable.
-    pub async fn apply(&self, context: Context, commands: Vec<Command>) -> Result<Vec<Arc<Change>>, Failure> {
+    pub async fn apply(&self, context: Context, commands: Vec<Command>) -> Result<Vec<Arc<Change>>, StoreError> {
         let (reply, answer) = oneshot::channel();
         let done = self.enqueue(Job::Apply(Request { context, commands, reply }), answer).await;
         if let Err(failure) = &done {
-            self.shared.metrics.refused(failure.name());
+            self.shared.metrics.refused(failure.reason());
         }
         done
     }
 
     /// Does what an operator asks; returns how many changes it was about.
-    pub async fn operate(&self, command: OutboxCommand) -> Result<usize, Failure> {
+    pub async fn run_admin_command(&self, command: OutboxCommand) -> Result<usize, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.enqueue(Job::Operate { command, reply }, answer).await
+        self.enqueue(Job::RunAdminCommand { command, reply }, answer).await
     }
 
-    async fn enqueue<T>(&self, job: Job, answer: oneshot::Receiver<Result<T, Failure>>) -> Result<T, Failure> {
+    async fn enqueue<T>(&self, job: Job, answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
         self.shared.queued.fetch_add(1, Ordering::Relaxed);
         // Full; or the writer has ended, because the service is stopping.
         if self.queue.try_send(job).is_err() {
             self.shared.queued.fetch_sub(1, Ordering::Relaxed);
-            return Err(Failure::Busy);
+            return Err(StoreError::Busy);
         }
-        answer.await.unwrap_or(Err(Failure::NotApplied))
+        answer.await.unwrap_or(Err(StoreError::NotApplied))
     }
 
     /// One todo of `owner`, from memory.
@@ -266,9 +196,17 @@ impl Store {
         self.shared.epoch
     }
 
-    /// The database file.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Where the data is, for people.
+    pub fn location(&self) -> String {
+        match &*self.lock.lock() {
+            Some((_, Some(_))) => "a temporary database that goes away with the process".to_owned(),
+            _ => self.path.display().to_string(),
+        }
+    }
+
+    /// Checks what is on disk, as `todo-backend check` does; returns what is wrong. Blocks on the disk.
+    pub fn check(&self) -> Result<Vec<String>, DatabaseError> {
+        maintenance::check(&self.path)
     }
 
     /// Whether the last commit succeeded.
@@ -282,21 +220,23 @@ impl Store {
     }
 
     /// Reads what the relay wants of the log. Blocks on the disk: call it off the async threads.
-    pub fn read_outbox(&self, wanted: &Wanted) -> Result<Found, rusqlite::Error> {
+    pub fn read_outbox(&self, wanted: &Wanted) -> Result<Found, DatabaseError> {
         // Taken before the read: a mark that is committed meanwhile is still in this copy.
         let marked = self.shared.outbox.marks();
-        sqlite::read_outbox(&self.reader.lock(), self.shared.epoch, wanted, &marked)
+        let found = sqlite::reader::read_outbox(&self.reader.lock(), self.shared.epoch, wanted, &marked);
+        found.map_err(DatabaseError::sqlite(&self.path))
     }
 
     /// Changes that wait for an operator, oldest first. Blocks on the disk.
-    pub fn parked(&self, limit: usize) -> Result<Vec<Change>, rusqlite::Error> {
-        sqlite::read_parked(&self.reader.lock(), self.shared.epoch, limit)
+    pub fn parked(&self, limit: usize) -> Result<Vec<Change>, DatabaseError> {
+        let parked = sqlite::admin::read_parked(&self.reader.lock(), self.shared.epoch, limit);
+        parked.map_err(DatabaseError::sqlite(&self.path))
     }
 
     /// Looks up what the metrics show of the store. Blocks on the disk.
-    pub fn sample(&self, now: Timestamp) -> Result<(), rusqlite::Error> {
+    pub fn sample(&self, now: Timestamp) -> Result<(), DatabaseError> {
         let from = self.outbox().oldest_from();
-        let log = sqlite::sample_log(&self.reader.lock(), from)?;
+        let log = sqlite::reader::sample_log(&self.reader.lock(), from).map_err(DatabaseError::sqlite(&self.path))?;
         self.outbox().oldest_is(from, log.oldest_from);
         let samples = &self.shared.metrics.samples;
         let size =
@@ -324,7 +264,7 @@ impl Store {
         {
             log::error!("the writer thread panicked while closing");
         }
-        let Some(held) = self.held.lock().take() else { return };
+        let Some(lock) = self.lock.lock().take() else { return };
         // Closing any descriptor of a file gives up all of the process's POSIX locks on it, SQLite's too
         // (https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_): the
         // last connection goes before the lock.
@@ -332,7 +272,7 @@ impl Store {
             Ok(nothing) => *self.reader.lock() = nothing,
             Err(problem) => log::warn!("the connection that reads is closed late: {problem}"),
         }
-        drop(held);
+        drop(lock);
     }
 }
 

@@ -10,14 +10,17 @@ use parking_lot::{Condvar, MutexGuard};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use super::decide::Refusal;
 use super::outbox::{Marks, Want};
 use super::*;
-use crate::domain::change::{Cursor, DeliveryState, Kind, Place};
+use crate::domain::change::{Cursor, DeliveryState, Kind, Place, Revision};
 use crate::domain::clock::Timestamp;
+use crate::domain::todo::{NewTodo, TodoPatch, Version};
+use crate::domain::trace::TraceParent;
 
 const OWNERS: [i64; 3] = [1, 2, 3];
 
-type Answer = Result<Vec<Arc<Change>>, Failure>;
+type Answer = Result<Vec<Arc<Change>>, StoreError>;
 type WalHook = fn(&mut rusqlite::hooks::Wal, i32) -> rusqlite::Result<()>;
 
 /// A store in a directory of its own, and the clock that it reads.
@@ -86,7 +89,7 @@ impl Fixture {
 
     /// A connection of the test's own.
     fn connection(&self) -> Connection {
-        let connection = Connection::open(self.path()).unwrap();
+        let connection = Connection::open(&self.path).unwrap();
         connection.busy_timeout(Duration::from_secs(5)).unwrap();
         connection
     }
@@ -130,8 +133,8 @@ impl Fixture {
         (gate, held)
     }
 
-    fn sabotage(&self, sabotage: fn(&mut Connection)) {
-        assert!(self.queue.send(Job::Sabotage(sabotage)).is_ok());
+    fn inject_fault(&self, inject: fn(&mut Connection)) {
+        assert!(self.queue.send(Job::InjectFault(inject)).is_ok());
     }
 
     /// What is neither published nor parked, as the relay finds it.
@@ -237,8 +240,8 @@ fn a_group_decides_each_command_on_top_of_the_earlier_ones() {
     assert_eq!(numbers(&answers[1]), [(id, 3, 3)]);
     assert_eq!(numbers(&answers[2]), [(id + 2, 1, 1)]);
     assert_eq!(numbers(&answers[3]), [(id, 4, 4)]);
-    assert_eq!(answers[4], Err(Failure::NotFound));
-    assert_eq!(answers[5], Err(Failure::NotFound));
+    assert_eq!(answers[4], Err(StoreError::Refused(Refusal::NotFound)));
+    assert_eq!(answers[5], Err(StoreError::Refused(Refusal::NotFound)));
     assert_eq!(numbers(&answers[6]), [(id + 3, 1, 5)]);
     let titles = |answer: &Answer| answer.as_ref().unwrap()[0].todo.title.to_string();
     assert_eq!([titles(&answers[0]), titles(&answers[1]), titles(&answers[3])], ["v2", "v3", "v3"]);
@@ -273,8 +276,8 @@ fn a_refused_command_leaves_no_trace() {
     held.blocking_recv().unwrap().unwrap();
     let answers = wait(answers);
     assert_eq!(numbers(&answers[0]), [(3, 1, 3)]);
-    assert_eq!(answers[1], Err(Failure::NotFound));
-    assert_eq!(answers[2], Err(Failure::NotFound));
+    assert_eq!(answers[1], Err(StoreError::Refused(Refusal::NotFound)));
+    assert_eq!(answers[2], Err(StoreError::Refused(Refusal::NotFound)));
     assert_eq!(numbers(&answers[3]), [(1, 2, 4), (4, 1, 5)]);
     assert_eq!((f.head(1), f.head(2)), (5, 0));
 }
@@ -296,7 +299,7 @@ fn a_group_has_at_most_512_operations_and_the_next_takes_the_rest() {
     assert_eq!(numbers(&first[255]), [(512, 1, 511), (513, 1, 512)]);
     // The second group fails with all its members; the third takes over its numbers, and reaches seq 689.
     let (second, third) = rest.split_at(256);
-    assert!(second.iter().all(|answer| *answer == Err(Failure::NotApplied)));
+    assert!(second.iter().all(|answer| *answer == Err(StoreError::NotApplied)));
     assert!(third.iter().all(Result::is_ok));
     assert_eq!(numbers(&third[0]), [(514, 1, 513), (515, 1, 514)]);
     assert_eq!(f.head(2), 512 + 176);
@@ -308,16 +311,16 @@ fn a_full_queue_is_busy_and_works_again_once_it_is_not() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let apply = || runtime.block_on(Store::apply(&f, context(3), vec![create("one more")]));
     let (gate, held) = f.hold();
-    let answers: Vec<_> = (0..QUEUE).map(|_| f.submit(2, vec![create("queued")])).collect();
-    assert_eq!(apply(), Err(Failure::Busy));
+    let answers: Vec<_> = (0..MAX_QUEUED).map(|_| f.submit(2, vec![create("queued")])).collect();
+    assert_eq!(apply(), Err(StoreError::Busy));
     drop(gate);
     held.blocking_recv().unwrap().unwrap();
     for (index, answer) in wait(answers).iter().enumerate() {
         assert_eq!(numbers(answer), [(index as i64 + 2, 1, index as i64 + 1)]);
     }
-    assert_eq!(numbers(&apply()), [(QUEUE as i64 + 2, 1, 1)]);
-    assert_eq!(f.todo_count(), QUEUE + 2);
-    assert_eq!(f.outbox().pending(), QUEUE + 2);
+    assert_eq!(numbers(&apply()), [(MAX_QUEUED as i64 + 2, 1, 1)]);
+    assert_eq!(f.todo_count(), MAX_QUEUED + 2);
+    assert_eq!(f.outbox().pending(), MAX_QUEUED + 2);
 }
 
 #[test]
@@ -366,7 +369,7 @@ fn a_group_that_cannot_be_stored_leaves_nothing_behind() {
     let before = seen(&f);
     let other = f.connection();
     other.execute_batch("CREATE TRIGGER broken BEFORE INSERT ON changes BEGIN SELECT raise(ABORT, 'no'); END").unwrap();
-    assert_eq!(failing_group(&f, todo.id.0), vec![Err(Failure::NotApplied); 4]);
+    assert_eq!(failing_group(&f, todo.id.0), vec![Err(StoreError::NotApplied); 4]);
     assert_eq!(seen(&f), before);
     assert!(f.outbox().take(Cursor::START).0.is_empty());
     other.execute_batch("DROP TRIGGER broken").unwrap();
@@ -383,7 +386,7 @@ fn a_group_that_cannot_be_stored_leaves_nothing_behind() {
 fn a_full_disk_is_not_applied_and_writes_recover() {
     let f = Fixture::new();
     let todo = f.create(2, "x");
-    f.sabotage(|connection| {
+    f.inject_fault(|connection| {
         // No page more than there is.
         let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
         connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
@@ -392,10 +395,10 @@ fn a_full_disk_is_not_applied_and_writes_recover() {
         Command::Create(NewTodo { title: title.into(), description: Some("d".repeat(10_000).into()), completed: false })
     };
     let before = seen(&f);
-    assert_eq!(f.apply(1, vec![create("small"), long("large")]), Err(Failure::NotApplied));
+    assert_eq!(f.apply(1, vec![create("small"), long("large")]), Err(StoreError::NotApplied));
     assert_eq!(seen(&f), before);
     assert_eq!(f.todos(2), [todo]);
-    f.sabotage(|connection| {
+    f.inject_fault(|connection| {
         connection.query_row("PRAGMA max_page_count = 1000000", [], |_| Ok(())).unwrap();
     });
     assert_eq!(numbers(&f.apply(1, vec![long("large")])), [(2, 1, 1)]);
@@ -406,11 +409,11 @@ fn a_commit_with_an_open_outcome_that_did_not_happen_leaves_nothing_behind() {
     let f = Fixture::new();
     let todo = f.create(2, "stays");
     let before = seen(&f);
-    f.sabotage(|connection| connection.commit_hook(Some(|| true)).unwrap());
-    assert_eq!(failing_group(&f, todo.id.0), vec![Err(Failure::Unknown); 4]);
+    f.inject_fault(|connection| connection.commit_hook(Some(|| true)).unwrap());
+    assert_eq!(failing_group(&f, todo.id.0), vec![Err(StoreError::Unknown); 4]);
     assert!(!f.writable());
     assert_eq!(seen(&f), before);
-    f.sabotage(|connection| connection.commit_hook(None::<fn() -> bool>).unwrap());
+    f.inject_fault(|connection| connection.commit_hook(None::<fn() -> bool>).unwrap());
     assert_eq!(numbers(&f.apply(2, vec![rename(todo.id.0, "v2")])), [(todo.id.0, 2, 2)]);
 }
 
@@ -425,11 +428,11 @@ fn a_commit_with_an_open_outcome_that_did_happen_is_seen_by_everybody() {
     let mut f = Fixture::new();
     let todo = f.create(2, "v1");
     f.outbox().take(Cursor::START);
-    f.sabotage(fails_after_commits);
-    assert_eq!(f.apply(2, vec![rename(todo.id.0, "v2"), create("new")]), Err(Failure::Unknown));
+    f.inject_fault(fails_after_commits);
+    assert_eq!(f.apply(2, vec![rename(todo.id.0, "v2"), create("new")]), Err(StoreError::Unknown));
     assert_eq!(f.todo(2, todo.id).unwrap().version, Version(2));
     assert_eq!(f.outbox().take(Cursor::START).0.len(), 2);
-    f.sabotage(|connection| connection.wal_hook(None::<WalHook>).unwrap());
+    f.inject_fault(|connection| connection.wal_hook(None::<WalHook>).unwrap());
     assert_eq!(numbers(&f.apply(2, vec![rename(todo.id.0, "v3")])), [(todo.id.0, 3, 4)]);
     let after = seen(&f);
     f.reopen();
@@ -443,7 +446,7 @@ fn only_a_write_says_that_writing_works_again() {
     let commits_seen = || -> i64 { other.query_row("PRAGMA data_version", [], |row| row.get(0)).unwrap() };
     other.execute_batch("CREATE TRIGGER broken BEFORE INSERT ON changes BEGIN SELECT raise(ABORT, 'no'); END").unwrap();
     let before = commits_seen();
-    assert_eq!(f.apply(1, vec![create("fails")]), Err(Failure::NotApplied));
+    assert_eq!(f.apply(1, vec![create("fails")]), Err(StoreError::NotApplied));
     f.wait_until("a try to write", |f| f.writable());
     assert_ne!(commits_seen(), before, "an empty transaction, which a full disk takes as well");
 }
@@ -621,7 +624,7 @@ fn refused_commands_do_not_keep_marks_waiting() {
     let f = Fixture::new();
     f.create(1, "a");
     f.mark(1, DeliveryState::Published);
-    assert_eq!(f.apply(1, vec![delete(9)]), Err(Failure::NotFound));
+    assert_eq!(f.apply(1, vec![delete(9)]), Err(StoreError::Refused(Refusal::NotFound)));
     assert_eq!(states(&f), [1]);
 }
 
@@ -643,11 +646,11 @@ fn marks_survive_a_group_that_fails_and_are_committed_at_the_end() {
     let mut f = Fixture::new();
     f.create(1, "a");
     f.create(1, "b");
-    f.sabotage(|connection| connection.commit_hook(Some(|| true)).unwrap());
+    f.inject_fault(|connection| connection.commit_hook(Some(|| true)).unwrap());
     f.mark(1, DeliveryState::Published);
-    assert_eq!(f.apply(1, vec![create("fails")]), Err(Failure::Unknown));
+    assert_eq!(f.apply(1, vec![create("fails")]), Err(StoreError::Unknown));
     assert_eq!(f.outbox().marks(), Marks::from([(Place(1), DeliveryState::Published)]));
-    f.sabotage(|connection| connection.commit_hook(None::<fn() -> bool>).unwrap());
+    f.inject_fault(|connection| connection.commit_hook(None::<fn() -> bool>).unwrap());
     f.reopen();
     assert_eq!(states(&f), [1, 0]);
     assert_eq!(f.outbox().pending(), 1);
@@ -703,7 +706,7 @@ fn the_relay_reads_what_it_wants_and_discovers_what_it_does_not_know() {
         for entry in &log {
             entry.durable.into_iter().for_each(|mark| f.mark(entry.seq, mark));
         }
-        assert_eq!(f.apply(1, vec![rename(99, "commits the marks")]), Err(Failure::NotFound));
+        assert_eq!(f.apply(1, vec![rename(99, "commits the marks")]), Err(StoreError::Refused(Refusal::NotFound)));
         // Held: so that no tick commits what is to be uncommitted.
         let (gate, held) = f.hold();
         for entry in &log {

@@ -1,8 +1,8 @@
 //! What the log keeps, and what operators do about events.
 
 use super::*;
+use crate::store::decide::Head;
 use crate::store::maintenance;
-use crate::store::sqlite::Head;
 
 impl Fixture {
     fn marked(&self, seqs: impl IntoIterator<Item = i64>, state: DeliveryState) {
@@ -21,9 +21,9 @@ impl Fixture {
     }
 
     /// Queues what an operator asks and does not wait.
-    fn ask(&self, command: OutboxCommand) -> oneshot::Receiver<Result<usize, Failure>> {
+    fn ask(&self, command: OutboxCommand) -> oneshot::Receiver<Result<usize, StoreError>> {
         let (reply, answer) = oneshot::channel();
-        assert!(self.queue.try_send(Job::Operate { command, reply }).is_ok());
+        assert!(self.queue.try_send(Job::RunAdminCommand { command, reply }).is_ok());
         answer
     }
 
@@ -64,14 +64,14 @@ fn only_a_published_prefix_of_what_is_too_many_is_pruned() {
     f.wait_until("the prefix to be pruned", |f| f.revisions(1).len() == 4);
     assert_eq!(f.revisions(1), [7, 8, 9, 10], "up to the unpublished one");
     assert_eq!(f.revisions(2), [8, 9, 10]);
-    assert_eq!(maintenance::check(f.path()).unwrap(), Vec::<String>::new());
+    assert_eq!(f.check().unwrap(), Vec::<String>::new());
     f.marked([13], DeliveryState::Published);
     f.reopen();
     f.wait_until("the rest to be pruned", |f| f.revisions(1) == [8, 9, 10]);
     // What follows goes on where it was.
     let change = &f.apply(1, vec![create("the next")]).unwrap()[0];
     assert_eq!((change.revision, change.place), (Revision(11), Place(21)));
-    assert_eq!(maintenance::check(f.path()).unwrap(), Vec::<String>::new());
+    assert_eq!(f.check().unwrap(), Vec::<String>::new());
     f.reopen();
     assert_eq!((f.todos(1).len(), f.head(1)), (11, 11));
 }
@@ -114,7 +114,7 @@ fn age_is_running_time_and_no_wall_clock_makes_anything_old() {
     f.reopen();
     f.wait_until("old changes to be pruned", |f| f.revisions(1).is_empty());
     assert_eq!(f.todos(1).len(), 2);
-    assert_eq!(maintenance::check(f.path()).unwrap(), Vec::<String>::new());
+    assert_eq!(f.check().unwrap(), Vec::<String>::new());
 }
 
 #[test]
@@ -160,8 +160,8 @@ fn each_owner_has_a_fair_share_of_a_step_of_pruning() {
     let owners: Vec<(UserId, Head)> = [(1, 300), (2, 20), (3, 300)]
         .map(|(owner, revision)| (UserId(owner), Head { revision: Revision(revision), ..Head::default() }))
         .into();
-    let pruned = sqlite::prune(&mut f.connection(), &owners, 0, 10, 150).unwrap();
-    let pruned: Vec<_> = pruned.iter().map(|pruned| (pruned.owner.0, pruned.floor.0, pruned.more)).collect();
+    let pruned = sqlite::retention::prune(&mut f.connection(), &owners, 0, 10, 150).unwrap();
+    let pruned: Vec<_> = pruned.iter().map(|pruned| (pruned.owner.0, pruned.through.0, pruned.more)).collect();
     // What the second one doesn't need goes to the third.
     assert_eq!(pruned, [(1, 50, true), (2, 10, false), (3, 90, true)]);
 }
@@ -175,7 +175,7 @@ fn pruning_catches_up_with_what_came_in_a_burst() {
     f.retention.per_owner = 100;
     f.reopen();
     f.wait_until("all owners to be pruned", |f| OWNERS.iter().all(|owner| f.revisions(*owner).len() == 100));
-    assert_eq!(maintenance::check(f.path()).unwrap(), Vec::<String>::new());
+    assert_eq!(f.check().unwrap(), Vec::<String>::new());
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn changes_go_on_while_many_events_are_published_again() {
 #[test]
 fn an_operation_that_is_done_in_part_does_not_say_that_nothing_was_changed() {
     let read_only = |connection: &mut Connection| connection.pragma_update(None, "query_only", true).unwrap();
-    for then in [Job::Sabotage(read_only), Job::Close] {
+    for then in [Job::InjectFault(read_only), Job::Close] {
         let mut f = Fixture::new();
         f.published(2, 2500);
         let (gate, held) = f.hold();
@@ -225,7 +225,7 @@ fn an_operation_that_is_done_in_part_does_not_say_that_nothing_was_changed() {
         assert!(f.queue.try_send(then).is_ok());
         drop(gate);
         held.blocking_recv().unwrap().unwrap();
-        assert_eq!(again.blocking_recv(), Ok(Err(Failure::Unknown)));
+        assert_eq!(again.blocking_recv(), Ok(Err(StoreError::Unknown)));
         f.reopen();
         assert_eq!(f.outbox().pending(), 1 + 1000, "the first part, and what held the writer");
         assert_eq!(f.operate(OutboxCommand::Republish { owner: UserId(2), from_revision: Revision(1) }), 1500);
@@ -236,9 +236,9 @@ fn an_operation_that_is_done_in_part_does_not_say_that_nothing_was_changed() {
 fn an_operation_with_an_open_outcome_that_did_happen_is_followed() {
     let f = Fixture::new();
     f.published(2, 5);
-    f.sabotage(fails_after_commits);
+    f.inject_fault(fails_after_commits);
     let again = f.ask(OutboxCommand::Republish { owner: UserId(2), from_revision: Revision(4) });
-    assert_eq!(again.blocking_recv().unwrap(), Err(Failure::Unknown));
+    assert_eq!(again.blocking_recv().unwrap(), Err(StoreError::Unknown));
     assert_eq!((f.outbox().pending(), f.outbox().take_reload()), (2, true));
     assert_eq!(states(&f), [1, 1, 1, 0, 0]);
 }
@@ -251,10 +251,10 @@ fn a_backup_is_made_and_restored_also_while_events_are_published_again() {
     f.operate(OutboxCommand::Republish { owner: UserId(2), from_revision: Revision(1) });
     f.marked([2], DeliveryState::Published);
     assert_eq!(states(&f), [0, 1]);
-    let told = maintenance::check(f.path()).unwrap();
+    let told = f.check().unwrap();
     assert!(told.len() == 1 && told[0].ends_with("but while events are published again: todo 1"), "{told:?}");
     let copy = f.directory.path().join("copy.db");
-    maintenance::backup(f.path(), &copy).unwrap();
+    maintenance::backup(&f.path, &copy).unwrap();
     f.store = None;
     maintenance::restore(&f.database_path(), &copy).unwrap();
 }

@@ -4,7 +4,7 @@ use std::fs::{File, Metadata, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::OpenError;
+use crate::store::error::DatabaseError;
 
 /// Symbolic links that are followed to where a database is to be, as many as Linux follows (path_resolution(7)).
 const MAX_LINKS: usize = 40;
@@ -25,18 +25,18 @@ pub struct DatabaseLock {
 
 impl DatabaseLock {
     /// Locks the database `named`; makes an empty file, which is a database to SQLite, if there is none.
-    pub fn take_or_create(named: &Path) -> Result<Self, OpenError> {
+    pub fn take_or_create(named: &Path) -> Result<Self, DatabaseError> {
         if !named.exists() {
             // Also where a link points to.
             private(File::options().write(true).create(true).truncate(false))
                 .open(named)
-                .map_err(|e| OpenError(format!("cannot make the database {}: {e}", named.display())))?;
+                .map_err(DatabaseError::io("make the database", named))?;
         }
         Self::take(named, &real_path(named)?)
     }
 
     /// Locks the database `named`, which need not be there.
-    pub fn take_if_there(named: &Path) -> Result<Self, OpenError> {
+    pub fn take_if_there(named: &Path) -> Result<Self, DatabaseError> {
         if named.exists() {
             return Self::take(named, &real_path(named)?);
         }
@@ -45,33 +45,28 @@ impl DatabaseLock {
             let Ok(target) = std::fs::read_link(&path) else { break };
             path = parent(&path).join(target);
         }
-        let name = path.file_name().ok_or_else(|| OpenError(format!("{} is no file", named.display())))?;
+        let no_name = || DatabaseError::BadName { path: named.to_owned(), what: "file" };
+        let name = path.file_name().ok_or_else(no_name)?;
         Self::take(named, &real_path(parent(&path))?.join(name))
     }
 
-    fn take(named: &Path, path: &Path) -> Result<Self, OpenError> {
-        let used = || {
-            OpenError(format!(
-                "another todo-backend uses {}; stop it, or set DATABASE_URL to another file",
-                named.display()
-            ))
-        };
+    fn take(named: &Path, path: &Path) -> Result<Self, DatabaseError> {
+        let locked = || DatabaseError::Locked { path: named.to_owned() };
         let name = with_suffix(path, ".lock");
-        let failed = |what: &str, e: io::Error| OpenError(format!("cannot {what} {}: {e}", name.display()));
         let beside = private(File::options().create(true).truncate(false).write(true))
             .open(&name)
-            .map_err(|e| failed("open", e))?;
+            .map_err(DatabaseError::io("open", &name))?;
         match beside.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(used()),
-            Err(TryLockError::Error(e)) => return Err(failed("lock", e)),
+            Err(TryLockError::WouldBlock) => return Err(locked()),
+            Err(TryLockError::Error(e)) => return Err(DatabaseError::io("lock", &name)(e)),
         }
         // Made by root, it would keep the service out that runs as the database's owner.
-        let owner = Owner::of_database(path).map_err(|e| failed("look at the owner of", e))?;
+        let owner = Owner::of_database(path).map_err(DatabaseError::io("look at the owner of", &name))?;
         owner.give(&beside);
         let file = Self::lock_itself(path).map_err(|e| match e {
-            TryLockError::WouldBlock => used(),
-            TryLockError::Error(e) => OpenError(format!("cannot open the database {}: {e}", named.display())),
+            TryLockError::WouldBlock => locked(),
+            TryLockError::Error(e) => DatabaseError::io("open the database", named)(e),
         })?;
         refuse_unknown_names(named)?;
         Ok(Self { path: path.to_owned(), _beside: beside, _file: file })
@@ -97,20 +92,12 @@ impl DatabaseLock {
 }
 
 /// Refuses a database that was perhaps written last under another name: its log is not beside this one.
-pub fn refuse_unknown_names(named: &Path) -> Result<(), OpenError> {
+pub fn refuse_unknown_names(named: &Path) -> Result<(), DatabaseError> {
     if !named.exists() {
         return Ok(());
     }
-    let unknown = has_unknown_names(&real_path(named)?)
-        .map_err(|e| OpenError(format!("cannot look at the names of {}: {e}", named.display())))?;
-    if unknown {
-        return Err(OpenError(format!(
-            "the database {} has another name (a hard link), and the log of its last changes may lie beside that one; \
-             start with that name, or remove it if it is a copy",
-            named.display()
-        )));
-    }
-    Ok(())
+    let unknown = has_unknown_names(&real_path(named)?).map_err(DatabaseError::io("look at the names of", named))?;
+    if unknown { Err(DatabaseError::UnknownName { path: named.to_owned() }) } else { Ok(()) }
 }
 
 /// Whether the database has names besides `path` under which it may have been written last: SQLite finds its log only
@@ -228,15 +215,14 @@ pub fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn real_path(path: &Path) -> Result<PathBuf, OpenError> {
-    path.canonicalize().map_err(|e| OpenError(format!("cannot find {}: {e}", path.display())))
+fn real_path(path: &Path) -> Result<PathBuf, DatabaseError> {
+    path.canonicalize().map_err(DatabaseError::io("find", path))
 }
 
 /// Makes the directory that the database is in.
-pub fn make_parent(path: &Path) -> Result<(), OpenError> {
+pub fn make_parent(path: &Path) -> Result<(), DatabaseError> {
     let parent = parent(path);
-    std::fs::create_dir_all(parent)
-        .map_err(|e| OpenError(format!("cannot make the directory {}: {e}", parent.display())))
+    std::fs::create_dir_all(parent).map_err(DatabaseError::io("make the directory", parent))
 }
 
 /// The name of a file that belongs to `path`: `todos.db` and `-wal` give `todos.db-wal`.

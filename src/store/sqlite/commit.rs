@@ -1,0 +1,144 @@
+//! Commits: what is written in one transaction, and what an error says of it.
+
+use rusqlite::{Connection, Transaction, TransactionBehavior, ffi, params};
+
+use crate::domain::change::{Kind, Place};
+use crate::store::decide::Decided;
+use crate::store::outbox::Marks;
+
+/// Why a group was not committed.
+#[derive(Debug)]
+pub enum CommitError {
+    /// Nothing of it is in the database.
+    NotApplied(rusqlite::Error),
+    /// It may be in the database.
+    Unknown(rusqlite::Error),
+    /// The disk did not confirm a write. Trying again could succeed without the data being there
+    /// (<https://wiki.postgresql.org/wiki/Fsync_Errors>): only a restart finds out what is on disk.
+    Fsync(rusqlite::Error),
+}
+
+impl CommitError {
+    fn before_commit(error: rusqlite::Error) -> Self {
+        if is_fsync(&error) { Self::Fsync(error) } else { Self::NotApplied(error) }
+    }
+
+    fn at_commit(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            _ if is_fsync(&error) => Self::Fsync(error),
+            // The log could not take the frames: without the last one, the commit frame, they are nothing.
+            Some(ffi::ErrorCode::DiskFull | ffi::ErrorCode::DatabaseBusy) => Self::NotApplied(error),
+            _ => Self::Unknown(error),
+        }
+    }
+}
+
+/// Whether a flush to the disk failed.
+pub fn is_fsync(error: &rusqlite::Error) -> bool {
+    matches!(error, rusqlite::Error::SqliteFailure(code, _)
+        if [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_DIR_FSYNC].contains(&code.extended_code))
+}
+
+/// Does `work` and commits it, or nothing.
+pub fn in_transaction<T>(
+    connection: &mut Connection,
+    work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+) -> Result<T, CommitError> {
+    let begun = connection.transaction_with_behavior(TransactionBehavior::Immediate);
+    let transaction = begun.map_err(CommitError::before_commit)?;
+    // Dropping the transaction rolls it back.
+    let done = work(&transaction).map_err(CommitError::before_commit)?;
+    transaction.commit().map_err(CommitError::at_commit)?;
+    Ok(done)
+}
+
+/// Commits a group: its changes, the heads of its owners, and the relay's marks, all or nothing. `uptime` is kept with
+/// each change; `save_uptime`: by itself, too.
+pub fn commit(
+    connection: &mut Connection,
+    decided: &Decided,
+    marks: &Marks,
+    uptime: i64,
+    save_uptime: bool,
+) -> Result<(), CommitError> {
+    in_transaction(connection, |transaction| {
+        write(transaction, decided, marks, uptime)?;
+        if save_uptime {
+            // A page is written even if the value stays the same.
+            transaction.prepare_cached("UPDATE meta SET uptime = ?1")?.execute([uptime])?;
+        }
+        Ok(())
+    })
+}
+
+fn write(transaction: &Transaction<'_>, decided: &Decided, marks: &Marks, uptime: i64) -> rusqlite::Result<()> {
+    let mut put = transaction.prepare_cached(
+        "INSERT INTO todos (id, owner_id, version, title, description, completed, created_at, updated_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT (id) DO UPDATE SET version = excluded.version, title = excluded.title,
+             description = excluded.description, completed = excluded.completed, updated_at = excluded.updated_at",
+    )?;
+    let mut delete = transaction.prepare_cached("DELETE FROM todos WHERE id = ?1")?;
+    let mut log = transaction.prepare_cached(
+        "INSERT INTO changes (seq, owner_id, revision, todo_id, version, kind, at, actor, changed, trace,
+             title, description, completed, created_at, updated_at, uptime)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+    )?;
+    for change in &decided.changes {
+        let todo = &change.todo;
+        match change.kind {
+            Kind::Created | Kind::Updated => put.execute(params![
+                todo.id,
+                todo.owner,
+                todo.version,
+                todo.title,
+                todo.description,
+                todo.completed,
+                todo.created_at.0,
+                todo.updated_at.0
+            ])?,
+            Kind::Deleted => delete.execute([todo.id])?,
+        };
+        let changed = change.changed.iter().map(|field| field.name()).collect::<Vec<_>>().join(",");
+        log.execute(params![
+            change.place,
+            todo.owner,
+            change.revision,
+            todo.id,
+            todo.version,
+            change.kind as u8,
+            change.at.0,
+            change.actor,
+            changed,
+            change.trace.as_str(),
+            todo.title,
+            todo.description,
+            todo.completed,
+            todo.created_at.0,
+            todo.updated_at.0,
+            uptime
+        ])?;
+    }
+    let mut set_head = transaction.prepare_cached("UPDATE users SET revision = ?2, last_at = ?3 WHERE id = ?1")?;
+    for (owner, head) in &decided.heads {
+        set_head.execute(params![owner, head.revision, head.last_at.0])?;
+    }
+    let mut set_state = transaction.prepare_cached("UPDATE changes SET state = ?2 WHERE seq = ?1 AND state = 0")?;
+    // In the log's order: neighbours share a page.
+    let mut marks: Vec<_> = marks.iter().collect();
+    marks.sort_unstable_by_key(|(place, _)| place.0);
+    for (place, state) in marks {
+        set_state.execute(params![place, state])?;
+    }
+    Ok(())
+}
+
+/// Whether the log holds this change.
+pub fn is_logged(connection: &Connection, place: Place) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT EXISTS (SELECT 1 FROM changes WHERE seq = ?1)", [place], |row| row.get(0))
+}
+
+/// Moves committed pages from the log into the database file, as far as readers allow.
+pub fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+}

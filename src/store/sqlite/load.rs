@@ -1,0 +1,79 @@
+//! What memory holds of a database, read once at start.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::rows::{invalid, todo};
+use crate::domain::account::{Role, User, UserId};
+use crate::domain::change::{Epoch, Place};
+use crate::domain::clock::Timestamp;
+use crate::domain::todo::TodoId;
+use crate::store::decide::{Head, Next};
+use crate::store::map::{TodoMap, Users};
+
+/// What memory holds of a database.
+pub struct Loaded {
+    pub epoch: Epoch,
+    pub users: Users,
+    pub heads: HashMap<UserId, Head>,
+    pub todos: TodoMap,
+    pub next: Next,
+    pub pending: usize,
+    /// Seconds that the service has run on this database.
+    pub uptime: i64,
+}
+
+/// Reads everything that memory holds.
+pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loaded> {
+    let (epoch, uptime): (String, i64) =
+        connection.query_row("SELECT epoch, uptime FROM meta", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let epoch = Epoch(u64::from_str_radix(&epoch, 16).map_err(|_| invalid("meta.epoch"))?);
+    let mut users = Users::default();
+    let mut heads = HashMap::new();
+    let mut statement =
+        connection.prepare("SELECT id, username, password_hash, role, demo, revision, last_at, floor FROM users")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let id: UserId = row.get(0)?;
+        heads.insert(id, Head { revision: row.get(5)?, last_at: Timestamp(row.get(6)?), pruned_through: row.get(7)? });
+        if demo_users || !row.get::<_, bool>(4)? {
+            let role: String = row.get(3)?;
+            users.insert(User {
+                id,
+                username: row.get::<_, String>(1)?.into(),
+                password_hash: row.get::<_, String>(2)?.into(),
+                role: Role::from_name(&role).ok_or_else(|| invalid("users.role"))?,
+            });
+        }
+    }
+    let mut todos = TodoMap::default();
+    let mut statement = connection
+        .prepare("SELECT owner_id, id, version, title, description, completed, created_at, updated_at FROM todos")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        todos.insert(Arc::new(todo(row, 0)?));
+    }
+    Ok(Loaded {
+        epoch,
+        users,
+        heads,
+        todos,
+        next: Next { id: TodoId(next(connection, "todos")?), place: Place(next(connection, "changes")?) },
+        pending: connection.query_row("SELECT count(*) FROM changes WHERE state = 0", [], |row| row.get(0))?,
+        // A kill can leave meta behind the last change.
+        uptime: connection
+            .query_row("SELECT uptime FROM changes ORDER BY seq DESC LIMIT 1", [], |row| row.get(0))
+            .optional()?
+            .map_or(uptime, |last: i64| last.max(uptime)),
+    })
+}
+
+/// The number after the highest that AUTOINCREMENT ever gave out in `table`.
+fn next(connection: &Connection, table: &str) -> rusqlite::Result<i64> {
+    let last: Option<i64> = connection
+        .query_row("SELECT seq FROM sqlite_sequence WHERE name = ?1", [table], |row| row.get(0))
+        .optional()?;
+    Ok(last.unwrap_or(0) + 1)
+}

@@ -1,0 +1,123 @@
+//! What the relay and the metrics read of the log.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::rows::{CHANGE_COLUMNS, change};
+use crate::domain::change::{Cursor, DeliveryState, Epoch, Place};
+use crate::domain::clock::Timestamp;
+use crate::domain::todo::{TodoId, Version};
+use crate::store::outbox::{Discovered, Fed, Found, Marks, Wanted};
+
+/// Changes that one reading looks at for todos that nobody told of, at most: some milliseconds.
+const DISCOVER: usize = 10_000;
+
+/// What the metrics show of the log.
+pub struct LogSamples {
+    /// Time of the oldest pending change, without those that wait behind a parked one of their todo.
+    pub oldest_pending: Option<Timestamp>,
+    /// None of those comes before this.
+    pub oldest_from: Place,
+    /// Parked changes.
+    pub parked: i64,
+    /// Changes in the log, without counting them one by one.
+    pub changes: i64,
+}
+
+/// Looks up what the metrics show of the log. The oldest pending change is looked for from `from` on.
+pub fn sample_log(connection: &Connection, from: Place) -> rusqlite::Result<LogSamples> {
+    let sql = "SELECT seq, at FROM changes WHERE state = 0 AND seq >= ?1
+         AND todo_id NOT IN (SELECT todo_id FROM changes WHERE state = 2) ORDER BY seq LIMIT 1";
+    // Asked for before: what is committed meanwhile comes after it.
+    let end = end(connection)?.place();
+    let oldest = |row: &Row<'_>| Ok((row.get(0)?, Timestamp(row.get(1)?)));
+    let oldest = connection.prepare_cached(sql)?.query_row([from], oldest).optional()?;
+    Ok(LogSamples {
+        oldest_pending: oldest.map(|(_, at)| at),
+        oldest_from: oldest.map_or(end, |(place, _)| place),
+        parked: connection.query_row("SELECT count(*) FROM changes WHERE state = 2", [], |row| row.get(0))?,
+        changes: connection.query_row("SELECT coalesce(sum(revision - floor), 0) FROM users", [], |row| row.get(0))?,
+    })
+}
+
+/// Past everything that the log holds.
+fn end(connection: &Connection) -> rusqlite::Result<Cursor> {
+    let last = connection.query_row("SELECT coalesce(max(seq), 0) FROM changes", [], |row| row.get(0));
+    last.map(Cursor::up_to)
+}
+
+/// See [`super::Store::read_outbox`].
+pub fn read_outbox(connection: &Connection, epoch: Epoch, wanted: &Wanted, marked: &Marks) -> rusqlite::Result<Found> {
+    let snapshot = connection.unchecked_transaction()?;
+    let mut found = Found::default();
+    let mut pending = snapshot.prepare_cached(&format!(
+        "SELECT {CHANGE_COLUMNS} FROM changes INDEXED BY changes_by_todo
+         WHERE todo_id = ?1 AND version > ?2 AND seq <= ?3 AND state = 0 ORDER BY version"
+    ))?;
+    let mut room = wanted.room;
+    for want in &wanted.wants {
+        if room == 0 {
+            break;
+        }
+        let limit = want.limit.min(room);
+        let (mut changes, mut more) = (Vec::new(), false);
+        let mut rows = pending.query(params![want.todo, want.above, wanted.told.place()])?;
+        while let Some(row) = rows.next()? {
+            let change = change(row, epoch)?;
+            if marked.contains_key(&change.place) {
+                continue;
+            }
+            if changes.len() == limit {
+                more = true;
+                break;
+            }
+            changes.push(Arc::new(change));
+        }
+        room -= changes.len();
+        found.fed.push(Fed { todo: want.todo, changes, more });
+    }
+    if wanted.discover > 0 {
+        found.discovered = Some(discover(&snapshot, wanted, marked)?);
+    }
+    Ok(found)
+}
+
+/// Todos with pending changes beyond what is known. Looks at a bounded number of changes, each of them once.
+fn discover(snapshot: &Transaction<'_>, wanted: &Wanted, marked: &Marks) -> rusqlite::Result<Discovered> {
+    let mut parked = HashSet::new();
+    if wanted.known == Cursor::START {
+        let mut statement = snapshot.prepare_cached("SELECT DISTINCT todo_id FROM changes WHERE state = 2")?;
+        parked = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        // A mark that is committed before a later reading gets that far would be seen by neither.
+        let mut todo_of = snapshot.prepare_cached("SELECT todo_id FROM changes WHERE seq = ?1")?;
+        for (place, _) in marked.iter().filter(|(_, state)| **state == DeliveryState::Parked) {
+            parked.extend(todo_of.query_row([place], |row| row.get::<_, TodoId>(0)).optional()?);
+        }
+    }
+    let end = end(snapshot)?;
+    let mut discovered = Discovered { todos: Vec::new(), parked, known: wanted.known, behind: true };
+    // Answered from the partial index alone.
+    let mut index = snapshot.prepare_cached(
+        "SELECT seq, todo_id, version FROM changes WHERE state = 0 AND seq > ?1 ORDER BY seq LIMIT ?2",
+    )?;
+    let mut rows = index.query(params![wanted.known.place(), DISCOVER])?;
+    let (mut seen, mut looked_at) = (HashSet::new(), 0);
+    while let Some(row) = rows.next()? {
+        let (place, todo, version): (Place, TodoId, Version) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        if !marked.contains_key(&place) && !discovered.parked.contains(&todo) && !seen.contains(&todo) {
+            if seen.len() == wanted.discover {
+                return Ok(discovered);
+            }
+            seen.insert(todo);
+            discovered.todos.push((todo, version));
+        }
+        discovered.known = Cursor::up_to(place);
+        looked_at += 1;
+    }
+    if looked_at < DISCOVER {
+        (discovered.known, discovered.behind) = (end, false);
+    }
+    Ok(discovered)
+}

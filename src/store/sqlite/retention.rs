@@ -1,0 +1,126 @@
+//! Retention: what the log doesn't keep is removed from it, a prefix of each owner's part at a time.
+
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, Transaction, params};
+
+use super::commit::{CommitError, in_transaction};
+use super::writer::{TICK_INTERVAL, Writer, abort_unflushed};
+use crate::domain::account::UserId;
+use crate::domain::change::{DeliveryState, Revision};
+use crate::store::decide::Head;
+
+/// After a whole round, pruning pauses this long; after a step, as long as the step took.
+const ROUND_PAUSE: Duration = Duration::from_secs(60);
+/// Owners whose part of the log is looked at in one step.
+const STEP_OWNERS: usize = 200;
+/// Changes that one step removes at most: about as many as a group adds.
+const STEP_CHANGES: usize = 500;
+
+impl Writer {
+    /// Looks at the next owners' parts of the log and removes what retention doesn't keep: a little at a time, so that
+    /// nobody waits for it, and no longer than it pauses, so that it goes as fast as changes come.
+    pub(super) fn prune(&mut self) {
+        let started = Instant::now();
+        if self.prune_next.is_empty() {
+            let grown = self.log.heads.iter().filter(|(_, head)| head.revision > head.pruned_through);
+            self.prune_next = grown.map(|(owner, _)| *owner).collect();
+        }
+        let step = self.prune_next.len().min(STEP_OWNERS);
+        let owners: Vec<(UserId, Head)> =
+            self.prune_next.drain(..step).filter_map(|owner| Some((owner, *self.log.heads.get(&owner)?))).collect();
+        let keep = i64::try_from(self.retention.keep.as_secs()).unwrap_or(i64::MAX);
+        let keep_from = self.uptime().saturating_sub(keep);
+        let pruned = prune(&mut self.connection, &owners, keep_from, self.retention.per_owner, STEP_CHANGES);
+        let mut pause = started.elapsed();
+        match pruned {
+            Ok(pruned) => {
+                for Pruned { owner, through, more } in pruned {
+                    if let Some(head) = self.log.heads.get_mut(&owner) {
+                        self.shared
+                            .metrics
+                            .pruned(usize::try_from(through.0 - head.pruned_through.0).unwrap_or_default());
+                        head.pruned_through = through;
+                    }
+                    if more {
+                        self.prune_next.push_back(owner);
+                    }
+                }
+            }
+            Err(CommitError::Fsync(problem)) => abort_unflushed(&problem),
+            // Its outcome doesn't matter: the next round finds out what is there.
+            Err(CommitError::NotApplied(problem) | CommitError::Unknown(problem)) => {
+                log::warn!("pruning the log failed and is tried again later: {problem}");
+                pause = TICK_INTERVAL;
+            }
+        }
+        self.prune_due = Instant::now() + if self.prune_next.is_empty() { ROUND_PAUSE } else { pause };
+        self.checkpoint();
+    }
+}
+
+/// What pruning did to an owner's part of the log.
+pub struct Pruned {
+    pub owner: UserId,
+    /// The last revision that is gone.
+    pub through: Revision,
+    /// There may be more to remove: it had its share.
+    pub more: bool,
+}
+
+/// Removes what retention doesn't keep, for each of `owners`: a prefix of its part of the log, up to the first change
+/// that is not published. At most `limit` changes in all, of which each owner has a fair share.
+pub fn prune(
+    connection: &mut Connection,
+    owners: &[(UserId, Head)],
+    keep_from_uptime: i64,
+    keep_per_owner: i64,
+    limit: usize,
+) -> Result<Vec<Pruned>, CommitError> {
+    in_transaction(connection, |transaction| {
+        delete_prefixes(transaction, owners, keep_from_uptime, keep_per_owner, limit)
+    })
+}
+
+fn delete_prefixes(
+    transaction: &Transaction<'_>,
+    owners: &[(UserId, Head)],
+    keep_from_uptime: i64,
+    keep_per_owner: i64,
+    limit: usize,
+) -> rusqlite::Result<Vec<Pruned>> {
+    let mut read = transaction.prepare_cached(
+        "SELECT revision, uptime, state FROM changes WHERE owner_id = ?1 AND revision > ?2 ORDER BY revision",
+    )?;
+    let mut delete = transaction.prepare_cached("DELETE FROM changes WHERE owner_id = ?1 AND revision <= ?2")?;
+    let mut set_floor = transaction.prepare_cached("UPDATE users SET floor = ?2 WHERE id = ?1")?;
+    let (mut pruned, mut left) = (Vec::new(), limit);
+    for (index, &(owner, head)) in owners.iter().enumerate() {
+        let mut share = left.div_ceil(owners.len() - index);
+        let (mut through, mut more) = (head.pruned_through, false);
+        let mut rows = read.query(params![owner, head.pruned_through])?;
+        while let Some(row) = rows.next()? {
+            let (revision, uptime, state): (Revision, i64, DeliveryState) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let too_many = revision.0 <= head.revision.0 - keep_per_owner;
+            if ![DeliveryState::Published, DeliveryState::Skipped].contains(&state)
+                || !(too_many || uptime < keep_from_uptime)
+            {
+                break;
+            }
+            if share == 0 {
+                more = true;
+                break;
+            }
+            through = revision;
+            share -= 1;
+            left -= 1;
+        }
+        drop(rows);
+        if through > head.pruned_through {
+            delete.execute(params![owner, through])?;
+            set_floor.execute(params![owner, through])?;
+            pruned.push(Pruned { owner, through, more });
+        }
+    }
+    Ok(pruned)
+}

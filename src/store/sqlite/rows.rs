@@ -1,0 +1,88 @@
+//! Rows as the domain's types, and its numbers as SQLite's integers.
+
+use std::sync::Arc;
+
+use rusqlite::Row;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+
+use crate::domain::account::UserId;
+use crate::domain::change::{Change, DeliveryState, Epoch, Kind, Place, Revision};
+use crate::domain::clock::Timestamp;
+use crate::domain::todo::{Field, Todo, TodoId, Version};
+use crate::domain::trace::TraceParent;
+
+/// A todo from eight columns from `first` on: owner_id, id, version, title, description, completed, created_at,
+/// updated_at.
+pub fn todo(row: &Row<'_>, first: usize) -> rusqlite::Result<Todo> {
+    Ok(Todo {
+        owner: row.get(first)?,
+        id: row.get(first + 1)?,
+        version: row.get(first + 2)?,
+        title: row.get::<_, Box<str>>(first + 3)?,
+        description: row.get::<_, Option<Box<str>>>(first + 4)?,
+        completed: row.get(first + 5)?,
+        created_at: Timestamp(row.get(first + 6)?),
+        updated_at: Timestamp(row.get(first + 7)?),
+    })
+}
+
+/// What [`change`] reads, in its order.
+pub const CHANGE_COLUMNS: &str = "owner_id, todo_id, version, title, description, completed, created_at, updated_at, \
+    seq, revision, kind, at, actor, changed, trace";
+
+/// A change from [`CHANGE_COLUMNS`].
+pub fn change(row: &Row<'_>, epoch: Epoch) -> rusqlite::Result<Change> {
+    let kind: usize = row.get(10)?;
+    let changed: String = row.get(13)?;
+    let trace: String = row.get(14)?;
+    Ok(Change {
+        place: row.get(8)?,
+        epoch,
+        revision: row.get(9)?,
+        kind: *Kind::ALL.get(kind).ok_or_else(|| invalid("changes.kind"))?,
+        at: Timestamp(row.get(11)?),
+        actor: row.get::<_, String>(12)?.into(),
+        changed: Field::ALL.into_iter().filter(|field| changed.split(',').any(|name| name == field.name())).collect(),
+        trace: TraceParent::parse(&trace).ok_or_else(|| invalid("changes.trace"))?,
+        todo: Arc::new(todo(row, 0)?),
+    })
+}
+
+/// A value that no version before this one has written.
+pub fn invalid(column: &str) -> rusqlite::Error {
+    rusqlite::Error::InvalidColumnName(format!("{column} holds a value that this version does not know"))
+}
+
+/// Numbers of the domain as SQLite's integers.
+macro_rules! as_integer {
+    ($($number:ident),+) => {
+        $(
+            impl ToSql for $number {
+                fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+                    self.0.to_sql()
+                }
+            }
+
+            impl FromSql for $number {
+                fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+                    i64::column_result(value).map($number)
+                }
+            }
+        )+
+    };
+}
+
+as_integer!(UserId, TodoId, Version, Revision, Place);
+
+impl ToSql for DeliveryState {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok((*self as i64).into())
+    }
+}
+
+impl FromSql for DeliveryState {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let number = i64::column_result(value)?;
+        Self::ALL.into_iter().find(|state| *state as i64 == number).ok_or(FromSqlError::OutOfRange(number))
+    }
+}

@@ -1,0 +1,335 @@
+//! The one writer: a thread that takes what queued up during the last commit, decides it against memory, commits it
+//! as one group, and only then shows it to readers and answers.
+
+use std::cell::Cell;
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use parking_lot::RwLock;
+use rusqlite::Connection;
+use rusqlite::hooks::Wal;
+use tokio::sync::oneshot;
+
+use super::admin::Operation;
+use super::commit::{self, CommitError};
+use crate::config::Retention;
+use crate::domain::account::UserId;
+use crate::domain::change::Change;
+use crate::domain::clock::Clock;
+use crate::domain::todo::{Todo, TodoId};
+use crate::store::decide::{Decided, Facts, Group, Head, Next, State};
+use crate::store::error::StoreError;
+use crate::store::map::TodoMap;
+use crate::store::outbox::Marks;
+use crate::store::{Command, Context, OutboxCommand, Shared};
+
+/// Operations in one commit, at most.
+const MAX_GROUP_OPERATIONS: usize = 512;
+
+/// With nothing else to write, marks are committed this often; a failed disk is tried this often.
+pub(super) const TICK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the service has run is written this often, if no change says it.
+const SAVE_UPTIME_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Pages in the log that make the writer checkpoint, SQLite's own default.
+const CHECKPOINT_AFTER_PAGES: i32 = 1000;
+
+/// What the writer is asked to do.
+pub enum Job {
+    /// Apply commands.
+    Apply(Request),
+    /// Do what an operator asks.
+    RunAdminCommand { command: OutboxCommand, reply: oneshot::Sender<Result<usize, StoreError>> },
+    /// Commit the final marks and end.
+    Close,
+    /// Make the database fail, or stop failing.
+    #[cfg(test)]
+    InjectFault(fn(&mut Connection)),
+}
+
+/// What the writer knows of the log.
+pub struct Log {
+    pub heads: HashMap<UserId, Head>,
+    pub next: Next,
+    /// Seconds that the service has run on this database, at start.
+    pub uptime: i64,
+}
+
+/// Commands to be applied all or none.
+pub struct Request {
+    pub context: Context,
+    pub commands: Vec<Command>,
+    pub reply: oneshot::Sender<Answer>,
+}
+
+type Answer = Result<Vec<Arc<Change>>, StoreError>;
+
+thread_local! {
+    /// Pages in the log after the last commit on this thread, as SQLite's hook told.
+    static WAL_PAGES: Cell<i32> = const { Cell::new(0) };
+}
+
+pub struct Writer {
+    pub(super) connection: Connection,
+    pub(super) shared: Arc<Shared>,
+    pub(super) clock: Clock,
+    pub(super) retention: Retention,
+    pub(super) log: Log,
+    pub(super) started: Instant,
+    pub(super) marks_due: Instant,
+    pub(super) uptime_due: Instant,
+    pub(super) prune_due: Instant,
+    /// Owners whose part of the log this round of pruning has still to look at.
+    pub(super) prune_next: VecDeque<UserId>,
+    /// What operators asked for and is not done, the oldest first.
+    pub(super) operations: VecDeque<Operation>,
+}
+
+/// What the writer decides on: everything is in memory.
+struct Committed<'a> {
+    heads: &'a HashMap<UserId, Head>,
+    todos: &'a RwLock<TodoMap>,
+}
+
+impl State for Committed<'_> {
+    fn head(&self, owner: UserId) -> Head {
+        self.heads.get(&owner).copied().unwrap_or_default()
+    }
+
+    fn todo(&self, owner: UserId, id: TodoId) -> Option<Arc<Todo>> {
+        self.todos.read().get(owner, id).cloned()
+    }
+}
+
+impl Writer {
+    pub fn new(connection: Connection, shared: Arc<Shared>, clock: Clock, retention: Retention, log: Log) -> Self {
+        let now = Instant::now();
+        Self {
+            connection,
+            shared,
+            clock,
+            retention,
+            log,
+            started: now,
+            marks_due: now + TICK_INTERVAL,
+            uptime_due: now + SAVE_UPTIME_INTERVAL,
+            prune_due: now + TICK_INTERVAL,
+            prune_next: VecDeque::new(),
+            operations: VecDeque::new(),
+        }
+    }
+
+    /// Works until told to close. A panic here would leave memory and disk apart: it ends the process.
+    pub fn run(mut self, jobs: &Receiver<Job>) {
+        let ended = catch_unwind(AssertUnwindSafe(|| self.work(jobs)));
+        if ended.is_err() {
+            abort(format_args!("the writer panicked; aborting, so that a restart begins from what is on disk"));
+        }
+    }
+
+    fn work(&mut self, jobs: &Receiver<Job>) {
+        let hook = self.connection.wal_hook(Some(|_: &mut Wal, pages| {
+            WAL_PAGES.set(pages);
+            Ok(())
+        }));
+        if let Err(problem) = hook {
+            log::warn!("the log is only checkpointed at the end: {problem}");
+        }
+        let mut next = None;
+        loop {
+            let due = if self.operations.is_empty() { self.marks_due.min(self.prune_due) } else { self.started };
+            let wait = due.saturating_duration_since(Instant::now());
+            match next.take().map_or_else(|| jobs.recv_timeout(wait), Ok) {
+                Ok(Job::Apply(request)) => {
+                    let mut operations = request.commands.len();
+                    let mut group = vec![request];
+                    while operations < MAX_GROUP_OPERATIONS {
+                        match jobs.try_recv() {
+                            Ok(Job::Apply(request)) => {
+                                operations += request.commands.len();
+                                group.push(request);
+                            }
+                            other => {
+                                next = other.ok();
+                                break;
+                            }
+                        }
+                    }
+                    self.shared.queued.fetch_sub(group.len(), Ordering::Relaxed);
+                    self.apply(group, operations);
+                }
+                Ok(Job::RunAdminCommand { command, reply }) => {
+                    self.shared.queued.fetch_sub(1, Ordering::Relaxed);
+                    self.operations.push_back(Operation::new(command, reply));
+                }
+                #[cfg(test)]
+                Ok(Job::InjectFault(inject)) => {
+                    self.shared.queued.fetch_sub(1, Ordering::Relaxed);
+                    inject(&mut self.connection);
+                }
+                Ok(Job::Close) | Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if let Some(operation) = self.operations.pop_front() {
+                self.run_admin_command(operation);
+            }
+            if Instant::now() >= self.marks_due {
+                self.tick();
+            }
+            if Instant::now() >= self.prune_due {
+                self.prune();
+            }
+        }
+        for operation in self.operations.drain(..).filter(|operation| operation.has_begun()) {
+            operation.end(Err(StoreError::Unknown));
+        }
+        // The final marks, and how long the service has run.
+        self.uptime_due = self.started;
+        self.tick();
+        // Jobs that arrived after the last one are answered by dropping them.
+        if let Err(problem) = commit::checkpoint(&self.connection) {
+            log::warn!("the last checkpoint failed, the next start reads the log: {problem}");
+        }
+    }
+
+    /// Commits marks, and tries a disk that failed: with a write, so that it says whether writing works again.
+    pub(super) fn tick(&mut self) {
+        self.marks_due = Instant::now() + TICK_INTERVAL;
+        if self.shared.outbox.has_marks() || self.must_write() {
+            // Nobody waits for it; how it went, `writable` says.
+            let _ = self.commit(Decided::nothing(self.log.next), 0);
+            self.checkpoint();
+        }
+    }
+
+    /// Whether to write even if there is nothing to write.
+    fn must_write(&self) -> bool {
+        !self.shared.writable.load(Ordering::Relaxed) || Instant::now() >= self.uptime_due
+    }
+
+    /// Seconds that the service has run on this database. Never runs faster than the monotonic clock, and not at all
+    /// while the service is down: what retention goes by.
+    pub(super) fn uptime(&self) -> i64 {
+        self.log.uptime.saturating_add_unsigned(self.started.elapsed().as_secs())
+    }
+
+    fn apply(&mut self, group: Vec<Request>, operations: usize) {
+        let (decided, answers) = self.decide(group);
+        let failure = self.commit(decided, operations).err();
+        for (answer, reply) in answers {
+            // Refusals were decided on top of changes that may be gone now: all members are answered alike.
+            // The receiver is gone if the client disconnected.
+            let _ = reply.send(failure.map_or(answer, Err));
+        }
+        self.checkpoint();
+    }
+
+    /// Commits what a group of so many operations has decided, together with the marks.
+    fn commit(&mut self, decided: Decided, operations: usize) -> Result<(), StoreError> {
+        let marks = self.shared.outbox.marks();
+        if decided.changes.is_empty() && marks.is_empty() && !self.must_write() {
+            return Ok(());
+        }
+        let (started, uptime) = (Instant::now(), self.uptime());
+        // With nothing else to write, it is also what finds out whether the disk takes it.
+        let save_uptime = decided.changes.is_empty() || started >= self.uptime_due;
+        let outcome = commit::commit(&mut self.connection, &decided, &marks, uptime, save_uptime);
+        self.shared.metrics.committed(operations, started.elapsed());
+        match outcome {
+            Ok(()) => {
+                if save_uptime {
+                    self.uptime_due = started + SAVE_UPTIME_INTERVAL;
+                }
+                self.committed(decided, &marks);
+                Ok(())
+            }
+            Err(CommitError::NotApplied(problem)) => {
+                self.report_failure(&problem, "nothing of it was stored");
+                Err(StoreError::NotApplied)
+            }
+            Err(CommitError::Unknown(problem)) => {
+                self.report_failure(&problem, "it may have been stored");
+                self.resolve_unknown_commit(decided, &marks);
+                Err(StoreError::Unknown)
+            }
+            Err(CommitError::Fsync(problem)) => abort_unflushed(&problem),
+        }
+    }
+
+    fn decide(&self, requests: Vec<Request>) -> (Decided, Vec<(Answer, oneshot::Sender<Answer>)>) {
+        let facts = Facts { epoch: self.shared.epoch, now: self.clock.now(), next: self.log.next };
+        let state = Committed { heads: &self.log.heads, todos: &self.shared.todos };
+        let mut group = Group::new(&state, facts);
+        let decide = |Request { context, commands, reply }| {
+            (group.decide(&context, commands).map_err(StoreError::Refused), reply)
+        };
+        let answers = requests.into_iter().map(decide).collect();
+        (group.finish(), answers)
+    }
+
+    /// A group is on disk: nothing here can fail.
+    fn committed(&mut self, decided: Decided, marks: &Marks) {
+        self.log.next = decided.next;
+        self.log.heads.extend(decided.heads);
+        self.shared.publish(&decided.changes);
+        self.shared.outbox.marks_committed(marks);
+        self.marks_due = Instant::now() + TICK_INTERVAL;
+        if !self.shared.writable.swap(true, Ordering::Relaxed) {
+            log::info!("the database can be written again");
+        }
+    }
+
+    pub(super) fn report_failure(&self, problem: &rusqlite::Error, consequence: &str) {
+        // Once per outage, not once per request.
+        if self.shared.writable.swap(false, Ordering::Relaxed) {
+            log::error!(
+                "a commit failed, {consequence}: {problem}; changes are answered 503 until writing works again. \
+                 Is the disk full?"
+            );
+        }
+    }
+
+    /// A commit ended in an error that leaves its outcome open: ask the database, and follow it.
+    fn resolve_unknown_commit(&mut self, decided: Decided, marks: &Marks) {
+        let Some(last) = decided.changes.last() else { return };
+        if resolved(commit::is_logged(&self.connection, last.place)) {
+            self.committed(decided, marks);
+        }
+    }
+
+    pub(super) fn checkpoint(&self) {
+        if WAL_PAGES.get() < CHECKPOINT_AFTER_PAGES {
+            return;
+        }
+        WAL_PAGES.set(0);
+        match commit::checkpoint(&self.connection) {
+            Ok(()) => {}
+            Err(problem) if commit::is_fsync(&problem) => abort_unflushed(&problem),
+            Err(problem) => log::warn!("a checkpoint failed and is tried again later: {problem}"),
+        }
+    }
+}
+
+/// What the database says of a commit whose outcome was open.
+pub(super) fn resolved(stored: rusqlite::Result<bool>) -> bool {
+    stored.unwrap_or_else(|problem| {
+        abort(format_args!("cannot find out what was stored: {problem}; aborting, a restart reads it from disk"))
+    })
+}
+
+pub(super) fn abort_unflushed(problem: &rusqlite::Error) -> ! {
+    abort(format_args!("the disk did not confirm a write: {problem}; aborting, a restart reads what is really stored"))
+}
+
+/// Ends the process without a clean-up that could touch the disk. The line is the last one of the log.
+fn abort(why: fmt::Arguments<'_>) -> ! {
+    log::error!("{why}");
+    log::logger().flush();
+    std::process::abort();
+}
