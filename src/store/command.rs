@@ -7,14 +7,14 @@ use crate::domain::change::Revision;
 use crate::domain::todo::{NewTodo, TodoId, TodoPatch, Version};
 use crate::domain::trace::TraceParent;
 
-/// Who does something, and in which trace.
+/// Who acts, on whose todos, and in which trace.
 #[derive(Debug, Clone)]
 pub struct Context {
-    /// Whose todos are meant.
+    /// Whose todos the commands are about.
     pub owner: UserId,
-    /// The username of who acts.
+    /// The username of whoever acts; today always the owner's.
     pub actor: Arc<str>,
-    /// Goes on in the event.
+    /// The request's trace, which its events continue.
     pub trace: TraceParent,
 }
 
@@ -23,34 +23,34 @@ pub struct Context {
 pub enum Command {
     /// Creates a todo.
     Create(NewTodo),
-    /// Changes what the patch holds.
+    /// Replaces the fields that the patch has.
     Update(TodoId, TodoPatch),
-    /// Deletes it.
+    /// Deletes a todo.
     Delete(TodoId),
 }
 
-/// What an operator does about events.
+/// What an operator can do about events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutboxCommand {
     /// Publishes a parked change after all.
     Retry {
-        /// The todo.
+        /// Whose change is parked.
         todo: TodoId,
-        /// Its parked version.
+        /// The version that is parked.
         version: Version,
     },
-    /// Gives a parked change up: its event is never published, later ones of the todo are.
+    /// Gives up a parked change: its event is never published, the todo's later ones are.
     Skip {
-        /// The todo.
+        /// Whose change is parked.
         todo: TodoId,
-        /// Its parked version.
+        /// The version that is parked.
         version: Version,
     },
-    /// Publishes what was published before, again.
+    /// Publishes again what the log still has of one owner.
     Republish {
-        /// Whose changes.
+        /// Of whose todos.
         owner: UserId,
-        /// The first of them.
+        /// The first revision to publish.
         from_revision: Revision,
     },
 }

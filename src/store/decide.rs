@@ -29,29 +29,29 @@ pub trait State {
 /// Where an owner's part of the log ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Head {
-    /// Of the last change; 0 before the first.
+    /// The last change's revision; 0 before the first.
     pub revision: Revision,
-    /// Of the last change.
+    /// The last change's time.
     pub last_at: Timestamp,
-    /// Retention has removed the changes up to this revision.
+    /// Retention has removed the changes up to and including this revision.
     pub pruned_through: Revision,
 }
 
 /// The numbers that the next todo and the next change get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Next {
-    /// Todo id.
+    /// The id of the next todo.
     pub id: TodoId,
-    /// Place in the log.
+    /// The place of the next change.
     pub place: Place,
 }
 
 /// What a group is decided with, besides the state; the same for all its commands.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts {
-    /// Which database.
+    /// The database's epoch, which every change carries.
     pub epoch: Epoch,
-    /// The wall clock. Changes get a later time if the owner's last one has.
+    /// The wall clock's time. A change is never earlier than the owner's last one, whatever the clock says.
     pub now: Timestamp,
     /// The first unused numbers.
     pub next: Next,
@@ -69,16 +69,16 @@ pub enum Refusal {
 pub struct Decided {
     /// In commit order.
     pub changes: Vec<Arc<Change>>,
-    /// Of the owners that they belong to, after them.
+    /// The owners' heads after these changes.
     pub heads: HashMap<UserId, Head>,
-    /// The first numbers that are unused after them.
+    /// The first numbers that are unused after these changes.
     pub next: Next,
-    /// The todos they are about, after them; `None`: deleted.
+    /// The changed todos; `None`: deleted.
     todos: HashMap<TodoId, Option<Arc<Todo>>>,
 }
 
 impl Decided {
-    /// Of a group without requests.
+    /// What a group without requests decides.
     pub fn nothing(next: Next) -> Self {
         Self { changes: Vec::new(), heads: HashMap::new(), next, todos: HashMap::new() }
     }
@@ -170,7 +170,7 @@ impl<'a, S: State> Group<'a, S> {
         decided.copied().unwrap_or_else(|| self.state.head(owner))
     }
 
-    /// The owner's todo as its next version, which changes at `at`.
+    /// The next version of the owner's todo, to be changed; its time is `at`.
     fn changing(&self, request: &Decided, owner: UserId, id: TodoId, at: Timestamp) -> Result<Todo, Refusal> {
         let todo = match request.todos.get(&id).or_else(|| self.decided.todos.get(&id)) {
             Some(decided) => decided.clone().filter(|todo| todo.owner == owner),
@@ -193,7 +193,7 @@ mod tests {
     type Request = (Context, Vec<Command>);
     type Answer = Result<Vec<Arc<Change>>, Refusal>;
 
-    /// A state that is as simple as can be.
+    /// The simplest state there is.
     #[derive(Debug, Clone, PartialEq)]
     struct Committed {
         heads: HashMap<UserId, Head>,
@@ -254,7 +254,7 @@ mod tests {
         Command::Delete(TodoId(id))
     }
 
-    /// Requests of three owners, about todos of all of them and some that never were.
+    /// A request of one of three owners, about any owner's todos and some that never existed.
     fn random_request(random: &mut SmallRng, ids: i64) -> Request {
         let count = if random.random_bool(0.7) { 1 } else { random.random_range(0..5) };
         let command = |_| {

@@ -1,29 +1,29 @@
-//! How the store fails: a request, and opening or working on a database file.
+//! How the store fails: when it applies commands, and when it opens or maintains a database file.
 
 use std::io;
 use std::path::PathBuf;
 
 use super::decide::Refusal;
 
-/// Why commands were not answered with their changes.
+/// Why commands were not applied, or not known to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The rules are against it. Nothing was changed.
+    /// A rule forbids it. Nothing was changed.
     #[error("refused: {0:?}")]
     Refused(Refusal),
-    /// Too many operations wait. Nothing was changed; try again.
+    /// The queue is full. Nothing was changed; try again.
     #[error("too many operations wait")]
     Busy,
     /// The disk is full or failing. Nothing was changed; try again later.
     #[error("nothing could be stored")]
     NotApplied,
-    /// The disk failed in a way that leaves open whether the change was stored.
+    /// The disk failed in a way that leaves open whether the change is stored.
     #[error("it is not known whether the change was stored")]
     Unknown,
 }
 
 impl StoreError {
-    /// For metrics.
+    /// The label in the metrics.
     pub(super) fn reason(self) -> &'static str {
         match self {
             Self::Refused(Refusal::NotFound) => "not_found",
@@ -34,124 +34,66 @@ impl StoreError {
     }
 }
 
-/// Why a database can't be opened, or an operator's command on it failed: one line that says what to do.
+/// Why a database can't be opened or maintained. Each message is one line that says what to do.
+#[allow(missing_docs, reason = "the messages say what the fields are")]
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
     /// Another process has it.
     #[error("another todo-backend uses {}; stop it, or set DATABASE_URL to another file", path.display())]
-    Locked {
-        /// As it was named.
-        path: PathBuf,
-    },
+    Locked { path: PathBuf },
     /// Another process reads it, and it has to be replaced.
     #[error("another process reads {}; stop it first", path.display())]
-    InUse {
-        /// The database.
-        path: PathBuf,
-    },
+    InUse { path: PathBuf },
     /// Its last changes may lie beside a name that is not known here.
     #[error(
         "the database {} has another name (a hard link), and the log of its last changes may lie beside that one; \
          start with that name, or remove it if it is a copy",
         path.display()
     )]
-    UnknownName {
-        /// As it was named.
-        path: PathBuf,
-    },
+    UnknownName { path: PathBuf },
     /// A later version has changed its schema.
     #[error(
         "the database {} was written by a newer todo-backend (schema {found}, this one knows {known}); use that one",
         path.display()
     )]
-    NewerSchema {
-        /// The database.
-        path: PathBuf,
-        /// Its schema's version.
-        found: usize,
-        /// The latest version of the schema here.
-        known: usize,
-    },
+    NewerSchema { path: PathBuf, found: usize, known: usize },
     /// The SQLite that is linked can corrupt databases.
     #[error("SQLite {version} can corrupt its log; 3.51.3 or newer is needed")]
-    OldSqlite {
-        /// Its version.
-        version: &'static str,
-    },
+    OldSqlite { version: &'static str },
     /// There is no file.
     #[error("there is no database at {}", path.display())]
-    Missing {
-        /// Where it was looked for.
-        path: PathBuf,
-    },
+    Missing { path: PathBuf },
     /// A backup would overwrite something.
     #[error("{} exists already; name another file", path.display())]
-    Exists {
-        /// The backup's name.
-        path: PathBuf,
-    },
+    Exists { path: PathBuf },
     /// A name that can't be a database's.
     #[error("{} is no {what}", path.display())]
-    BadName {
-        /// The name.
-        path: PathBuf,
-        /// What it should be.
-        what: &'static str,
-    },
+    BadName { path: PathBuf, what: &'static str },
     /// A fresh copy breaks a rule.
     #[error("the copy is not good, so it was left at {}: {violation}", path.display())]
-    BadCopy {
-        /// The copy.
-        path: PathBuf,
-        /// The first rule that it breaks.
-        violation: String,
-    },
+    BadCopy { path: PathBuf, violation: String },
     /// A backup breaks a rule.
     #[error("{} is not good, nothing was changed: {violation}", path.display())]
-    BadBackup {
-        /// The backup.
-        path: PathBuf,
-        /// The first rule that it breaks.
-        violation: String,
-    },
+    BadBackup { path: PathBuf, violation: String },
     /// SQLite can't work with it.
     #[error("cannot use the database {}: {source}", path.display())]
-    Sqlite {
-        /// The database.
-        path: PathBuf,
-        /// SQLite's error.
-        source: rusqlite::Error,
-    },
+    Sqlite { path: PathBuf, source: rusqlite::Error },
     /// SQLite can't copy it.
     #[error("cannot copy {} to {}: {source}", from.display(), to.display())]
-    Copy {
-        /// The database.
-        from: PathBuf,
-        /// The copy.
-        to: PathBuf,
-        /// SQLite's error.
-        source: rusqlite::Error,
-    },
+    Copy { from: PathBuf, to: PathBuf, source: rusqlite::Error },
     /// The file system is against it.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried: `open`, `make the database`.
+        /// What was tried: `open`, `create the database`.
         action: &'static str,
-        /// With which file.
         path: PathBuf,
-        /// The system's error.
         source: io::Error,
     },
     /// A finished file can't get its name.
     #[error("cannot put {} in place: {source}", path.display())]
-    InPlace {
-        /// The name.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
+    InPlace { path: PathBuf, source: io::Error },
     /// There is nowhere to put a temporary database.
-    #[error("cannot make a temporary directory: {0}")]
+    #[error("cannot create a temporary directory: {0}")]
     TemporaryDirectory(#[source] io::Error),
     /// The system gives no thread.
     #[error("cannot start the writer thread: {0}")]

@@ -1,4 +1,4 @@
-//! What an operator does with the database file: check it, back it up, put a backup in its place.
+//! What an operator does with the database file: check it, back it up, restore a backup.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -13,7 +13,7 @@ use super::sqlite::database_file::{
 };
 use crate::domain::change::Epoch;
 
-/// What a healthy database's log has none of. Each query gives one row for each violation; its text says what.
+/// Invariants of the log. Each query returns one row per violation, with a text that names it.
 const RULES: [(&str, &str); 4] = [
     (
         "revisions of an owner are contiguous up to its head",
@@ -44,18 +44,18 @@ const RULES: [(&str, &str); 4] = [
     ),
 ];
 
-/// What the log has none of either, but while events are published again: a change can be published meanwhile that comes
-/// after one that waits. So it is told, and is no reason not to make a copy.
+/// Holds except while events are republished: then a later change can be published before an earlier one. `check`
+/// reports it; it is no reason to refuse a backup.
 const DELIVERY_RULE: (&str, &str) = (
     "no published change of a todo comes after one that waits, but while events are published again",
     "SELECT 'todo ' || todo_id FROM changes GROUP BY todo_id
      HAVING max(CASE WHEN state = 1 THEN version END) > min(CASE WHEN state = 0 THEN version END)",
 );
 
-/// Violations that are listed of each rule.
-const SHOWN: usize = 10;
+/// Violations listed per rule.
+const MAX_LISTED: usize = 10;
 
-/// Checks the file's structure and the log's rules; returns what is wrong. Works while the service runs.
+/// Checks the file's structure and the log's invariants; returns the violations. Works while the service runs.
 pub fn check(path: &Path) -> Result<Vec<String>, DatabaseError> {
     refuse_unknown_names(path)?;
     let connection = existing(path)?;
@@ -74,20 +74,20 @@ fn find_violations<'a>(
         violations.extend(Some(line?).filter(|line| line != "ok"));
     }
     let mut statement = snapshot.prepare("PRAGMA foreign_key_check")?;
-    for table in statement.query_map([], |row| row.get::<_, String>(0))?.take(SHOWN) {
+    for table in statement.query_map([], |row| row.get::<_, String>(0))?.take(MAX_LISTED) {
         violations.push(format!("a row of {} refers to a row that is not there", table?));
     }
     for (rule, sql) in rules {
         let mut statement = snapshot.prepare(sql)?;
-        for violation in statement.query_map([], |row| row.get::<_, String>(0))?.take(SHOWN) {
+        for violation in statement.query_map([], |row| row.get::<_, String>(0))?.take(MAX_LISTED) {
             violations.push(format!("not so: {rule}: {}", violation?));
         }
     }
     Ok(violations)
 }
 
-/// Writes a copy of the database, as it is at one moment, to `target`, which must not exist. Works while the service
-/// runs and writes. The copy has the database's mode and owner: it holds the same password hashes.
+/// Copies the database, as of one moment, to `target`, which must not exist. Works while the service runs and writes.
+/// The copy has the database's mode and owner, because it holds the same password hashes.
 pub fn backup(path: &Path, target: &Path) -> Result<(), DatabaseError> {
     if target.exists() {
         return Err(DatabaseError::Exists { path: target.to_owned() });
@@ -104,9 +104,9 @@ pub fn backup(path: &Path, target: &Path) -> Result<(), DatabaseError> {
     put_in_place(&partial, target)
 }
 
-/// Puts a copy of `backup` in the place of the database, with a new epoch: consumers and clients see that versions
-/// begin anew. The database that was there is kept beside it; returns its new name. Mode and owner stay as they were,
-/// whoever restores. The service must not run.
+/// Replaces the database with a copy of `backup` under a new epoch, which tells consumers and clients that versions start
+/// over. The replaced database is kept beside it; returns its new name. Mode and owner stay as they were, whoever
+/// restores. The service must not be running.
 pub fn restore(path: &Path, backup: &Path) -> Result<Option<PathBuf>, DatabaseError> {
     make_parent(path)?;
     let lock = DatabaseLock::take_if_there(path)?;
@@ -122,7 +122,7 @@ pub fn restore(path: &Path, backup: &Path) -> Result<Option<PathBuf>, DatabaseEr
     copy(&source, backup, &partial, owner)?;
     renew_epoch(&partial).map_err(DatabaseError::sqlite(&partial))?;
     let replaced = if path.exists() { Some(set_aside(path)?) } else { None };
-    // A log that stays, also that of a file somebody removed, would be played into the restored database.
+    // SQLite would replay a leftover log, even that of a removed file, into the restored database.
     for suffix in ["-wal", "-shm"] {
         remove_if_there(&with_suffix(path, suffix))?;
     }
@@ -130,14 +130,14 @@ pub fn restore(path: &Path, backup: &Path) -> Result<Option<PathBuf>, DatabaseEr
     Ok(replaced)
 }
 
-/// Copies the database `from`, as it is at one moment, to the new file `to`.
+/// Copies the database `from`, as of one moment, to the new file `to`.
 fn copy(connection: &Connection, from: &Path, to: &Path, owner: Owner) -> Result<(), DatabaseError> {
-    // What an interrupted copy left.
+    // Leftovers of an interrupted copy.
     for suffix in ["", "-journal"] {
         remove_if_there(&with_suffix(to, suffix))?;
     }
     let name = to.to_str().ok_or_else(|| DatabaseError::BadName { path: to.to_owned(), what: "UTF-8 name" })?;
-    // SQLite fills a file that is there and empty, and would make one that everybody can read.
+    // SQLite would create a world-readable file; it fills an empty one that exists.
     owner.create(to).map_err(DatabaseError::io("write", to))?;
     let copied = connection.execute("VACUUM INTO ?1", params![name]);
     copied.map(drop).map_err(|source| DatabaseError::Copy { from: from.to_owned(), to: to.to_owned(), source })
@@ -149,8 +149,8 @@ fn renew_epoch(path: &Path) -> rusqlite::Result<()> {
     connection.close().map_err(|(_, problem)| problem)
 }
 
-/// Gives the database a second name, under which it stays when the first one is taken over: with an empty log,
-/// everything in the one file; or, when it is so damaged that its log can't be emptied, with its log as it is.
+/// Gives the database a second name, under which it survives when the first is replaced. Its log is emptied into the file
+/// first; if it is too damaged for that, the log is kept beside it as it is.
 fn set_aside(path: &Path) -> Result<PathBuf, DatabaseError> {
     let keep_log = match empty_log(path) {
         Ok(true) => false,
@@ -173,7 +173,7 @@ fn set_aside(path: &Path) -> Result<PathBuf, DatabaseError> {
     Ok(aside)
 }
 
-/// Moves everything from the database's log into its file; false when somebody reads it.
+/// Moves everything from the database's log into its file; false if another process is reading it.
 fn empty_log(path: &Path) -> rusqlite::Result<bool> {
     let connection = sqlite::open_writer(path, true)?;
     let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
@@ -181,12 +181,12 @@ fn empty_log(path: &Path) -> rusqlite::Result<bool> {
     Ok(busy == 0)
 }
 
-/// Flushes `partial` to the disk and gives it its final name, in one step.
+/// Flushes `partial` to disk and renames it to `target` atomically.
 fn put_in_place(partial: &Path, target: &Path) -> Result<(), DatabaseError> {
     let put = || -> std::io::Result<()> {
         File::open(partial)?.sync_all()?;
         std::fs::rename(partial, target)?;
-        // On Windows a directory can't be opened as a file, and needs no flush.
+        // On Windows a directory can't be opened as a file, and needs no flushing.
         if cfg!(unix) { File::open(parent(target))?.sync_all() } else { Ok(()) }
     };
     put().map_err(|source| DatabaseError::InPlace { path: target.to_owned(), source })

@@ -1,4 +1,4 @@
-//! All todos and accounts in memory: what reads are served from.
+//! All todos and accounts in memory, from which reads are served.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::domain::account::UserId;
 use crate::domain::change::{Change, Kind};
 use crate::domain::todo::{Todo, TodoId};
 
-/// Every live todo, by owner, ordered by id. Holds only what is committed.
+/// Every live todo, by owner, ordered by id. Only committed changes get here.
 #[derive(Debug, Default)]
 pub struct TodoMap {
     owners: HashMap<UserId, BTreeMap<TodoId, Arc<Todo>>>,
@@ -26,7 +26,7 @@ impl TodoMap {
         self.owners.get(&owner).map(|todos| todos.values().cloned().collect()).unwrap_or_default()
     }
 
-    /// Follows a committed change.
+    /// Applies a committed change.
     pub fn apply(&mut self, change: &Change) {
         match change.kind {
             Kind::Created | Kind::Updated => self.insert(Arc::clone(&change.todo)),
@@ -34,14 +34,13 @@ impl TodoMap {
         }
     }
 
-    /// Puts a todo in, in the place of its earlier version.
+    /// Inserts a todo, or replaces its earlier version.
     pub fn insert(&mut self, todo: Arc<Todo>) {
         if self.owners.entry(todo.owner).or_default().insert(todo.id, todo).is_none() {
             self.len += 1;
         }
     }
 
-    /// Takes a todo out.
     fn remove(&mut self, owner: UserId, id: TodoId) {
         if let Some(todos) = self.owners.get_mut(&owner)
             && todos.remove(&id).is_some()
@@ -50,7 +49,7 @@ impl TodoMap {
         }
     }
 
-    /// How many todos there are.
+    /// The number of todos of all owners.
     pub fn len(&self) -> usize {
         self.len
     }

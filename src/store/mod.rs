@@ -1,5 +1,5 @@
-//! The durable store and its change log. A mutation is a [`Command`]; what it did is a [`Change`], committed in the
-//! same transaction as the todo. Reads come from memory; the relay reads the log through [`Store::read_outbox`].
+//! The durable store and its change log. A mutation is a [`Command`]; its effect is a [`Change`], committed in the same
+//! transaction as the todo. Reads are served from memory; the relay reads the log through [`Store::read_outbox`].
 
 mod command;
 pub mod decide;
@@ -36,32 +36,32 @@ use sqlite::database_file::{DatabaseLock, make_parent, with_suffix};
 use sqlite::writer::{Job, Log, Request, Writer};
 use sqlite::{load, schema};
 
-/// Operations that may wait for the writer; one more is answered [`StoreError::Busy`].
+/// Jobs that may wait for the writer; beyond that, [`StoreError::Busy`].
 const MAX_QUEUED: usize = 4096;
 
 /// How to open a store.
 pub struct Options<'a> {
-    /// Where.
+    /// Which database to open.
     pub database: &'a Database,
-    /// Stamps the changes.
+    /// The wall clock that changes are stamped with.
     pub clock: Clock,
-    /// Development: makes the demo users that are missing with this password hash function. Without it, demo users
-    /// that an earlier run in development made are not loaded: they don't exist.
+    /// In development, the password hash function with which missing demo users are created. `None`: demo users that an
+    /// earlier run in development created are not loaded, as if they didn't exist.
     pub demo_password_hash: Option<&'a dyn Fn(&str) -> String>,
-    /// What the log keeps.
+    /// How long the log keeps published changes.
     pub retention: Retention,
-    /// Where the store counts.
+    /// Counts commits, refusals and more.
     pub metrics: Arc<Metrics>,
 }
 
-/// The open store: a cheap handle for readers, the queue of the one writer, and the outbox of the relay.
+/// An open store: memory for readers, a queue for the one writer, an outbox for the relay.
 pub struct Store {
     shared: Arc<Shared>,
     queue: SyncSender<Job>,
     writer: Mutex<Option<JoinHandle<()>>>,
     reader: Mutex<Connection>,
     path: PathBuf,
-    /// Held until it is closed: the lock on the database, and a temporary database's directory.
+    /// Until it is closed: the lock on the database, and the directory of a temporary one.
     lock: Mutex<Option<(DatabaseLock, Option<TempDir>)>>,
 }
 
@@ -78,8 +78,8 @@ struct Shared {
 }
 
 impl Shared {
-    /// Shows a committed group to everybody who follows the log: readers of the map first, then the relay. The one place
-    /// where this is done.
+    /// Makes a committed group visible: to readers of the map first, then to the relay. Whatever follows the log gets it
+    /// here, and only here.
     fn publish(&self, group: &[Arc<Change>]) {
         if group.is_empty() {
             return;
@@ -94,7 +94,7 @@ impl Shared {
 }
 
 impl Store {
-    /// Opens the database, makes it or brings its schema up to date, and loads it into memory.
+    /// Opens the database, creating or migrating it if needed, and loads it into memory.
     pub fn open(options: Options<'_>) -> Result<Self, DatabaseError> {
         let (path, directory) = match options.database {
             Database::File(path) => (path.clone(), None),
@@ -140,7 +140,7 @@ impl Store {
         })
     }
 
-    /// Applies `commands` all or none, in one commit, and returns their changes once they are durable.
+    /// Applies all of `commands` or none, in one commit, and returns their changes once they are durable.
     pub async fn apply(&self, context: Context, commands: Vec<Command>) -> Result<Vec<Arc<Change>>, StoreError> {
         let (reply, answer) = oneshot::channel();
         let done = self.enqueue(Job::Apply(Request { context, commands, reply }), answer).await;
@@ -150,7 +150,7 @@ impl Store {
         done
     }
 
-    /// Does what an operator asks; returns how many changes it was about.
+    /// Runs an operator's command; returns the number of changes it affected.
     pub async fn run_admin_command(&self, command: OutboxCommand) -> Result<usize, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.enqueue(Job::RunAdminCommand { command, reply }, answer).await
@@ -158,7 +158,7 @@ impl Store {
 
     async fn enqueue<T>(&self, job: Job, answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
         self.shared.queued.fetch_add(1, Ordering::Relaxed);
-        // Full; or the writer has ended, because the service is stopping.
+        // The queue is full, or the writer has ended because the service is stopping.
         if self.queue.try_send(job).is_err() {
             self.shared.queued.fetch_sub(1, Ordering::Relaxed);
             return Err(StoreError::Busy);
@@ -176,7 +176,7 @@ impl Store {
         self.shared.todos.read().list(owner)
     }
 
-    /// How many todos there are.
+    /// The number of live todos of all users.
     pub fn todo_count(&self) -> usize {
         self.shared.todos.read().len()
     }
@@ -191,12 +191,12 @@ impl Store {
         self.shared.users.read().by_name(username).cloned()
     }
 
-    /// What this database's versions and revisions are relative to.
+    /// The epoch that versions and revisions belong to.
     pub fn epoch(&self) -> Epoch {
         self.shared.epoch
     }
 
-    /// Where the data is, for people.
+    /// Where the data is, for the log.
     pub fn location(&self) -> String {
         match &*self.lock.lock() {
             Some((_, Some(_))) => "a temporary database that goes away with the process".to_owned(),
@@ -204,7 +204,7 @@ impl Store {
         }
     }
 
-    /// Checks what is on disk, as `todo-backend check` does; returns what is wrong. Blocks on the disk.
+    /// Checks what is on disk, as `todo-backend check` does; returns the violations. Blocks on the disk.
     pub fn check(&self) -> Result<Vec<String>, DatabaseError> {
         maintenance::check(&self.path)
     }
@@ -214,26 +214,26 @@ impl Store {
         self.shared.writable.load(Ordering::Relaxed)
     }
 
-    /// What is committed and not yet published.
+    /// Committed changes that are not yet published.
     pub fn outbox(&self) -> &Outbox {
         &self.shared.outbox
     }
 
-    /// Reads what the relay wants of the log. Blocks on the disk: call it off the async threads.
+    /// Reads from the log what the relay asks for. Blocks on the disk: call it off the async threads.
     pub fn read_outbox(&self, wanted: &Wanted) -> Result<Found, DatabaseError> {
-        // Taken before the read: a mark that is committed meanwhile is still in this copy.
+        // Copied before the read, so that it includes marks that are committed meanwhile.
         let marked = self.shared.outbox.marks();
         let found = sqlite::reader::read_outbox(&self.reader.lock(), self.shared.epoch, wanted, &marked);
         found.map_err(DatabaseError::sqlite(&self.path))
     }
 
-    /// Changes that wait for an operator, oldest first. Blocks on the disk.
+    /// Parked changes, oldest first. Blocks on the disk.
     pub fn parked(&self, limit: usize) -> Result<Vec<Change>, DatabaseError> {
         let parked = sqlite::admin::read_parked(&self.reader.lock(), self.shared.epoch, limit);
         parked.map_err(DatabaseError::sqlite(&self.path))
     }
 
-    /// Looks up what the metrics show of the store. Blocks on the disk.
+    /// Updates the metrics' gauges of the store. Blocks on the disk.
     pub fn sample(&self, now: Timestamp) -> Result<(), DatabaseError> {
         let from = self.outbox().oldest_from();
         let log = sqlite::reader::sample_log(&self.reader.lock(), from).map_err(DatabaseError::sqlite(&self.path))?;
@@ -254,8 +254,8 @@ impl Store {
         Ok(())
     }
 
-    /// Ends the writer after what is queued and the final marks, and closes the database: another store can open it
-    /// now, also while somebody still reads this one's memory. Blocks.
+    /// Ends the writer once the queue and the last marks are committed, and closes the database, so that another store
+    /// can open it even while this one's memory is still being read. Blocks.
     pub fn close(&self) {
         // Fails when the writer has already ended.
         if self.queue.send(Job::Close).is_ok()

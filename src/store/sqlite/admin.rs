@@ -1,4 +1,4 @@
-//! What operators do about events.
+//! Operators' commands about events.
 
 use rusqlite::{Connection, params};
 use tokio::sync::oneshot;
@@ -13,22 +13,23 @@ use crate::store::error::StoreError;
 /// Changes in one part, at most.
 const MAX_PART: usize = 1000;
 
-/// An operator's command, done a part at a time.
+/// An operator's command in progress, one part per commit.
 pub struct Operation {
     command: OutboxCommand,
-    /// The next part is below this revision. From the latest change down: what waits of a todo is always its end.
+    /// The next part lies below this revision. Parts go from the latest change down, so that what a todo has pending is
+    /// always its end.
     below: Revision,
     done: usize,
     reply: oneshot::Sender<Result<usize, StoreError>>,
 }
 
 impl Operation {
-    /// Nothing of it is done.
+    /// A command that has not begun.
     pub fn new(command: OutboxCommand, reply: oneshot::Sender<Result<usize, StoreError>>) -> Self {
         Self { command, below: Revision::MAX, done: 0, reply }
     }
 
-    /// Whether a part of it is stored.
+    /// Whether a part of it has been committed.
     pub fn has_begun(&self) -> bool {
         self.done > 0
     }
@@ -41,9 +42,9 @@ impl Operation {
 }
 
 impl Writer {
-    /// Does the next part of what an operator asks, and answers with the last one. The relay begins anew only then.
+    /// Runs the next part of a command; the last one answers it and makes the relay start over.
     pub(super) fn run_admin_command(&mut self, mut operation: Operation) {
-        // Marks that are not committed yet would undo what the command does.
+        // Uncommitted marks would undo what the command does.
         self.tick();
         let outcome = self.run_next_part(&mut operation);
         if outcome == Ok(true) {
@@ -56,13 +57,13 @@ impl Writer {
         let done = operation.done;
         operation.end(match outcome {
             Ok(_) => Ok(done),
-            // Earlier parts were stored.
+            // Earlier parts are committed.
             Err(_) if done > 0 => Err(StoreError::Unknown),
             Err(failure) => Err(failure),
         });
     }
 
-    /// Whether there may be more to do.
+    /// Returns whether more parts may follow.
     fn run_next_part(&mut self, operation: &mut Operation) -> Result<bool, StoreError> {
         let command = operation.command;
         let affected = read_affected(&self.connection, &command, operation.below, MAX_PART);
@@ -96,8 +97,7 @@ impl Writer {
     }
 }
 
-/// The changes that a command is about, the latest first, at most `limit`: with their revisions, all below
-/// `below`.
+/// The changes that a command affects and their revisions, the latest first: at most `limit`, all below `below`.
 fn read_affected(
     connection: &Connection,
     command: &OutboxCommand,
@@ -118,7 +118,7 @@ fn read_affected(
     statement.query_map(params![target[0], target[1], below, limit], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
-/// What a command makes of a change.
+/// The delivery state that a command gives a change.
 fn state_after(command: &OutboxCommand) -> DeliveryState {
     match command {
         OutboxCommand::Retry { .. } | OutboxCommand::Republish { .. } => DeliveryState::Pending,
@@ -126,7 +126,7 @@ fn state_after(command: &OutboxCommand) -> DeliveryState {
     }
 }
 
-/// Does with changes what an operator asks.
+/// Gives changes the state that the command asks for.
 fn set_states(connection: &mut Connection, command: &OutboxCommand, places: &[Place]) -> Result<(), CommitError> {
     in_transaction(connection, |transaction| {
         let mut statement = transaction.prepare_cached("UPDATE changes SET state = ?2 WHERE seq = ?1")?;
@@ -134,14 +134,14 @@ fn set_states(connection: &mut Connection, command: &OutboxCommand, places: &[Pl
     })
 }
 
-/// Whether a command was done with a change.
+/// Whether a change has the state that the command asks for.
 fn is_done(connection: &Connection, command: &OutboxCommand, place: Place) -> rusqlite::Result<bool> {
     let state: DeliveryState =
         connection.query_row("SELECT state FROM changes WHERE seq = ?1", [place], |row| row.get(0))?;
     Ok(state == state_after(command))
 }
 
-/// Changes that wait for an operator, oldest first.
+/// Parked changes, oldest first.
 pub fn read_parked(connection: &Connection, epoch: Epoch, limit: usize) -> rusqlite::Result<Vec<Change>> {
     let sql = format!("SELECT {CHANGE_COLUMNS} FROM changes WHERE state = 2 ORDER BY seq LIMIT ?1");
     connection.prepare_cached(&sql)?.query_map([limit], |row| change(row, epoch))?.collect()

@@ -1,4 +1,4 @@
-//! Commits: what is written in one transaction, and what an error says of it.
+//! Commits: what one transaction writes, and what its errors mean.
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, ffi, params};
 
@@ -6,15 +6,15 @@ use crate::domain::change::{Kind, Place};
 use crate::store::decide::Decided;
 use crate::store::outbox::Marks;
 
-/// Why a group was not committed.
+/// Why a transaction was not committed, or not known to be.
 #[derive(Debug)]
 pub enum CommitError {
     /// Nothing of it is in the database.
     NotApplied(rusqlite::Error),
     /// It may be in the database.
     Unknown(rusqlite::Error),
-    /// The disk did not confirm a write. Trying again could succeed without the data being there
-    /// (<https://wiki.postgresql.org/wiki/Fsync_Errors>): only a restart finds out what is on disk.
+    /// The disk did not confirm a flush. Trying again could succeed without the data being there
+    /// (<https://wiki.postgresql.org/wiki/Fsync_Errors>); only a restart shows what is on disk.
     Fsync(rusqlite::Error),
 }
 
@@ -26,7 +26,7 @@ impl CommitError {
     fn at_commit(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             _ if is_fsync(&error) => Self::Fsync(error),
-            // The log could not take the frames: without the last one, the commit frame, they are nothing.
+            // The log could not take all frames: without the last one, the commit frame, the others don't count.
             Some(ffi::ErrorCode::DiskFull | ffi::ErrorCode::DatabaseBusy) => Self::NotApplied(error),
             _ => Self::Unknown(error),
         }
@@ -39,7 +39,7 @@ pub fn is_fsync(error: &rusqlite::Error) -> bool {
         if [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_DIR_FSYNC].contains(&code.extended_code))
 }
 
-/// Does `work` and commits it, or nothing.
+/// Runs `work` in a transaction and commits it; an error rolls it back.
 pub fn in_transaction<T>(
     connection: &mut Connection,
     work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
@@ -52,8 +52,8 @@ pub fn in_transaction<T>(
     Ok(done)
 }
 
-/// Commits a group: its changes, the heads of its owners, and the relay's marks, all or nothing. `uptime` is kept with
-/// each change; `save_uptime`: by itself, too.
+/// Commits a group: its changes, its owners' heads and the relay's marks. `uptime`, in seconds, is stored with each
+/// change; with `save_uptime` also on its own.
 pub fn commit(
     connection: &mut Connection,
     decided: &Decided,
@@ -124,7 +124,7 @@ fn write(transaction: &Transaction<'_>, decided: &Decided, marks: &Marks, uptime
         set_head.execute(params![owner, head.revision, head.last_at.0])?;
     }
     let mut set_state = transaction.prepare_cached("UPDATE changes SET state = ?2 WHERE seq = ?1 AND state = 0")?;
-    // In the log's order: neighbours share a page.
+    // In log order, because neighbours share a page.
     let mut marks: Vec<_> = marks.iter().collect();
     marks.sort_unstable_by_key(|(place, _)| place.0);
     for (place, state) in marks {
@@ -133,12 +133,12 @@ fn write(transaction: &Transaction<'_>, decided: &Decided, marks: &Marks, uptime
     Ok(())
 }
 
-/// Whether the log holds this change.
+/// Whether the log has a change at this place.
 pub fn is_logged(connection: &Connection, place: Place) -> rusqlite::Result<bool> {
     connection.query_row("SELECT EXISTS (SELECT 1 FROM changes WHERE seq = ?1)", [place], |row| row.get(0))
 }
 
-/// Moves committed pages from the log into the database file, as far as readers allow.
+/// Moves committed pages from the write-ahead log into the database file, as far as readers allow.
 pub fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
     connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }

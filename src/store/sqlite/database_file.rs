@@ -6,36 +6,36 @@ use std::path::{Path, PathBuf};
 
 use crate::store::error::DatabaseError;
 
-/// Symbolic links that are followed to where a database is to be, as many as Linux follows (path_resolution(7)).
+/// Symbolic links to follow on the way to a database, as many as Linux follows (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
 /// Keeps other processes away from a database, until it is dropped.
 ///
-/// Every name of the file leads to the same lock: symbolic links are followed first, and on Linux the file itself is
-/// locked too, under whatever name (a hard link, a bind mount) it is opened.
+/// All names of the file share one lock: symbolic links are resolved first, and on Linux the file itself is locked, too,
+/// whatever name (a hard link, a bind mount) it is opened by.
 #[derive(Debug)]
 pub struct DatabaseLock {
     path: PathBuf,
-    /// A file of its own beside the database: elsewhere than on Linux, a lock on the database file itself would get in
-    /// the way of SQLite's.
+    /// A separate file beside the database: except on Linux, locking the database file itself would interfere with
+    /// SQLite's locks.
     _beside: File,
     /// Linux: flock and SQLite's POSIX locks don't see each other (flock(2)).
     _file: Option<File>,
 }
 
 impl DatabaseLock {
-    /// Locks the database `named`; makes an empty file, which is a database to SQLite, if there is none.
+    /// Locks the database `named`; if there is none, creates an empty file, which is a database to SQLite.
     pub fn take_or_create(named: &Path) -> Result<Self, DatabaseError> {
         if !named.exists() {
-            // Also where a link points to.
+            // If it is a dangling link, this creates its target.
             private(File::options().write(true).create(true).truncate(false))
                 .open(named)
-                .map_err(DatabaseError::io("make the database", named))?;
+                .map_err(DatabaseError::io("create the database", named))?;
         }
         Self::take(named, &real_path(named)?)
     }
 
-    /// Locks the database `named`, which need not be there.
+    /// Locks the database `named`, which need not exist.
     pub fn take_if_there(named: &Path) -> Result<Self, DatabaseError> {
         if named.exists() {
             return Self::take(named, &real_path(named)?);
@@ -61,7 +61,7 @@ impl DatabaseLock {
             Err(TryLockError::WouldBlock) => return Err(locked()),
             Err(TryLockError::Error(e)) => return Err(DatabaseError::io("lock", &name)(e)),
         }
-        // Made by root, it would keep the service out that runs as the database's owner.
+        // If root created it, a service that runs as the database's owner could not open it.
         let owner = Owner::of_database(path).map_err(DatabaseError::io("look at the owner of", &name))?;
         owner.give(&beside);
         let file = Self::lock_itself(path).map_err(|e| match e {
@@ -80,7 +80,7 @@ impl DatabaseLock {
         let file = File::options().read(true).write(true).open(path).map_err(TryLockError::Error)?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => Err(TryLockError::WouldBlock),
-            // Some file systems have no such lock; then the one beside is all there is.
+            // Some file systems don't support it; then the lock beside the file has to do.
             Ok(()) | Err(TryLockError::Error(_)) => Ok(Some(file)),
         }
     }
@@ -91,7 +91,7 @@ impl DatabaseLock {
     }
 }
 
-/// Refuses a database that was perhaps written last under another name: its log is not beside this one.
+/// Refuses a database that may last have been written under another name, so that its log is not beside this one.
 pub fn refuse_unknown_names(named: &Path) -> Result<(), DatabaseError> {
     if !named.exists() {
         return Ok(());
@@ -100,8 +100,8 @@ pub fn refuse_unknown_names(named: &Path) -> Result<(), DatabaseError> {
     if unknown { Err(DatabaseError::UnknownName { path: named.to_owned() }) } else { Ok(()) }
 }
 
-/// Whether the database has names besides `path` under which it may have been written last: SQLite finds its log only
-/// beside the name that the file is opened by (<https://sqlite.org/howtocorrupt.html#multiple_links_to_the_same_file>).
+/// Whether the database has other names than `path` under which it may last have been written: SQLite looks for its log
+/// only beside the name that the file is opened by (<https://sqlite.org/howtocorrupt.html#multiple_links_to_the_same_file>).
 #[cfg(unix)]
 fn has_unknown_names(path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
@@ -110,7 +110,7 @@ fn has_unknown_names(path: &Path) -> io::Result<bool> {
     if file.nlink() < 2 || std::fs::metadata(with_suffix(path, "-wal")).is_ok_and(is_log) {
         return Ok(false);
     }
-    // What a restore that was interrupted leaves: nothing was ever written under these names.
+    // An interrupted restore leaves these; nothing was ever written under such a name.
     let mut known = 1;
     for n in 1.. {
         match std::fs::metadata(replaced(path, n)) {
@@ -131,7 +131,7 @@ pub fn replaced(path: &Path, n: usize) -> PathBuf {
     with_suffix(path, &format!(".replaced-{n}"))
 }
 
-/// Who owns a file, and who may read it.
+/// A file's owner, group and mode.
 #[derive(Debug, Clone, Copy)]
 pub struct Owner {
     #[cfg(unix)]
@@ -141,7 +141,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// That of the database at `path`; if there is none, that of its directory, and only the owner may read.
+    /// Those of the database at `path`; if there is none, its directory's owner and group, and mode 0600.
     pub fn of_database(path: &Path) -> io::Result<Self> {
         match std::fs::metadata(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -151,8 +151,8 @@ impl Owner {
         }
     }
 
-    /// Makes a new file like the one this was taken from. Where its owner or group can't be the same, nobody but its
-    /// owner may use it. `Err` also if there is one already.
+    /// Creates a file with this owner, group and mode. Where owner or group can't be set, only the file's own owner gets
+    /// access. An error if the file exists.
     pub fn create(self, path: &Path) -> io::Result<()> {
         let file = private(File::options().write(true).create_new(true)).open(path)?;
         self.give(&file);
@@ -175,13 +175,13 @@ impl Owner {
         self
     }
 
-    /// Makes this the owner of `file`, as far as the present user may: only root may give files away, others may choose
-    /// among their groups.
+    /// Changes the owner and group of `file` as far as permitted: only root may give files away, others may choose among
+    /// their groups.
     #[cfg(unix)]
     fn give(self, file: &File) {
         let (user, group) = self.user_and_group;
         if std::os::unix::fs::fchown(file, Some(user), Some(group)).is_err() {
-            // What became of it is looked at where it matters.
+            // Whether that worked is checked where it matters.
             let _ = std::os::unix::fs::fchown(file, None, Some(group));
         }
     }
@@ -203,7 +203,7 @@ impl From<&Metadata> for Owner {
     }
 }
 
-/// A file that is made is for this user alone.
+/// A created file is for this user alone.
 fn private(options: &mut std::fs::OpenOptions) -> &mut std::fs::OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
@@ -219,10 +219,10 @@ fn real_path(path: &Path) -> Result<PathBuf, DatabaseError> {
     path.canonicalize().map_err(DatabaseError::io("find", path))
 }
 
-/// Makes the directory that the database is in.
+/// Creates the directory that the database is in.
 pub fn make_parent(path: &Path) -> Result<(), DatabaseError> {
     let parent = parent(path);
-    std::fs::create_dir_all(parent).map_err(DatabaseError::io("make the directory", parent))
+    std::fs::create_dir_all(parent).map_err(DatabaseError::io("create the directory", parent))
 }
 
 /// The name of a file that belongs to `path`: `todos.db` and `-wal` give `todos.db-wal`.

@@ -1,4 +1,4 @@
-//! What memory holds of a database, read once at start.
+//! Loads a database into memory at start.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::domain::todo::TodoId;
 use crate::store::decide::{Head, Next};
 use crate::store::map::{TodoMap, Users};
 
-/// What memory holds of a database.
+/// What the service keeps in memory.
 pub struct Loaded {
     pub epoch: Epoch,
     pub users: Users,
@@ -21,11 +21,11 @@ pub struct Loaded {
     pub todos: TodoMap,
     pub next: Next,
     pub pending: usize,
-    /// Seconds that the service has run on this database.
+    /// Seconds that the service has been running on this database, over all starts.
     pub uptime: i64,
 }
 
-/// Reads everything that memory holds.
+/// Reads everything that is kept in memory. `demo_users`: whether they exist.
 pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loaded> {
     let (epoch, uptime): (String, i64) =
         connection.query_row("SELECT epoch, uptime FROM meta", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -62,7 +62,7 @@ pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loade
         todos,
         next: Next { id: TodoId(next(connection, "todos")?), place: Place(next(connection, "changes")?) },
         pending: connection.query_row("SELECT count(*) FROM changes WHERE state = 0", [], |row| row.get(0))?,
-        // A kill can leave meta behind the last change.
+        // After a kill, meta can be older than the last change.
         uptime: connection
             .query_row("SELECT uptime FROM changes ORDER BY seq DESC LIMIT 1", [], |row| row.get(0))
             .optional()?
@@ -70,7 +70,7 @@ pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loade
     })
 }
 
-/// The number after the highest that AUTOINCREMENT ever gave out in `table`.
+/// One more than the highest number that AUTOINCREMENT ever assigned in `table`.
 fn next(connection: &Connection, table: &str) -> rusqlite::Result<i64> {
     let last: Option<i64> = connection
         .query_row("SELECT seq FROM sqlite_sequence WHERE name = ?1", [table], |row| row.get(0))

@@ -1,4 +1,4 @@
-//! SQLite: connections and how they are set up; a file for each thing that is done with them.
+//! The SQLite store: how connections are opened, and a file for each kind of work on them.
 
 pub mod admin;
 pub mod commit;
@@ -26,7 +26,7 @@ pub fn open_writer(path: &Path, durable: bool) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "OFF" })?;
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    // The writer checkpoints itself: SQLite's own hook throws the errors away.
+    // The writer checkpoints itself: SQLite's own hook discards errors.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(connection)
 }

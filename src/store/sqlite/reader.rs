@@ -1,4 +1,4 @@
-//! What the relay and the metrics read of the log.
+//! What the relay and the metrics read from the log.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,26 +11,26 @@ use crate::domain::clock::Timestamp;
 use crate::domain::todo::{TodoId, Version};
 use crate::store::outbox::{Discovered, Fed, Found, Marks, Wanted};
 
-/// Changes that one reading looks at for todos that nobody told of, at most: some milliseconds.
-const DISCOVER: usize = 10_000;
+/// Changes that one discovery of pending todos looks at, at most: some milliseconds' work.
+const MAX_DISCOVERY: usize = 10_000;
 
-/// What the metrics show of the log.
+/// The metrics' view of the log.
 pub struct LogSamples {
-    /// Time of the oldest pending change, without those that wait behind a parked one of their todo.
+    /// The time of the oldest pending change, not counting those behind a parked change of their todo.
     pub oldest_pending: Option<Timestamp>,
-    /// None of those comes before this.
+    /// No such change comes before this place.
     pub oldest_from: Place,
-    /// Parked changes.
+    /// The number of parked changes.
     pub parked: i64,
-    /// Changes in the log, without counting them one by one.
+    /// The number of changes in the log, computed from the owners' heads.
     pub changes: i64,
 }
 
-/// Looks up what the metrics show of the log. The oldest pending change is looked for from `from` on.
+/// Samples the log. The search for the oldest pending change starts at `from`.
 pub fn sample_log(connection: &Connection, from: Place) -> rusqlite::Result<LogSamples> {
     let sql = "SELECT seq, at FROM changes WHERE state = 0 AND seq >= ?1
          AND todo_id NOT IN (SELECT todo_id FROM changes WHERE state = 2) ORDER BY seq LIMIT 1";
-    // Asked for before: what is committed meanwhile comes after it.
+    // Read first: what is committed meanwhile comes after it.
     let end = end(connection)?.place();
     let oldest = |row: &Row<'_>| Ok((row.get(0)?, Timestamp(row.get(1)?)));
     let oldest = connection.prepare_cached(sql)?.query_row([from], oldest).optional()?;
@@ -42,7 +42,7 @@ pub fn sample_log(connection: &Connection, from: Place) -> rusqlite::Result<LogS
     })
 }
 
-/// Past everything that the log holds.
+/// The end of the log.
 fn end(connection: &Connection) -> rusqlite::Result<Cursor> {
     let last = connection.query_row("SELECT coalesce(max(seq), 0) FROM changes", [], |row| row.get(0));
     last.map(Cursor::up_to)
@@ -84,13 +84,13 @@ pub fn read_outbox(connection: &Connection, epoch: Epoch, wanted: &Wanted, marke
     Ok(found)
 }
 
-/// Todos with pending changes beyond what is known. Looks at a bounded number of changes, each of them once.
+/// Finds todos with pending changes beyond what was read. Looks at a bounded number of changes, at each only once.
 fn discover(snapshot: &Transaction<'_>, wanted: &Wanted, marked: &Marks) -> rusqlite::Result<Discovered> {
     let mut parked = HashSet::new();
     if wanted.known == Cursor::START {
         let mut statement = snapshot.prepare_cached("SELECT DISTINCT todo_id FROM changes WHERE state = 2")?;
         parked = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-        // A mark that is committed before a later reading gets that far would be seen by neither.
+        // If such a mark is committed before a later discovery gets that far, neither of them would see it.
         let mut todo_of = snapshot.prepare_cached("SELECT todo_id FROM changes WHERE seq = ?1")?;
         for (place, _) in marked.iter().filter(|(_, state)| **state == DeliveryState::Parked) {
             parked.extend(todo_of.query_row([place], |row| row.get::<_, TodoId>(0)).optional()?);
@@ -98,11 +98,11 @@ fn discover(snapshot: &Transaction<'_>, wanted: &Wanted, marked: &Marks) -> rusq
     }
     let end = end(snapshot)?;
     let mut discovered = Discovered { todos: Vec::new(), parked, known: wanted.known, behind: true };
-    // Answered from the partial index alone.
+    // Answered by the partial index alone.
     let mut index = snapshot.prepare_cached(
         "SELECT seq, todo_id, version FROM changes WHERE state = 0 AND seq > ?1 ORDER BY seq LIMIT ?2",
     )?;
-    let mut rows = index.query(params![wanted.known.place(), DISCOVER])?;
+    let mut rows = index.query(params![wanted.known.place(), MAX_DISCOVERY])?;
     let (mut seen, mut looked_at) = (HashSet::new(), 0);
     while let Some(row) = rows.next()? {
         let (place, todo, version): (Place, TodoId, Version) = (row.get(0)?, row.get(1)?, row.get(2)?);
@@ -116,7 +116,7 @@ fn discover(snapshot: &Transaction<'_>, wanted: &Wanted, marked: &Marks) -> rusq
         discovered.known = Cursor::up_to(place);
         looked_at += 1;
     }
-    if looked_at < DISCOVER {
+    if looked_at < MAX_DISCOVERY {
         (discovered.known, discovered.behind) = (end, false);
     }
     Ok(discovered)

@@ -1,4 +1,4 @@
-//! Retention: what the log doesn't keep is removed from it, a prefix of each owner's part at a time.
+//! Retention: prunes the log, a prefix of each owner's changes at a time.
 
 use std::time::{Duration, Instant};
 
@@ -10,16 +10,16 @@ use crate::domain::account::UserId;
 use crate::domain::change::{DeliveryState, Revision};
 use crate::store::decide::Head;
 
-/// After a whole round, pruning pauses this long; after a step, as long as the step took.
+/// The pause after a round over all owners; after a step, the pause is as long as the step took.
 const ROUND_PAUSE: Duration = Duration::from_secs(60);
-/// Owners whose part of the log is looked at in one step.
+/// Owners per step.
 const STEP_OWNERS: usize = 200;
-/// Changes that one step removes at most: about as many as a group adds.
+/// Changes removed per step, at most: about as many as a group adds.
 const STEP_CHANGES: usize = 500;
 
 impl Writer {
-    /// Looks at the next owners' parts of the log and removes what retention doesn't keep: a little at a time, so that
-    /// nobody waits for it, and no longer than it pauses, so that it goes as fast as changes come.
+    /// Prunes the next owners' changes: a little at a time, so that requests don't wait for it, and at most half of the
+    /// time, which is enough to keep up with them.
     pub(super) fn prune(&mut self) {
         let started = Instant::now();
         if self.prune_next.is_empty() {
@@ -48,7 +48,7 @@ impl Writer {
                 }
             }
             Err(CommitError::Fsync(problem)) => abort_unflushed(&problem),
-            // Its outcome doesn't matter: the next round finds out what is there.
+            // The outcome doesn't matter: the next round looks at what is there.
             Err(CommitError::NotApplied(problem) | CommitError::Unknown(problem)) => {
                 log::warn!("pruning the log failed and is tried again later: {problem}");
                 pause = TICK_INTERVAL;
@@ -59,17 +59,17 @@ impl Writer {
     }
 }
 
-/// What pruning did to an owner's part of the log.
+/// What was pruned of an owner's changes.
 pub struct Pruned {
     pub owner: UserId,
-    /// The last revision that is gone.
+    /// The last pruned revision.
     pub through: Revision,
-    /// There may be more to remove: it had its share.
+    /// There may be more to prune: the owner's share of this step was used up.
     pub more: bool,
 }
 
-/// Removes what retention doesn't keep, for each of `owners`: a prefix of its part of the log, up to the first change
-/// that is not published. At most `limit` changes in all, of which each owner has a fair share.
+/// Removes what retention no longer keeps of each owner: a prefix of its changes, never past an unpublished one. At most
+/// `limit` changes in all, fairly shared between the owners.
 pub fn prune(
     connection: &mut Connection,
     owners: &[(UserId, Head)],

@@ -1,4 +1,4 @@
-//! Rows as the domain's types, and its numbers as SQLite's integers.
+//! Conversions between rows and the domain's types.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::todo::{Field, Todo, TodoId, Version};
 use crate::domain::trace::TraceParent;
 
-/// A todo from eight columns from `first` on: owner_id, id, version, title, description, completed, created_at,
+/// Reads a todo from eight columns from `first` on: owner_id, id, version, title, description, completed, created_at,
 /// updated_at.
 pub fn todo(row: &Row<'_>, first: usize) -> rusqlite::Result<Todo> {
     Ok(Todo {
@@ -26,11 +26,11 @@ pub fn todo(row: &Row<'_>, first: usize) -> rusqlite::Result<Todo> {
     })
 }
 
-/// What [`change`] reads, in its order.
+/// The columns that [`change`] reads, in its order.
 pub const CHANGE_COLUMNS: &str = "owner_id, todo_id, version, title, description, completed, created_at, updated_at, \
     seq, revision, kind, at, actor, changed, trace";
 
-/// A change from [`CHANGE_COLUMNS`].
+/// Reads a change from [`CHANGE_COLUMNS`].
 pub fn change(row: &Row<'_>, epoch: Epoch) -> rusqlite::Result<Change> {
     let kind: usize = row.get(10)?;
     let changed: String = row.get(13)?;
@@ -48,12 +48,12 @@ pub fn change(row: &Row<'_>, epoch: Epoch) -> rusqlite::Result<Change> {
     })
 }
 
-/// A value that no version before this one has written.
+/// The error for a value that no version up to this one writes.
 pub fn invalid(column: &str) -> rusqlite::Error {
     rusqlite::Error::InvalidColumnName(format!("{column} holds a value that this version does not know"))
 }
 
-/// Numbers of the domain as SQLite's integers.
+/// Stores the domain's numbers as SQLite's integers.
 macro_rules! as_integer {
     ($($number:ident),+) => {
         $(

@@ -1,4 +1,4 @@
-//! The schema: its versions, and what a new database begins with.
+//! The schema: migrations, and the demo users of development.
 
 use std::path::Path;
 
@@ -12,14 +12,14 @@ use crate::store::error::DatabaseError;
 /// Older versions can corrupt a WAL database when a checkpoint resets the log (<https://sqlite.org/wal.html#walresetbug>).
 const OLDEST_SQLITE: i32 = 3_051_003;
 
-/// The schema's versions: `PRAGMA user_version` says how many of these a database has. Append only.
+/// Migrations in order; `PRAGMA user_version` is the number of those that a database has had. Append only.
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001.sql")];
 
-/// Indexes that queries name. One that is missing is made at start: an older version does without, so that they are no
-/// version of the schema. Not only of what is pending: then marks would write to it, in a backlog each to another page.
+/// Indexes that queries name. A missing one is created at start: older versions work without it, so it needs no migration.
+/// It is not limited to pending changes: then every mark would write to it, in a backlog each to another page.
 const INDEXES: &str = "CREATE INDEX IF NOT EXISTS changes_by_todo ON changes (todo_id, version)";
 
-/// How many of the schema's versions the database has; an error when it has more than there are.
+/// The database's schema version; an error if it is newer than this program.
 pub fn schema_version(connection: &Connection, path: &Path) -> Result<usize, DatabaseError> {
     let version: usize =
         connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(DatabaseError::sqlite(path))?;
@@ -29,7 +29,7 @@ pub fn schema_version(connection: &Connection, path: &Path) -> Result<usize, Dat
     Ok(version)
 }
 
-/// Makes the schema or brings it up to date, one transaction a version.
+/// Creates the schema or brings it up to date, one transaction per migration.
 pub fn migrate(connection: &mut Connection, path: &Path) -> Result<(), DatabaseError> {
     if rusqlite::version_number() < OLDEST_SQLITE {
         return Err(DatabaseError::OldSqlite { version: rusqlite::version() });
@@ -52,7 +52,7 @@ fn migrate_from(connection: &mut Connection, version: usize) -> rusqlite::Result
     connection.execute_batch(INDEXES)
 }
 
-/// Adds the demo users whose names nobody has.
+/// Creates the demo users whose names are not taken.
 pub fn add_demo_users(
     connection: &mut Connection,
     demo_users: &[DemoUser],

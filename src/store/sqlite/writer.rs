@@ -1,5 +1,5 @@
-//! The one writer: a thread that takes what queued up during the last commit, decides it against memory, commits it
-//! as one group, and only then shows it to readers and answers.
+//! The single writer: a thread that takes what queued up during the last commit, decides it, commits it as one group, and
+//! only then publishes it to readers and answers.
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
@@ -31,13 +31,13 @@ use crate::store::{Command, Context, OutboxCommand, Shared};
 /// Operations in one commit, at most.
 const MAX_GROUP_OPERATIONS: usize = 512;
 
-/// With nothing else to write, marks are committed this often; a failed disk is tried this often.
+/// How often marks are committed when there is nothing else to write, and how often a failed disk is retried.
 pub(super) const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the service has run is written this often, if no change says it.
+/// How often the uptime is saved while no change carries it.
 const SAVE_UPTIME_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Pages in the log that make the writer checkpoint, SQLite's own default.
+/// Size of the write-ahead log, in pages, at which the writer checkpoints: SQLite's own default.
 const CHECKPOINT_AFTER_PAGES: i32 = 1000;
 
 /// What the writer is asked to do.
@@ -46,18 +46,18 @@ pub enum Job {
     Apply(Request),
     /// Do what an operator asks.
     RunAdminCommand { command: OutboxCommand, reply: oneshot::Sender<Result<usize, StoreError>> },
-    /// Commit the final marks and end.
+    /// Commit the last marks and end.
     Close,
     /// Make the database fail, or stop failing.
     #[cfg(test)]
     InjectFault(fn(&mut Connection)),
 }
 
-/// What the writer knows of the log.
+/// What the writer keeps in memory of the log.
 pub struct Log {
     pub heads: HashMap<UserId, Head>,
     pub next: Next,
-    /// Seconds that the service has run on this database, at start.
+    /// Seconds that the service had been running on this database at start.
     pub uptime: i64,
 }
 
@@ -71,7 +71,7 @@ pub struct Request {
 type Answer = Result<Vec<Arc<Change>>, StoreError>;
 
 thread_local! {
-    /// Pages in the log after the last commit on this thread, as SQLite's hook told.
+    /// Pages in the write-ahead log after this thread's last commit, as SQLite's hook reports.
     static WAL_PAGES: Cell<i32> = const { Cell::new(0) };
 }
 
@@ -85,13 +85,13 @@ pub struct Writer {
     pub(super) marks_due: Instant,
     pub(super) uptime_due: Instant,
     pub(super) prune_due: Instant,
-    /// Owners whose part of the log this round of pruning has still to look at.
+    /// Owners that this round of pruning has yet to visit.
     pub(super) prune_next: VecDeque<UserId>,
-    /// What operators asked for and is not done, the oldest first.
+    /// Unfinished commands of operators, oldest first.
     pub(super) operations: VecDeque<Operation>,
 }
 
-/// What the writer decides on: everything is in memory.
+/// What the writer decides on: all of it is in memory.
 struct Committed<'a> {
     heads: &'a HashMap<UserId, Head>,
     todos: &'a RwLock<TodoMap>,
@@ -125,7 +125,7 @@ impl Writer {
         }
     }
 
-    /// Works until told to close. A panic here would leave memory and disk apart: it ends the process.
+    /// Runs until [`Job::Close`]. A panic would leave memory and disk out of step, so it ends the process.
     pub fn run(mut self, jobs: &Receiver<Job>) {
         let ended = catch_unwind(AssertUnwindSafe(|| self.work(jobs)));
         if ended.is_err() {
@@ -189,20 +189,20 @@ impl Writer {
         for operation in self.operations.drain(..).filter(|operation| operation.has_begun()) {
             operation.end(Err(StoreError::Unknown));
         }
-        // The final marks, and how long the service has run.
+        // The last marks, and the uptime.
         self.uptime_due = self.started;
         self.tick();
-        // Jobs that arrived after the last one are answered by dropping them.
+        // Dropping later jobs answers them.
         if let Err(problem) = commit::checkpoint(&self.connection) {
             log::warn!("the last checkpoint failed, the next start reads the log: {problem}");
         }
     }
 
-    /// Commits marks, and tries a disk that failed: with a write, so that it says whether writing works again.
+    /// Commits marks, and retries a disk that failed: with a write, which shows whether writing works again.
     pub(super) fn tick(&mut self) {
         self.marks_due = Instant::now() + TICK_INTERVAL;
         if self.shared.outbox.has_marks() || self.must_write() {
-            // Nobody waits for it; how it went, `writable` says.
+            // Nobody waits for this; `writable` has the outcome.
             let _ = self.commit(Decided::nothing(self.log.next), 0);
             self.checkpoint();
         }
@@ -213,8 +213,8 @@ impl Writer {
         !self.shared.writable.load(Ordering::Relaxed) || Instant::now() >= self.uptime_due
     }
 
-    /// Seconds that the service has run on this database. Never runs faster than the monotonic clock, and not at all
-    /// while the service is down: what retention goes by.
+    /// Seconds that the service has been running on this database: the clock of retention. Never faster than the
+    /// monotonic clock, and it stands still while the service is down.
     pub(super) fn uptime(&self) -> i64 {
         self.log.uptime.saturating_add_unsigned(self.started.elapsed().as_secs())
     }
@@ -223,21 +223,21 @@ impl Writer {
         let (decided, answers) = self.decide(group);
         let failure = self.commit(decided, operations).err();
         for (answer, reply) in answers {
-            // Refusals were decided on top of changes that may be gone now: all members are answered alike.
+            // After a failure all members get the same answer: refusals, too, were decided on changes that are gone now.
             // The receiver is gone if the client disconnected.
             let _ = reply.send(failure.map_or(answer, Err));
         }
         self.checkpoint();
     }
 
-    /// Commits what a group of so many operations has decided, together with the marks.
+    /// Commits a group's decisions together with the marks. `operations` is for the metrics.
     fn commit(&mut self, decided: Decided, operations: usize) -> Result<(), StoreError> {
         let marks = self.shared.outbox.marks();
         if decided.changes.is_empty() && marks.is_empty() && !self.must_write() {
             return Ok(());
         }
         let (started, uptime) = (Instant::now(), self.uptime());
-        // With nothing else to write, it is also what finds out whether the disk takes it.
+        // With nothing else to write, this is the write that shows whether the disk works.
         let save_uptime = decided.changes.is_empty() || started >= self.uptime_due;
         let outcome = commit::commit(&mut self.connection, &decided, &marks, uptime, save_uptime);
         self.shared.metrics.committed(operations, started.elapsed());
@@ -273,7 +273,7 @@ impl Writer {
         (group.finish(), answers)
     }
 
-    /// A group is on disk: nothing here can fail.
+    /// A group is on disk: nothing here may fail.
     fn committed(&mut self, decided: Decided, marks: &Marks) {
         self.log.next = decided.next;
         self.log.heads.extend(decided.heads);
@@ -295,7 +295,7 @@ impl Writer {
         }
     }
 
-    /// A commit ended in an error that leaves its outcome open: ask the database, and follow it.
+    /// Resolves a commit whose error leaves its outcome open: asks the database, and follows it.
     fn resolve_unknown_commit(&mut self, decided: Decided, marks: &Marks) {
         let Some(last) = decided.changes.last() else { return };
         if resolved(commit::is_logged(&self.connection, last.place)) {
@@ -316,7 +316,7 @@ impl Writer {
     }
 }
 
-/// What the database says of a commit whose outcome was open.
+/// What the database says about a commit whose outcome was open.
 pub(super) fn resolved(stored: rusqlite::Result<bool>) -> bool {
     stored.unwrap_or_else(|problem| {
         abort(format_args!("cannot find out what was stored: {problem}; aborting, a restart reads it from disk"))
@@ -327,7 +327,7 @@ pub(super) fn abort_unflushed(problem: &rusqlite::Error) -> ! {
     abort(format_args!("the disk did not confirm a write: {problem}; aborting, a restart reads what is really stored"))
 }
 
-/// Ends the process without a clean-up that could touch the disk. The line is the last one of the log.
+/// Ends the process without any clean-up that could touch the disk, after a last line in the log.
 fn abort(why: fmt::Arguments<'_>) -> ! {
     log::error!("{why}");
     log::logger().flush();
