@@ -33,7 +33,8 @@ use error::{DatabaseError, StoreError};
 use map::{TodoMap, Users};
 use outbox::{Found, Outbox, Wanted};
 use sqlite::database_file::{DatabaseLock, make_parent, with_suffix};
-use sqlite::writer::{Job, Log, Request, Writer};
+use sqlite::jobs::{Job, Request};
+use sqlite::writer::{Log, Writer};
 use sqlite::{load, schema};
 
 /// Jobs that may wait for the writer; beyond that, [`StoreError::Busy`].

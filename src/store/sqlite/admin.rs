@@ -1,9 +1,9 @@
 //! Operators' commands about events.
 
 use rusqlite::{Connection, params};
-use tokio::sync::oneshot;
 
 use super::commit::{CommitError, in_transaction};
+use super::jobs::Operation;
 use super::rows::{CHANGE_COLUMNS, change};
 use super::writer::{Writer, abort_unflushed, resolved};
 use crate::domain::change::{Change, DeliveryState, Epoch, Place, Revision};
@@ -12,34 +12,6 @@ use crate::store::error::StoreError;
 
 /// Changes in one part, at most.
 const MAX_PART: usize = 1000;
-
-/// An operator's command in progress, one part per commit.
-pub struct Operation {
-    command: OutboxCommand,
-    /// The next part lies below this revision. Parts go from the latest change down, so that what a todo has pending is
-    /// always its end.
-    below: Revision,
-    done: usize,
-    reply: oneshot::Sender<Result<usize, StoreError>>,
-}
-
-impl Operation {
-    /// A command that has not begun.
-    pub fn new(command: OutboxCommand, reply: oneshot::Sender<Result<usize, StoreError>>) -> Self {
-        Self { command, below: Revision::MAX, done: 0, reply }
-    }
-
-    /// Whether a part of it has been committed.
-    pub fn has_begun(&self) -> bool {
-        self.done > 0
-    }
-
-    /// Answers it.
-    pub fn end(self, outcome: Result<usize, StoreError>) {
-        // The receiver is gone if the client disconnected.
-        let _ = self.reply.send(outcome);
-    }
-}
 
 impl Writer {
     /// Runs the next part of a command; the last one answers it and makes the relay start over.

@@ -15,18 +15,17 @@ use rusqlite::Connection;
 use rusqlite::hooks::Wal;
 use tokio::sync::oneshot;
 
-use super::admin::Operation;
 use super::commit::{self, CommitError};
+use super::jobs::{Answer, Job, Operation, Request};
 use crate::config::Retention;
 use crate::domain::account::UserId;
-use crate::domain::change::Change;
 use crate::domain::clock::Clock;
 use crate::domain::todo::{Todo, TodoId};
+use crate::store::Shared;
 use crate::store::decide::{Decided, Facts, Group, Head, Next, State};
 use crate::store::error::StoreError;
 use crate::store::map::TodoMap;
 use crate::store::outbox::Marks;
-use crate::store::{Command, Context, OutboxCommand, Shared};
 
 /// Operations in one commit, at most.
 const MAX_GROUP_OPERATIONS: usize = 512;
@@ -40,19 +39,6 @@ const SAVE_UPTIME_INTERVAL: Duration = Duration::from_secs(3600);
 /// Size of the write-ahead log, in pages, at which the writer checkpoints: SQLite's own default.
 const CHECKPOINT_AFTER_PAGES: i32 = 1000;
 
-/// What the writer is asked to do.
-pub enum Job {
-    /// Apply commands.
-    Apply(Request),
-    /// Do what an operator asks.
-    RunAdminCommand { command: OutboxCommand, reply: oneshot::Sender<Result<usize, StoreError>> },
-    /// Commit the last marks and end.
-    Close,
-    /// Make the database fail, or stop failing.
-    #[cfg(test)]
-    InjectFault(fn(&mut Connection)),
-}
-
 /// What the writer keeps in memory of the log.
 pub struct Log {
     pub heads: HashMap<UserId, Head>,
@@ -60,15 +46,6 @@ pub struct Log {
     /// Seconds that the service had been running on this database at start.
     pub uptime: i64,
 }
-
-/// Commands to be applied all or none.
-pub struct Request {
-    pub context: Context,
-    pub commands: Vec<Command>,
-    pub reply: oneshot::Sender<Answer>,
-}
-
-type Answer = Result<Vec<Arc<Change>>, StoreError>;
 
 thread_local! {
     /// Pages in the write-ahead log after this thread's last commit, as SQLite's hook reports.
