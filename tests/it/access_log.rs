@@ -5,7 +5,8 @@ use std::sync::{Mutex, Once};
 use log::kv::{Key, Value, VisitSource};
 use serde_json::json;
 
-use crate::app::{Send, TestApp, eventually};
+use crate::app::{TestApp, eventually};
+use crate::client::RequestExt;
 
 /// What all tests of this binary log: each finds its own by a request's id.
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 use todo_backend::store::maintenance;
 use todo_backend::store::outbox::Mark;
 
-use crate::app::{Answer, PREFIXES, Send, TestApp, eventually};
+use crate::app::{PREFIXES, TestApp, eventually};
+use crate::client::{Answer, RequestExt};
 use crate::sidecar::Sidecar;
 
 /// Every route, with a body that is right where one is read.

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use todo_backend::auth::token::Keys;
 use todo_backend::domain::clock::{Clock, Timestamp};
 
-use crate::app::{Answer, PREFIXES, Send, TestApp, config};
+use crate::app::{PREFIXES, TestApp, config};
+use crate::client::{Answer, RequestExt};
 
 const WRONG: &str = "Invalid username or password";
 

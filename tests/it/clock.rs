@@ -11,7 +11,8 @@ use rusqlite::Connection;
 use serde_json::json;
 use todo_backend::domain::clock::{Clock, Timestamp};
 
-use crate::app::{Send, TestApp, config};
+use crate::app::{TestApp, config};
+use crate::client::RequestExt;
 
 /// 2025-01-15, in ms.
 const NOW: i64 = 1_736_937_000_000;

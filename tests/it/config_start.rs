@@ -5,7 +5,8 @@ use std::path::Path;
 use rusqlite::Connection;
 use serde_json::json;
 
-use crate::app::{Send, TestApp, config};
+use crate::app::{TestApp, config};
+use crate::client::RequestExt;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub const PRODUCTION: [(&str, &str); 3] = [("DEBUG", "False"), ("SECRET_KEY", SECRET), ("APP_API_TOKEN", "app-token")];

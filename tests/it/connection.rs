@@ -8,7 +8,8 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use todo_backend::app::App;
 
-use crate::app::{Send, TestApp, config};
+use crate::app::{TestApp, config};
+use crate::client::RequestExt;
 
 /// An answer as it is on the wire.
 #[derive(Debug, PartialEq)]
@@ -51,10 +52,7 @@ fn read_answer(stream: &mut impl BufRead, method: &str) -> Option<Framed> {
 
 impl TestApp {
     /// Lets `talk` use a connection, off the service's own thread.
-    async fn talk<T: std::marker::Send + 'static>(
-        &self,
-        talk: impl FnOnce(&mut TcpStream) -> T + std::marker::Send + 'static,
-    ) -> T {
+    async fn talk<T: Send + 'static>(&self, talk: impl FnOnce(&mut TcpStream) -> T + Send + 'static) -> T {
         let mut stream = self.connect();
         actix_web::rt::task::spawn_blocking(move || talk(&mut stream)).await.unwrap()
     }

@@ -1,6 +1,7 @@
 //! Pages on other origins.
 
-use crate::app::{Answer, Send, TestApp};
+use crate::app::TestApp;
+use crate::client::{Answer, RequestExt};
 use serde_json::json;
 
 const PAGE: &str = "https://app.example.org";

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::app::{Send, TestApp};
+use crate::app::TestApp;
+use crate::client::RequestExt;
 
 /// Routes that are not part of the document: for Dapr, for Prometheus, and the document itself with its readers.
 const NOT_DOCUMENTED: [&str; 7] =

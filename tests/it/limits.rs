@@ -8,7 +8,8 @@ use std::time::Duration;
 use futures_util::future::join;
 use serde_json::json;
 
-use crate::app::{Answer, PREFIXES, Send, TestApp};
+use crate::app::{PREFIXES, TestApp};
+use crate::client::{Answer, RequestExt};
 
 const LIMIT: usize = 256 << 10;
 /// The same, of what has a name and a password.

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::app::{Send, TestApp, eventually};
+use crate::app::{TestApp, eventually};
+use crate::client::RequestExt;
 use crate::config_start::PRODUCTION;
 use crate::sidecar::Sidecar;
 

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::app::{PREFIXES, Send, TestApp};
+use crate::app::{PREFIXES, TestApp};
+use crate::client::RequestExt;
 
 /// Every path and what it allows. `ID` stands for a todo's id.
 const AT_THE_ROOT: [(&str, &str); 4] =

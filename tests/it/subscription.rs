@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::app::{Answer, Send, TestApp};
+use crate::app::TestApp;
+use crate::client::{Answer, RequestExt};
 
 const MIB: usize = 1 << 20;
 

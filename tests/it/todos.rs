@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use todo_backend::domain::change::Kind;
 use todo_backend::domain::todo::Field;
 
-use crate::app::{Answer, PREFIXES, Send, TestApp, eventually};
+use crate::app::{PREFIXES, TestApp, eventually};
+use crate::client::{Answer, RequestExt};
 
 const PRIVATE: &str = "private, no-cache";
 
