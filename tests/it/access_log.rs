@@ -5,7 +5,7 @@ use std::sync::{Mutex, Once};
 use log::kv::{Key, Value, VisitSource};
 use serde_json::json;
 
-use crate::app::{TestApp, eventually};
+use crate::app::{eventually, with_app};
 use crate::client::RequestExt;
 
 /// What all tests of this binary log: each finds its own by a request's id.
@@ -61,71 +61,74 @@ async fn line_of(request_id: &str) -> String {
 
 #[actix_web::test]
 async fn a_request_id_is_taken_or_made() {
-    let app = TestApp::start();
-    let longest = "a".repeat(128);
-    for id in ["abc-123", "a", "A_b.c:d/e+f=", &longest] {
-        for path in ["/health", "/nope", "/todos"] {
-            let answer = app.get(path).header("X-Request-Id", id).answer().await;
-            assert_eq!(answer.header("x-request-id"), Some(id), "{path}");
+    with_app(async |app| {
+        let longest = "a".repeat(128);
+        for id in ["abc-123", "a", "A_b.c:d/e+f=", &longest] {
+            for path in ["/health", "/nope", "/todos"] {
+                let answer = app.get(path).header("X-Request-Id", id).answer().await;
+                assert_eq!(answer.header("x-request-id"), Some(id), "{path}");
+            }
         }
-    }
-    let too_long = "a".repeat(129);
-    let mut made = Vec::new();
-    for sent in [None, Some(""), Some("a b"), Some("a\"b"), Some("{}"), Some("é"), Some(&*too_long)] {
-        let call = app.get("/health");
-        let call = if let Some(id) = sent { call.header("X-Request-Id", id) } else { call };
-        let answer = call.answer().await;
-        let id = answer.header("x-request-id").unwrap().to_owned();
-        assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{sent:?} became {id}");
-        made.push(id);
-    }
-    let count = made.len();
-    made.sort();
-    made.dedup();
-    assert_eq!(made.len(), count, "made ids differ");
-    app.stop().await;
+        let too_long = "a".repeat(129);
+        let mut made = Vec::new();
+        for sent in [None, Some(""), Some("a b"), Some("a\"b"), Some("{}"), Some("é"), Some(&*too_long)] {
+            let call = app.get("/health");
+            let call = if let Some(id) = sent { call.header("X-Request-Id", id) } else { call };
+            let answer = call.answer().await;
+            let id = answer.header("x-request-id").unwrap().to_owned();
+            assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{sent:?} became {id}");
+            made.push(id);
+        }
+        let count = made.len();
+        made.sort();
+        made.dedup();
+        assert_eq!(made.len(), count, "made ids differ");
+    })
+    .await;
 }
 
 #[actix_web::test]
 async fn a_request_leaves_a_line_with_its_route_status_user_and_id() {
     capture();
-    let app = TestApp::start();
-    let id = app.create(&app.token("demo"), json!({"title": "x"})).await;
-    let call = app.get(&format!("/v1/todos/{id}")).bearer_auth(app.token("demo"));
-    assert_eq!(call.header("X-Request-Id", "line-of-a-get").answer().await.status, 200);
-    let line = line_of("line-of-a-get").await;
-    assert!(line.starts_with("todo_backend::access_log INFO GET /v1/todos/{id} 200 "), "{line}");
-    assert!(line.contains("ms user=demo request_id=line-of-a-get "), "{line}");
-    for pair in ["[method=GET]", "[route=/v1/todos/{id}]", "[status=200]", "[user=demo]"] {
-        assert!(line.contains(pair), "{pair} is not in {line}");
-    }
-    assert_eq!(app.get("/nope").header("X-Request-Id", "line-of-a-404").answer().await.status, 404);
-    let line = line_of("line-of-a-404").await;
-    assert!(line.contains(" GET - 404 ") && line.contains("user=- ") && !line.contains("nope"), "{line}");
-    app.stop().await;
+    with_app(async |app| {
+        let id = app.create(&app.token("demo"), json!({"title": "x"})).await;
+        let call = app.get(&format!("/v1/todos/{id}")).bearer_auth(app.token("demo"));
+        assert_eq!(call.header("X-Request-Id", "line-of-a-get").answer().await.status, 200);
+        let line = line_of("line-of-a-get").await;
+        assert!(line.starts_with("todo_backend::access_log INFO GET /v1/todos/{id} 200 "), "{line}");
+        assert!(line.contains("ms user=demo request_id=line-of-a-get "), "{line}");
+        for pair in ["[method=GET]", "[route=/v1/todos/{id}]", "[status=200]", "[user=demo]"] {
+            assert!(line.contains(pair), "{pair} is not in {line}");
+        }
+        assert_eq!(app.get("/nope").header("X-Request-Id", "line-of-a-404").answer().await.status, 404);
+        let line = line_of("line-of-a-404").await;
+        assert!(line.contains(" GET - 404 ") && line.contains("user=- ") && !line.contains("nope"), "{line}");
+    })
+    .await;
 }
 
 #[actix_web::test]
 async fn no_line_of_any_level_has_a_query_or_a_password() {
     capture();
-    let app = TestApp::start();
-    for (path, id, status) in [
-        ("/auth/login?username=admin&password=swordfish-wrong-1", "login-1", 401),
-        ("/v1/auth/login?username=swordfish-nobody&password=swordfish-wrong-2", "login-2", 401),
-        ("/auth/login?password=swordfish-wrong-3", "login-3", 422),
-        ("/auth/login/?username=admin&password=swordfish-wrong-4", "login-4", 404),
-        ("/nope?password=swordfish-wrong-5", "login-5", 404),
-        ("/auth/login?username=demo&password=demo123", "login-6", 200),
-    ] {
-        let answer = app.post(path).header("X-Request-Id", id).answer().await;
-        assert_eq!(answer.status, status, "{path}");
-        let line = line_of(id).await;
-        assert!(!line.contains('?') && !line.contains("password"), "{line}");
-    }
-    let form = "username=admin&password=swordfish-form&grant_type=password";
-    assert_eq!(app.post("/auth/token").header("X-Request-Id", "form").send_form(form).await.status, 400);
-    line_of("form").await;
-    app.stop().await;
+    with_app(async |app| {
+        for (path, id, status) in [
+            ("/auth/login?username=admin&password=swordfish-wrong-1", "login-1", 401),
+            ("/v1/auth/login?username=swordfish-nobody&password=swordfish-wrong-2", "login-2", 401),
+            ("/auth/login?password=swordfish-wrong-3", "login-3", 422),
+            ("/auth/login/?username=admin&password=swordfish-wrong-4", "login-4", 404),
+            ("/nope?password=swordfish-wrong-5", "login-5", 404),
+            ("/auth/login?username=demo&password=demo123", "login-6", 200),
+        ] {
+            let answer = app.post(path).header("X-Request-Id", id).answer().await;
+            assert_eq!(answer.status, status, "{path}");
+            let line = line_of(id).await;
+            assert!(!line.contains('?') && !line.contains("password"), "{line}");
+        }
+        let form = "username=admin&password=swordfish-form&grant_type=password";
+        assert_eq!(app.post("/auth/token").header("X-Request-Id", "form").send_form(form).await.status, 400);
+        line_of("form").await;
+    })
+    .await;
     for secret in ["swordfish-wrong", "swordfish-form", "password=demo123", "username=demo"] {
         let lines: Vec<String> =
             lines_with(secret).into_iter().filter(|line| line.starts_with("todo_backend")).collect();

@@ -1,31 +1,39 @@
-//! Starts the service and talks to it.
+//! Runs the service with a sidecar of its own, talks to it, and asserts at the end that it kept its promises.
+//! Most of what the tests know of the crate is imported here.
 
-use std::collections::HashMap;
+mod invariants;
+
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use actix_web::rt::task::JoinHandle;
+use actix_web::rt::time::timeout;
+use futures_util::FutureExt;
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
-use todo_backend::app::{App, StartError, Stopper};
-use todo_backend::auth::token::Keys;
+use todo_backend::app::{StartError, Stopper};
 use todo_backend::config::Config;
-use todo_backend::domain::account::UserId;
-use todo_backend::domain::change::Change;
-use todo_backend::domain::clock::Timestamp;
-use todo_backend::domain::todo::TodoId;
-use todo_backend::store::Store;
-use todo_backend::store::outbox::{Want, Wanted};
+use todo_backend::store::outbox::Mark;
+use todo_backend::store::{Store, maintenance};
+use todo_backend::todos::model::Todo;
 
+use self::invariants::{PENDING, PUBLISHED, read_log};
 use crate::client::{Answer, CLIENT, RequestExt, read_answer};
+use crate::sidecar::{Event, Sidecar};
+
+pub use todo_backend::app::App;
+pub use todo_backend::auth::token::Keys;
+pub use todo_backend::clock::{Clock, Timestamp};
 
 /// Where the routes are that are served twice.
 pub const PREFIXES: [&str; 2] = ["", "/v1"];
 
 /// How long a test waits for what it expects, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `holds` says so; panics if that takes too long.
 #[track_caller]
@@ -47,6 +55,49 @@ pub fn config(variables: &[(&str, &str)]) -> Config {
     Config::from_variables(all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()))).unwrap()
 }
 
+/// Runs `body` with a service and its sidecar; then asserts that every change was published and that the database is
+/// in order, and stops both. They are stopped after a failure too, which is then the test's own.
+pub async fn with_app<T>(body: impl AsyncFnOnce(&TestApp) -> T) -> T {
+    with_settings(&[], body).await
+}
+
+/// As [`with_app`], with these settings.
+pub async fn with_settings<T>(variables: &[(&str, &str)], body: impl AsyncFnOnce(&TestApp) -> T) -> T {
+    with_config(config(variables), body).await
+}
+
+/// As [`with_app`], with what is no setting, such as another clock.
+pub async fn with_config<T>(mut config: Config, body: impl AsyncFnOnce(&TestApp) -> T) -> T {
+    let sidecar = Sidecar::start();
+    config.sidecar_url = sidecar.url.clone();
+    run(config, Some(sidecar), body).await
+}
+
+/// As [`with_settings`], but nothing listens where the sidecar should be: every change stays in the outbox.
+pub async fn without_sidecar<T>(variables: &[(&str, &str)], body: impl AsyncFnOnce(&TestApp) -> T) -> T {
+    run(config(variables), None, body).await
+}
+
+async fn run<T>(config: Config, sidecar: Option<Sidecar>, body: impl AsyncFnOnce(&TestApp) -> T) -> T {
+    let app = TestApp::start(config, sidecar);
+    let tested = async {
+        let value = body(&app).await;
+        app.assert_invariants().await;
+        value
+    };
+    let outcome = AssertUnwindSafe(tested).catch_unwind().await;
+    let stopped = app.stop().await;
+    let value = outcome.unwrap_or_else(|panic| resume_unwind(panic));
+    assert_eq!(stopped, Ok(()), "the service stops");
+    value
+}
+
+/// Why the service does not start with these settings.
+pub fn start_error(variables: &[(&str, &str)]) -> String {
+    let started = App::build(config(variables), TcpListener::bind("127.0.0.1:0").unwrap());
+    started.err().expect("the start is refused").to_string()
+}
+
 /// A running service.
 pub struct TestApp {
     address: SocketAddr,
@@ -55,33 +106,77 @@ pub struct TestApp {
     config: Config,
     stopper: Stopper,
     running: JoinHandle<Result<(), StartError>>,
+    sidecar: Option<Sidecar>,
+    /// Ids of events that were published, or given up, before this start.
+    settled: HashSet<String>,
+    expected_problems: Mutex<Vec<&'static str>>,
 }
 
 impl TestApp {
-    pub fn start() -> Self {
-        Self::with(&[])
-    }
-
-    pub fn with(variables: &[(&str, &str)]) -> Self {
-        Self::try_start(config(variables)).unwrap()
-    }
-
-    pub fn try_start(config: Config) -> Result<Self, StartError> {
-        let app = App::build(config.clone(), TcpListener::bind("127.0.0.1:0").unwrap())?;
-        Ok(Self {
+    fn start(config: Config, sidecar: Option<Sidecar>) -> Self {
+        let app = App::build(config.clone(), TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+        let store = app.store();
+        let log = read_log(&store).into_iter();
+        let settled = log.filter(|row| row.state != PENDING).map(|row| row.event_id()).collect();
+        Self {
             address: app.address(),
-            store: app.store(),
+            store,
             keys: Keys::new(&config),
             config,
             stopper: app.stopper(),
             running: actix_web::rt::spawn(app.run()),
-        })
+            sidecar,
+            settled,
+            expected_problems: Mutex::default(),
+        }
     }
 
     /// Stops as SIGTERM does, and waits for the end.
-    pub async fn stop(self) {
+    async fn stop(self) -> Result<(), String> {
         self.stopper.stop();
-        self.running.await.unwrap().unwrap();
+        let ended = timeout(PATIENCE, self.running).await;
+        if let Some(sidecar) = &self.sidecar {
+            sidecar.stop().await;
+        }
+        match ended {
+            Ok(Ok(ended)) => ended.map_err(|error| error.to_string()),
+            Ok(Err(panic)) => Err(panic.to_string()),
+            Err(_) => Err(format!("it still runs after {PATIENCE:?}")),
+        }
+    }
+
+    /// Says what the check of the database will find, because the test damages it.
+    pub fn expect_problems(&self, problems: impl IntoIterator<Item = &'static str>) {
+        self.expected_problems.lock().unwrap().extend(problems);
+    }
+
+    /// What the check of the database finds.
+    pub fn problems(&self) -> Vec<String> {
+        maintenance::check(self.store.path()).unwrap()
+    }
+
+    /// The sidecar that takes the events.
+    pub fn sidecar(&self) -> &Sidecar {
+        self.sidecar.as_ref().expect("a sidecar")
+    }
+
+    /// The events of all changes since the start, also of those that waited for it, in the order in which they were
+    /// committed. Waits until they are published.
+    pub async fn published(&self) -> Vec<Event> {
+        let log = read_log(&self.store).into_iter().filter(|row| matches!(row.state, PENDING | PUBLISHED));
+        let ids: Vec<String> = log.map(|row| row.event_id()).filter(|id| !self.settled.contains(id)).collect();
+        self.sidecar().accepts(&ids.iter().cloned().collect()).await;
+        let mut accepted: HashMap<String, Event> =
+            self.sidecar().accepted().into_iter().map(|event| (event.id.clone(), event)).collect();
+        ids.iter().filter_map(|id| accepted.remove(id)).collect()
+    }
+
+    /// Parks a change, as the relay does with one that is refused again and again; returns its revision.
+    pub fn park(&self, todo: i64, version: i64) -> i64 {
+        let log = read_log(&self.store);
+        let change = log.iter().find(|row| (row.todo, row.version) == (todo, version)).expect("it is in the log");
+        self.store.outbox().mark(change.seq, Mark::Parked);
+        change.revision
     }
 
     /// The service's time.
@@ -95,26 +190,22 @@ impl TestApp {
         self.keys.issue(&user, self.config.clock.now().seconds()).unwrap()
     }
 
-    pub fn user_id(&self, username: &str) -> UserId {
+    pub fn user_id(&self, username: &str) -> i64 {
         self.store.user_by_name(username).unwrap().id
+    }
+
+    /// A todo of an account, as it is in memory.
+    pub fn todo(&self, username: &str, id: i64) -> Option<Arc<Todo>> {
+        self.store.todo(self.user_id(username), id)
+    }
+
+    /// All todos of an account, as they are in memory.
+    pub fn todos(&self, username: &str) -> Vec<Arc<Todo>> {
+        self.store.todos(self.user_id(username))
     }
 
     pub fn store(&self) -> &Store {
         &self.store
-    }
-
-    /// The change log as it is on disk. There is no sidecar, so all of it is still to be published.
-    pub fn log(&self) -> Vec<Arc<Change>> {
-        let read = |known, wants| {
-            let wanted = Wanted { known, told: known, wants, room: 1000, discover: 1000 };
-            self.store.read_outbox(&wanted).unwrap()
-        };
-        let discovered = read(0, Vec::new()).discovered.unwrap();
-        let want = |&(todo, version): &(TodoId, i64)| Want { todo, above: version - 1, limit: 1000 };
-        let fed = read(discovered.known, discovered.todos.iter().map(want).collect()).fed;
-        let mut changes: Vec<_> = fed.into_iter().flat_map(|fed| fed.changes).collect();
-        changes.sort_unstable_by_key(|change| change.seq);
-        changes
     }
 
     pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
@@ -138,8 +229,8 @@ impl TestApp {
         self.request("DELETE", path)
     }
 
-    /// Makes a todo and returns its id.
-    pub async fn create(&self, token: &str, body: Value) -> TodoId {
+    /// Creates a todo and returns its id.
+    pub async fn create(&self, token: &str, body: Value) -> i64 {
         let answer = self.post("/todos").bearer_auth(token).send_json(body).await;
         assert_eq!(answer.status, 201, "{}", answer.body);
         answer.json()["id"].as_i64().unwrap()

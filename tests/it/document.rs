@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::app::TestApp;
+use crate::app::with_app;
 use crate::client::RequestExt;
 
 /// Routes that are not part of the document: for Dapr, for Prometheus, and the document itself with its readers.
@@ -39,10 +39,11 @@ fn registered(directory: &Path, paths: &mut BTreeSet<String>) {
 
 #[actix_web::test]
 async fn the_served_document_is_the_one_in_docs() {
-    let app = TestApp::start();
-    let served = app.get("/openapi.json").answer().await;
-    assert_eq!(served.json(), document(), "write it again: cargo run -- openapi > docs/openapi.json");
-    app.stop().await;
+    with_app(async |app| {
+        let served = app.get("/openapi.json").answer().await;
+        assert_eq!(served.json(), document(), "write it again: cargo run -- openapi > docs/openapi.json");
+    })
+    .await;
 }
 
 #[test]
@@ -56,14 +57,15 @@ fn every_route_is_documented() {
 
 #[actix_web::test]
 async fn every_documented_path_allows_exactly_the_documented_methods() {
-    let app = TestApp::start();
-    for (path, mut methods) in documented() {
-        if methods.contains("GET") {
-            methods.insert("HEAD".to_owned());
+    with_app(async |app| {
+        for (path, mut methods) in documented() {
+            if methods.contains("GET") {
+                methods.insert("HEAD".to_owned());
+            }
+            let answer = app.request("TRACE", &path.replace("{id}", "1")).answer().await;
+            let allowed: BTreeSet<String> = answer.header("allow").unwrap().split(", ").map(str::to_owned).collect();
+            assert_eq!((answer.status, allowed), (405, methods), "{path}");
         }
-        let answer = app.request("TRACE", &path.replace("{id}", "1")).answer().await;
-        let allowed: BTreeSet<String> = answer.header("allow").unwrap().split(", ").map(str::to_owned).collect();
-        assert_eq!((answer.status, allowed), (405, methods), "{path}");
-    }
-    app.stop().await;
+    })
+    .await;
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join;
 use serde_json::json;
 
-use crate::app::{PREFIXES, TestApp};
+use crate::app::{PREFIXES, TestApp, with_app, with_settings};
 use crate::client::{Answer, RequestExt};
 
 const LIMIT: usize = 256 << 10;
@@ -25,7 +25,8 @@ fn todo(size: usize) -> String {
 
 fn head(start: &str, token: &str, length: &str) -> String {
     format!(
-        "{start} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\nConnection: close\r\n{length}\r\n\r\n"
+        "{start} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
+         Connection: close\r\n{length}\r\n\r\n"
     )
 }
 
@@ -53,120 +54,129 @@ fn split(body: &str, count: usize) -> Vec<String> {
 
 #[actix_web::test]
 async fn a_body_of_exactly_the_limit_is_read() {
-    let app = TestApp::start();
-    let token = app.token("demo");
-    for prefix in PREFIXES {
-        let path = format!("{prefix}/todos");
-        assert_eq!(app.post(&path).bearer_auth(&token).json_bytes(todo(LIMIT)).answer().await.status, 201);
-        let chunked = head(&format!("POST {path}"), &token, "Transfer-Encoding: chunked");
-        let body = todo(LIMIT);
-        let (first, second) = body.split_at(1000);
-        let answer = app.raw(format!("{chunked}{}{}0\r\n\r\n", chunk(first), chunk(second))).await;
-        assert_eq!(answer.status, 201);
-    }
-    app.stop().await;
+    with_app(async |app| {
+        let token = app.token("demo");
+        for prefix in PREFIXES {
+            let path = format!("{prefix}/todos");
+            assert_eq!(app.post(&path).bearer_auth(&token).json_bytes(todo(LIMIT)).answer().await.status, 201);
+            let chunked = head(&format!("POST {path}"), &token, "Transfer-Encoding: chunked");
+            let body = todo(LIMIT);
+            let (first, second) = body.split_at(1000);
+            let answer = app.raw(format!("{chunked}{}{}0\r\n\r\n", chunk(first), chunk(second))).await;
+            assert_eq!(answer.status, 201);
+        }
+    })
+    .await;
 }
 
 #[actix_web::test]
 async fn one_byte_more_is_413_on_every_route_with_a_body() {
-    let app = TestApp::start();
-    let token = app.token("demo");
-    app.create(&token, json!({"title": "stays"})).await;
-    for prefix in PREFIXES {
-        for (method, path, limit) in [
-            ("POST", "/todos", LIMIT),
-            ("PUT", "/todos/1", LIMIT),
-            ("PUT", "/todos/x", LIMIT),
-            ("POST", "/auth/login", CREDENTIALS),
-            ("POST", "/auth/token", CREDENTIALS),
-        ] {
-            let (path, too_large) = (format!("{prefix}{path}"), format!("Request body is larger than {limit} bytes"));
-            let body = todo(limit + 1);
-            let answer = app.request(method, &path).bearer_auth(&token).json_bytes(body.clone()).answer().await;
-            answer.assert_refused(413, too_large.as_str());
-            let chunked = head(&format!("{method} {path}"), &token, "Transfer-Encoding: chunked");
-            app.raw(format!("{chunked}{}0\r\n\r\n", chunk(&body))).await.assert_refused(413, too_large.as_str());
+    with_app(async |app| {
+        let token = app.token("demo");
+        app.create(&token, json!({"title": "stays"})).await;
+        for prefix in PREFIXES {
+            for (method, path, limit) in [
+                ("POST", "/todos", LIMIT),
+                ("PUT", "/todos/1", LIMIT),
+                ("PUT", "/todos/x", LIMIT),
+                ("POST", "/auth/login", CREDENTIALS),
+                ("POST", "/auth/token", CREDENTIALS),
+            ] {
+                let (path, too_large) =
+                    (format!("{prefix}{path}"), format!("Request body is larger than {limit} bytes"));
+                let body = todo(limit + 1);
+                let answer = app.request(method, &path).bearer_auth(&token).json_bytes(body.clone()).answer().await;
+                answer.assert_refused(413, too_large.as_str());
+                let chunked = head(&format!("{method} {path}"), &token, "Transfer-Encoding: chunked");
+                app.raw(format!("{chunked}{}0\r\n\r\n", chunk(&body))).await.assert_refused(413, too_large.as_str());
+            }
         }
-    }
-    assert_eq!((app.store().todo_count(), app.log().len()), (1, 1));
-    app.stop().await;
+        assert_eq!((app.store().todo_count(), app.published().await.len()), (1, 1));
+    })
+    .await;
 }
 
 #[actix_web::test]
 async fn credentials_of_exactly_their_limit_are_read() {
-    let app = TestApp::start();
-    let mut body = r#"{"username":"demo","password":"demo123"}"#.to_owned();
-    body.push_str(&" ".repeat(CREDENTIALS - body.len()));
-    assert_eq!(app.post("/auth/login").json_bytes(body).answer().await.status, 200);
-    app.stop().await;
+    with_app(async |app| {
+        let mut body = r#"{"username":"demo","password":"demo123"}"#.to_owned();
+        body.push_str(&" ".repeat(CREDENTIALS - body.len()));
+        assert_eq!(app.post("/auth/login").json_bytes(body).answer().await.status, 200);
+    })
+    .await;
 }
 
 #[actix_web::test]
 async fn the_bodies_of_strangers_are_not_read() {
-    let app = TestApp::with(&[("APP_API_TOKEN", "secret")]);
-    for (start, detail) in
-        [("POST /todos", "Invalid or expired token"), ("POST /events/todos", "Invalid or missing dapr-api-token")]
-    {
-        // The body never comes.
-        let answer = app.raw(head(start, "bad", "Content-Length: 1000")).await;
-        answer.assert_refused(401, detail);
-    }
-    app.stop().await;
+    with_settings(&[("APP_API_TOKEN", "secret")], async |app| {
+        for (start, detail) in
+            [("POST /todos", "Invalid or expired token"), ("POST /events/todos", "Invalid or missing dapr-api-token")]
+        {
+            // The body never comes.
+            let answer = app.raw(head(start, "bad", "Content-Length: 1000")).await;
+            answer.assert_refused(401, detail);
+        }
+    })
+    .await;
 }
 
 #[actix_web::test]
 async fn a_claimed_length_over_the_limit_is_refused_before_the_body_comes() {
-    let app = TestApp::start();
-    let token = app.token("demo");
-    for length in ["262145", "1000000000000"] {
-        let answer = app.raw(head("POST /todos", &token, &format!("Content-Length: {length}"))).await;
-        answer.assert_refused(413, TOO_LARGE);
-    }
-    app.stop().await;
+    with_app(async |app| {
+        let token = app.token("demo");
+        for length in ["262145", "1000000000000"] {
+            let answer = app.raw(head("POST /todos", &token, &format!("Content-Length: {length}"))).await;
+            answer.assert_refused(413, TOO_LARGE);
+        }
+    })
+    .await;
 }
 
 #[actix_web::test]
 async fn a_client_that_sends_slowly_still_gets_its_413() {
-    let app = TestApp::start();
-    let token = app.token("demo");
-    let body = todo(LIMIT + LIMIT / 2);
-    let pieces = split(&body, 15);
-    let pause = Duration::from_millis(150);
-    let length = head("POST /todos", &token, &format!("Content-Length: {}", body.len()));
-    let chunked = head("POST /todos", &token, "Transfer-Encoding: chunked");
-    let chunks = pieces.iter().map(|piece| chunk(piece)).chain(["0\r\n\r\n".to_owned()]).collect();
-    let answers = join(send_slowly(&app, length, pieces, pause), send_slowly(&app, chunked, chunks, pause)).await;
-    answers.0.assert_refused(413, TOO_LARGE);
-    answers.1.assert_refused(413, TOO_LARGE);
-    app.stop().await;
+    with_app(async |app| {
+        let token = app.token("demo");
+        let body = todo(LIMIT + LIMIT / 2);
+        let pieces = split(&body, 15);
+        let pause = Duration::from_millis(150);
+        let length = head("POST /todos", &token, &format!("Content-Length: {}", body.len()));
+        let chunked = head("POST /todos", &token, "Transfer-Encoding: chunked");
+        let chunks = pieces.iter().map(|piece| chunk(piece)).chain(["0\r\n\r\n".to_owned()]).collect();
+        let answers = join(send_slowly(app, length, pieces, pause), send_slowly(app, chunked, chunks, pause)).await;
+        answers.0.assert_refused(413, TOO_LARGE);
+        answers.1.assert_refused(413, TOO_LARGE);
+    })
+    .await;
 }
 
 #[actix_web::test]
 async fn a_client_that_sends_slowly_gets_other_errors_too() {
-    let app = TestApp::start();
-    let body = todo(LIMIT);
-    let length = format!("Content-Length: {}", body.len());
-    for (start, status, detail) in [
-        ("POST /todos", 401, "Invalid or expired token"),
-        ("POST /nope", 404, "Not Found"),
-        ("PATCH /todos", 405, "Method Not Allowed"),
-    ] {
-        let answer = send_slowly(&app, head(start, "bad", &length), split(&body, 4), Duration::from_millis(5)).await;
-        answer.assert_refused(status, detail);
-    }
-    app.stop().await;
+    with_app(async |app| {
+        let body = todo(LIMIT);
+        let length = format!("Content-Length: {}", body.len());
+        for (start, status, detail) in [
+            ("POST /todos", 401, "Invalid or expired token"),
+            ("POST /nope", 404, "Not Found"),
+            ("PATCH /todos", 405, "Method Not Allowed"),
+        ] {
+            let answer = send_slowly(app, head(start, "bad", &length), split(&body, 4), Duration::from_millis(5)).await;
+            answer.assert_refused(status, detail);
+        }
+    })
+    .await;
 }
 
 #[actix_web::test]
 async fn a_body_that_breaks_off_changes_nothing() {
-    let app = TestApp::start();
-    let token = app.token("demo");
-    let head = head("POST /todos", &token, "Content-Length: 100");
-    let send = move |stream: &mut TcpStream| {
-        stream.write_all(format!("{head}{{\"title\":\"x\"}}").as_bytes()).unwrap();
-        stream.shutdown(Shutdown::Write).unwrap();
-    };
-    app.converse(send).await.assert_refused(400, "There was an error parsing the body");
-    assert!(app.log().is_empty());
-    app.stop().await;
+    with_app(async |app| {
+        let token = app.token("demo");
+        let head = head("POST /todos", &token, "Content-Length: 100");
+        let send = move |stream: &mut TcpStream| {
+            stream.write_all(format!("{head}{{\"title\":\"x\"}}").as_bytes()).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+        };
+        app.converse(send).await.assert_refused(400, "There was an error parsing the body");
+        assert!(app.published().await.is_empty());
+    })
+    .await;
 }

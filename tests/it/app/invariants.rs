@@ -1,0 +1,222 @@
+//! What holds at the end of every test, and tests that a broken promise is seen.
+
+use std::cell::OnceCell;
+use std::collections::{HashMap, HashSet};
+use std::net::TcpStream;
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt;
+use rusqlite::{Connection, Row};
+use serde_json::json;
+use todo_backend::store::{OutboxCommand, Store};
+
+use super::{TestApp, eventually, with_app, without_sidecar};
+use crate::client::{CLIENT, RequestExt};
+use crate::sidecar::{Event, Sidecar};
+
+/// `changes.state` in the database.
+pub(super) const PENDING: i64 = 0;
+pub(super) const PUBLISHED: i64 = 1;
+const PARKED: i64 = 2;
+
+/// A row of the change log.
+pub(super) struct Logged {
+    pub seq: i64,
+    pub todo: i64,
+    pub version: i64,
+    pub owner: i64,
+    pub revision: i64,
+    pub state: i64,
+}
+
+impl Logged {
+    /// The id of its event.
+    pub fn event_id(&self) -> String {
+        format!("{}-{}", self.todo, self.version)
+    }
+}
+
+impl TestApp {
+    /// Asserts that every change was published as it should be, and that memory and database are in order.
+    pub(super) async fn assert_invariants(&self) {
+        if let Some(sidecar) = &self.sidecar {
+            self.published().await;
+            eventually("nothing is left in the outbox", async || self.pending().await == (0, 0)).await;
+            self.assert_published_once_and_in_order(sidecar);
+        } else {
+            let (counted, logged) = self.pending().await;
+            assert_eq!(counted, logged, "what is left in the outbox is in the log");
+        }
+        assert!(read_log(&self.store).iter().all(|row| row.state != PARKED), "an event is parked");
+        assert_eq!(self.problems(), *self.expected_problems.lock().unwrap(), "the database is in order");
+        // A client that disconnected may have left a change that is being committed.
+        eventually("memory has what the database has", async || self.todos_in_memory() == self.todos_on_disk()).await;
+    }
+
+    /// How many events wait, as the store counts them and as the log says.
+    async fn pending(&self) -> (usize, usize) {
+        // Before it does what an operator asks, here nothing, the store commits what became of events; otherwise it
+        // waits up to a second for another reason to commit.
+        self.store.operate(OutboxCommand::Skip { todo: 0, version: 0 }).await.unwrap();
+        let log = read_log(&self.store);
+        (self.store.outbox().pending(), log.iter().filter(|row| row.state == PENDING).count())
+    }
+
+    fn assert_published_once_and_in_order(&self, sidecar: &Sidecar) {
+        let (accepted, log) = (sidecar.accepted(), read_log(&self.store));
+        let logged: HashSet<_> = log.iter().map(|row| (row.event_id(), row.owner, row.revision)).collect();
+        let floors = self.rows("SELECT id, floor FROM users", |row| Ok((row.get(0)?, row.get(1)?)));
+        let floors: HashMap<i64, i64> = floors.into_iter().collect();
+        let mut versions: HashMap<i64, Vec<i64>> = HashMap::new();
+        for Event { id, data, partition_key, .. } in accepted {
+            assert_eq!(id, format!("{}-{}", data.id, data.version));
+            assert_eq!(partition_key, data.id.to_string(), "the key keeps a todo's events in order");
+            let is_pruned = floors.get(&data.owner).is_some_and(|&floor| data.revision <= floor);
+            assert!(is_pruned || logged.contains(&(id.clone(), data.owner, data.revision)), "{id} is not in the log");
+            let versions = versions.entry(data.id).or_default();
+            if versions.contains(&data.version) {
+                assert!(sidecar.allows_repeats(), "{id} was published twice");
+            } else {
+                assert!(versions.last() < Some(&data.version), "{id} came after {versions:?}");
+                versions.push(data.version);
+            }
+        }
+    }
+
+    /// Todos by id: with owner, version and what users write.
+    fn todos_on_disk(&self) -> Vec<(i64, i64, i64, String, Option<String>, bool)> {
+        self.rows("SELECT id, owner_id, version, title, description, completed FROM todos ORDER BY id", |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+        })
+    }
+
+    fn todos_in_memory(&self) -> Vec<(i64, i64, i64, String, Option<String>, bool)> {
+        let owners = self.rows("SELECT id FROM users UNION SELECT owner_id FROM todos", |row| row.get(0));
+        let todos = owners.into_iter().flat_map(|owner| self.store.todos(owner));
+        let mut todos: Vec<_> = todos
+            .map(|todo| {
+                let (title, description) = (todo.title.to_string(), todo.description.as_deref().map(str::to_owned));
+                (todo.id, todo.owner, todo.version, title, description, todo.completed)
+            })
+            .collect();
+        todos.sort_unstable();
+        todos
+    }
+
+    fn rows<T>(&self, sql: &str, read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Vec<T> {
+        rows(&self.store, sql, read)
+    }
+}
+
+/// What a query gives, read beside the service.
+fn rows<T>(store: &Store, sql: &str, read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Vec<T> {
+    let connection = Connection::open(store.path()).unwrap();
+    let mut statement = connection.prepare(sql).unwrap();
+    statement.query_map([], read).unwrap().map(Result::unwrap).collect()
+}
+
+/// The change log in the order of its commits.
+pub(super) fn read_log(store: &Store) -> Vec<Logged> {
+    rows(store, "SELECT seq, todo_id, version, owner_id, revision, state FROM changes ORDER BY seq", |row| {
+        Ok(Logged {
+            seq: row.get(0)?,
+            todo: row.get(1)?,
+            version: row.get(2)?,
+            owner: row.get(3)?,
+            revision: row.get(4)?,
+            state: row.get(5)?,
+        })
+    })
+}
+
+/// What the test that `run` is would fail with.
+async fn failure(run: impl Future<Output = ()>) -> String {
+    let panic = AssertUnwindSafe(run).catch_unwind().await.expect_err("it fails");
+    panic.downcast::<String>().map_or_else(|panic| (*panic.downcast::<&str>().unwrap()).to_owned(), |text| *text)
+}
+
+/// Publishes an event that the service never had.
+async fn forge(app: &TestApp, todo: i64, version: i64, key: i64) {
+    let url = format!("{}/v1.0/publish/kafka-pubsub/todos?metadata.partitionKey={key}", app.sidecar().url);
+    let event = json!({
+        "id": format!("{todo}-{version}"), "type": "todo.created",
+        "data": {"id": todo, "title": "x", "description": null, "owner": app.user_id("demo"), "actor": "demo",
+            "version": version, "revision": version, "changed": []},
+    });
+    assert_eq!(CLIENT.post(url).header("traceparent", "x").send_json(event).await.status, 204);
+}
+
+/// Has a todo and its event published.
+async fn publish_one(app: &TestApp) {
+    app.create(&app.token("demo"), json!({"title": "x"})).await;
+    app.published().await;
+}
+
+#[actix_web::test]
+async fn a_body_that_fails_is_the_failure_and_its_service_is_stopped() {
+    let address = OnceCell::new();
+    let run = with_app(async |app| {
+        address.set(app.connect().peer_addr().unwrap()).unwrap();
+        panic!("the test's own");
+    });
+    assert_eq!(failure(run).await, "the test's own");
+    assert!(TcpStream::connect(address.get().unwrap()).is_err());
+}
+
+#[actix_web::test]
+async fn a_damaged_database_fails_the_test() {
+    let run = with_app(async |app| {
+        publish_one(app).await;
+        Connection::open(app.store().path()).unwrap().execute("UPDATE todos SET title = 'y'", []).unwrap();
+    });
+    let failure = failure(run).await;
+    assert!(failure.contains("a todo is as its last change left it: todo 1"), "{failure}");
+}
+
+#[actix_web::test]
+async fn an_event_that_stays_parked_fails_the_test() {
+    let run = without_sidecar(&[], async |app| {
+        app.create(&app.token("demo"), json!({"title": "x"})).await;
+        app.park(1, 1);
+    });
+    assert_eq!(failure(run).await, "an event is parked");
+}
+
+#[actix_web::test]
+async fn an_event_that_comes_twice_fails_the_test() {
+    let run = with_app(async |app| {
+        publish_one(app).await;
+        forge(app, 1, 1, 1).await;
+    });
+    assert_eq!(failure(run).await, "1-1 was published twice");
+}
+
+#[actix_web::test]
+async fn an_event_of_no_change_fails_the_test() {
+    let run = with_app(async |app| {
+        publish_one(app).await;
+        forge(app, 1, 2, 1).await;
+    });
+    assert_eq!(failure(run).await, "1-2 is not in the log");
+}
+
+#[actix_web::test]
+async fn events_of_a_todo_in_the_wrong_order_fail_the_test() {
+    let run = with_app(async |app| {
+        forge(app, 1, 2, 1).await;
+        app.create(&app.token("demo"), json!({"title": "x"})).await;
+        let call = app.put("/todos/1").bearer_auth(app.token("demo"));
+        assert_eq!(call.send_json(json!({"completed": true})).await.status, 200);
+    });
+    assert_eq!(failure(run).await, "1-1 came after [2]");
+}
+
+#[actix_web::test]
+async fn an_event_with_the_key_of_another_todo_fails_the_test() {
+    let run = with_app(async |app| {
+        forge(app, 1, 1, 2).await;
+        app.create(&app.token("demo"), json!({"title": "x"})).await;
+    });
+    let failure = failure(run).await;
+    assert!(failure.contains("the key keeps a todo's events in order"), "{failure}");
+}
