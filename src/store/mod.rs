@@ -205,6 +205,11 @@ impl Store {
         }
     }
 
+    /// The database file, for tests that look behind the store.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Checks what is on disk, as `todo-backend check` does; returns the violations. Blocks on the disk.
     pub fn check(&self) -> Result<Vec<String>, DatabaseError> {
         maintenance::check(&self.path)

@@ -4,6 +4,7 @@ use std::sync::{Mutex, Once};
 
 use log::kv::{Key, Value, VisitSource};
 use serde_json::json;
+use todo_backend::telemetry::logging::names::logger;
 
 use crate::app::{eventually, with_app};
 use crate::client::RequestExt;
@@ -19,7 +20,7 @@ impl log::Log for Capture {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        let mut line = format!("{} {} {}", record.target(), record.level(), record.args());
+        let mut line = format!("{} {} {}", logger(record.target()), record.level(), record.args());
         // Never fails: the visitor doesn't.
         let _ = record.key_values().visit(&mut Pairs(&mut line));
         LINES.lock().unwrap().push(line);

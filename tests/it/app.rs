@@ -17,9 +17,10 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 use todo_backend::app::{StartError, Stopper};
 use todo_backend::config::Config;
-use todo_backend::store::outbox::Mark;
-use todo_backend::store::{Store, maintenance};
-use todo_backend::todos::model::Todo;
+use todo_backend::domain::account::UserId;
+use todo_backend::domain::change::{DeliveryState, Place};
+use todo_backend::domain::todo::{Todo, TodoId};
+use todo_backend::store::Store;
 
 use self::invariants::{PENDING, PUBLISHED, read_log};
 use crate::client::{Answer, CLIENT, RequestExt, read_answer};
@@ -27,7 +28,7 @@ use crate::sidecar::{Event, Sidecar};
 
 pub use todo_backend::app::App;
 pub use todo_backend::auth::token::Keys;
-pub use todo_backend::clock::{Clock, Timestamp};
+pub use todo_backend::domain::clock::{Clock, Timestamp};
 
 /// Where the routes are that are served twice.
 pub const PREFIXES: [&str; 2] = ["", "/v1"];
@@ -152,7 +153,7 @@ impl TestApp {
 
     /// What the check of the database finds.
     pub fn problems(&self) -> Vec<String> {
-        maintenance::check(self.store.path()).unwrap()
+        self.store.check().unwrap()
     }
 
     /// The sidecar that takes the events.
@@ -175,7 +176,7 @@ impl TestApp {
     pub fn park(&self, todo: i64, version: i64) -> i64 {
         let log = read_log(&self.store);
         let change = log.iter().find(|row| (row.todo, row.version) == (todo, version)).expect("it is in the log");
-        self.store.outbox().mark(change.seq, Mark::Parked);
+        self.store.outbox().mark(Place(change.seq), DeliveryState::Parked);
         change.revision
     }
 
@@ -191,17 +192,17 @@ impl TestApp {
     }
 
     pub fn user_id(&self, username: &str) -> i64 {
-        self.store.user_by_name(username).unwrap().id
+        self.store.user_by_name(username).unwrap().id.0
     }
 
     /// A todo of an account, as it is in memory.
     pub fn todo(&self, username: &str, id: i64) -> Option<Arc<Todo>> {
-        self.store.todo(self.user_id(username), id)
+        self.store.todo(UserId(self.user_id(username)), TodoId(id))
     }
 
     /// All todos of an account, as they are in memory.
     pub fn todos(&self, username: &str) -> Vec<Arc<Todo>> {
-        self.store.todos(self.user_id(username))
+        self.store.todos(UserId(self.user_id(username)))
     }
 
     pub fn store(&self) -> &Store {

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 /// Modules whose loggers have another name than the module's path; those inside them follow.
-const NAMES: [(&str, &str); 11] = [
+const NAMES: [(&str, &str); 13] = [
     ("todo_backend::api::access_log", "todo_backend::access_log"),
     ("todo_backend::api::admin", "todo_backend::events::admin"),
     ("todo_backend::api::auth", "todo_backend::auth::routes"),
@@ -14,6 +14,8 @@ const NAMES: [(&str, &str); 11] = [
     ("todo_backend::api::metrics", "todo_backend::metrics"),
     ("todo_backend::api::todos", "todo_backend::todos::routes"),
     ("todo_backend::api::user", "todo_backend::auth::user"),
+    ("todo_backend::store::sqlite::admin", "todo_backend::store::writer"),
+    ("todo_backend::store::sqlite::retention", "todo_backend::store::writer"),
     ("todo_backend::store::sqlite::writer", "todo_backend::store::writer"),
     ("todo_backend::telemetry::logging", "todo_backend::logging"),
 ];

@@ -8,6 +8,8 @@ use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt;
 use rusqlite::{Connection, Row};
 use serde_json::json;
+use todo_backend::domain::account::UserId;
+use todo_backend::domain::todo::{TodoId, Version};
 use todo_backend::store::{OutboxCommand, Store};
 
 use super::{TestApp, eventually, with_app, without_sidecar};
@@ -57,7 +59,7 @@ impl TestApp {
     async fn pending(&self) -> (usize, usize) {
         // Before it does what an operator asks, here nothing, the store commits what became of events; otherwise it
         // waits up to a second for another reason to commit.
-        self.store.operate(OutboxCommand::Skip { todo: 0, version: 0 }).await.unwrap();
+        self.store.run_admin_command(OutboxCommand::Skip { todo: TodoId(0), version: Version(0) }).await.unwrap();
         let log = read_log(&self.store);
         (self.store.outbox().pending(), log.iter().filter(|row| row.state == PENDING).count())
     }
@@ -92,11 +94,11 @@ impl TestApp {
 
     fn todos_in_memory(&self) -> Vec<(i64, i64, i64, String, Option<String>, bool)> {
         let owners = self.rows("SELECT id FROM users UNION SELECT owner_id FROM todos", |row| row.get(0));
-        let todos = owners.into_iter().flat_map(|owner| self.store.todos(owner));
+        let todos = owners.into_iter().flat_map(|owner| self.store.todos(UserId(owner)));
         let mut todos: Vec<_> = todos
             .map(|todo| {
                 let (title, description) = (todo.title.to_string(), todo.description.as_deref().map(str::to_owned));
-                (todo.id, todo.owner, todo.version, title, description, todo.completed)
+                (todo.id.0, todo.owner.0, todo.version.0, title, description, todo.completed)
             })
             .collect();
         todos.sort_unstable();
