@@ -12,7 +12,7 @@ SERVE := bash tests/stack/serve.sh
 DENY := bash tests/stack/tool.sh cargo-deny 0.20.2 cargo-deny
 WATCHEXEC := bash tests/stack/tool.sh watchexec-cli 2.8.0 watchexec
 
-.PHONY: help run dapr dev check lint test torture stack
+.PHONY: help run dapr dev check lint test torture
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,9 +32,10 @@ check: need-cargo ## the inner loop: format, clippy, unit and in-process tests
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --lib --bins --test it
 
-lint: need-cargo ## format, clippy, licences and sources of all crates
+lint: need-cargo ## format, clippy, links in doc comments, licences and sources of all crates
 	@$(STAGE) "cargo fmt" cargo fmt --check
 	@$(STAGE) "cargo clippy" cargo clippy --locked --all-targets -- -D warnings
+	@$(STAGE) "cargo doc" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	@$(STAGE) "cargo deny" $(DENY) --locked --all-features check licenses bans sources
 
 test: need-cargo ## everything, on the real Dapr, the real Kafka and a real browser
