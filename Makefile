@@ -12,10 +12,10 @@ SERVE := bash tests/stack/serve.sh
 DENY := bash tests/stack/tool.sh cargo-deny 0.20.2 cargo-deny
 WATCHEXEC := bash tests/stack/tool.sh watchexec-cli 2.8.0 watchexec
 
-.PHONY: help run dapr dev check lint test torture
+.PHONY: help run dapr dev check lint advisories test torture
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: need-cargo ## the service alone; it uses a Dapr sidecar when there is one
 	cargo run --locked
@@ -37,6 +37,10 @@ lint: need-cargo ## format, clippy, links in doc comments, licences and sources 
 	@$(STAGE) "cargo clippy" cargo clippy --locked --all-targets -- -D warnings
 	@$(STAGE) "cargo doc" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	@$(STAGE) "cargo deny" $(DENY) --locked --all-features check licenses bans sources
+
+# Not part of lint: it needs GitHub, and what it says changes without a change here.
+advisories: need-cargo ## known vulnerabilities of all crates, from RustSec's database on GitHub
+	@$(STAGE) "cargo deny" $(DENY) --locked --all-features check advisories
 
 test: need-cargo ## everything, on the real Dapr, the real Kafka and a real browser
 	@$(STAGE) "tools: daprd, dapr CLI, Kafka, Python, Chromium" $(STACK) build
