@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# run.sh: checks what no compiler reads: the Dockerfile, the Compose file, the event schema, the AsyncAPI document and links in the docs.
+# run.sh: checks what no compiler reads: the Dockerfile, the Compose file, the event schema, the AsyncAPI document, the
+# CI workflow and issue forms, links in the documents, and facts that stand in several places.
 # Needs Go, Node with npm, and Python 3 with venv; what they fetch is kept in their caches.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -58,9 +59,73 @@ links() { # that files which the documents point to are there
   local file target missing=0
   while IFS=: read -r file target; do
     target=${target#*](} target=${target%)} target=${target%%#*}
-    [ -z "$target" ] || [ -e "$(dirname "$file")/$target" ] || { echo "$file: $target"; missing=1; }
-  done < <(git ls-files '*.md' ':!tests/e2e' | xargs grep -Ho '\]([^)]*)' | grep -v '](https\?:')
+    case $target in
+      ../blob/HEAD/*) target=${target#../blob/HEAD/} ;; # as seen from GitHub's page for a new issue
+      *) target=$(dirname "$file")/$target ;;
+    esac
+    [ -e "$target" ] || { echo "$file: $target"; missing=1; }
+  done < <(git ls-files '*.md' '.github/*.yml' ':!tests/e2e' | xargs grep -Ho '\]([^)]*)' | grep -v '](https\?:')
   return $missing
+}
+
+# The same everywhere: actionlint would also run shellcheck where it is installed.
+workflows() {
+  GOTOOLCHAIN=local GOFLAGS='' go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12 -shellcheck= -pyflakes=
+}
+
+# GitHub ignores forms and a dependabot.yml that it can't read, without a word to contributors.
+forms() {
+  local schema="${python%/*}/check-jsonschema"
+  "$schema" --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/*.yml &&
+    "$schema" --builtin-schema vendor.dependabot .github/dependabot.yml
+}
+
+# GitHub's own actions by their major version, others by the commit: their tags can be moved.
+pinned_actions() {
+  ! grep -n 'uses:' .github/workflows/*.yml | grep -vE 'uses: (actions/[a-z-]+@v[0-9]+|[^ @]+@[0-9a-f]{40}( #.*)?)$'
+}
+
+make_targets() { # that targets which CI runs and documents name are in the Makefile
+  local file target missing=0
+  local files=(.github/workflows/*.yml .ci/run ./*.md .github/*.md docs/*.md docs/adr/*.md)
+  while IFS=: read -r file target; do
+    target=${target##* }
+    grep -q "^$target:" Makefile || { echo "$file: make $target"; missing=1; }
+  done < <(grep -HoE '(run:|"|`) *make [a-z-]+' "${files[@]}")
+  return $missing
+}
+
+cargo_toml() { sed -n "s/^$1 = \"\(.*\)\"$/\1/p" Cargo.toml; } # cargo_toml KEY: its value in Cargo.toml
+
+oldest_rust() { # README.md and the Dockerfile name the one that Cargo.toml does
+  local rust
+  rust=$(cargo_toml rust-version)
+  grep -qF "[Rust](https://rustup.rs) $rust or newer" README.md && grep -q "^FROM rust:$rust\.[0-9]*-" Dockerfile
+}
+
+# docs/openapi.json is compared by tests/it.
+event_version() { grep -qFx "  version: $(cargo_toml version)" docs/asyncapi.yaml; }
+
+# `## Unreleased`, then releases with dates, of which the first is Cargo.toml's; the headings of keepachangelog.com.
+changelog() {
+  local releases version
+  releases=$(grep '^## ' CHANGELOG.md)
+  version=$(cargo_toml version)
+  [ "$(head -n 1 <<<"$releases")" = "## Unreleased" ] || { echo "the first heading is not Unreleased"; return 1; }
+  [[ $(sed -n 2p <<<"$releases") == "## $version - "* ]] || { echo "the newest release is not $version"; return 1; }
+  ! sed 1d <<<"$releases" | grep -vE '^## [0-9]+\.[0-9]+\.[0-9]+ - [0-9]{4}-[0-9]{2}-[0-9]{2}$' || return 1
+  ! grep '^### ' CHANGELOG.md | grep -vE '^### (Added|Changed|Deprecated|Removed|Fixed|Security)$'
+}
+
+decisions() { # each has its number, its date and its status, and says what else was considered
+  local file number=0 wrong=0
+  for file in docs/adr/*.md; do
+    number=$((number + 1))
+    { [[ $file == docs/adr/$(printf %04d $number)-* ]] && grep -q "^# $number\. " "$file" &&
+      grep -qE '^Date: [0-9]{4}-[0-9]{2}-[0-9]{2}\. Status: ' "$file" && grep -q '^\*\*Considered\.\*\*' "$file" &&
+      grep -q '^\*\*Decision\.\*\*' "$file"; } || { echo "$file"; wrong=1; }
+  done
+  return $wrong
 }
 
 check "Dockerfile: hadolint" dockerfile
@@ -68,6 +133,14 @@ check "docker-compose.yml: the Compose specification" compose
 check "deploy/compose/components: as components, with another broker" only_the_broker_differs
 check "docs/events.schema.json: valid, and fits the example in docs/events.md" example_event
 check "docs/asyncapi.yaml: AsyncAPI 3.0, and its examples fit the event schema" asyncapi
+check ".github/workflows: actionlint" workflows
+check ".github/workflows: actions are pinned" pinned_actions
+check ".github: issue forms and dependabot.yml, by GitHub's schemas" forms
+check "make targets that CI and the documents name" make_targets
+check "the oldest Rust: Cargo.toml, README.md, Dockerfile" oldest_rust
+check "docs/asyncapi.yaml: the version is Cargo.toml's" event_version
+check "CHANGELOG.md: releases, dates, headings" changelog
+check "docs/adr: numbers, dates, considered options" decisions
 check "links between documents" links
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]
