@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::{Range, RangeInclusive};
 
 use super::*;
-use crate::domain::change::{Epoch, Kind};
+use crate::domain::account::UserId;
+use crate::domain::change::{Cursor, DeliveryState, Epoch, Kind, Place, Revision};
 use crate::domain::clock::Timestamp;
 use crate::domain::todo::Todo;
 use crate::domain::trace::TraceParent;
-use crate::store::outbox::{Discovered, Mark};
+use crate::store::outbox::Discovered;
 
 /// Worlds in a normal run.
 const SEEDS: u64 = 10_000;
@@ -172,25 +173,25 @@ fn a_backlog_that_does_not_fit_into_memory_is_not_read_change_by_change() {
 fn told(limits: Limits, log: &[Arc<Change>]) -> Lanes {
     let mut lanes = Lanes::with_limits(1, limits);
     assert!(lanes.start_reading().is_some());
-    let nothing = Discovered { todos: Vec::new(), parked: HashSet::new(), known: 0, behind: false };
+    let nothing = Discovered { todos: Vec::new(), parked: HashSet::new(), known: Cursor::START, behind: false };
     lanes.finish_reading(Some(Found { fed: Vec::new(), discovered: Some(nothing) }));
     lanes.committed(log.to_vec(), false);
     lanes
 }
 
 /// The log of todos that get `rounds` changes each, by turns.
-fn log_of(todos: RangeInclusive<TodoId>, rounds: i64) -> Vec<Arc<Change>> {
+fn log_of(todos: RangeInclusive<i64>, rounds: i64) -> Vec<Arc<Change>> {
     let template = template();
     let by_turns = (1..=rounds).flat_map(|version| todos.clone().map(move |todo| (todo, version)));
-    let change = |((id, version), seq): ((TodoId, i64), i64)| {
-        let todo = Arc::new(Todo { id, version, ..Todo::clone(&template.todo) });
-        Arc::new(Change { seq, revision: seq, todo, ..Change::clone(&template) })
+    let change = |((id, version), seq): ((i64, i64), i64)| {
+        let todo = Arc::new(Todo { id: TodoId(id), version: Version(version), ..Todo::clone(&template.todo) });
+        Arc::new(Change { place: Place(seq), revision: Revision(seq), todo, ..Change::clone(&template) })
     };
     by_turns.zip(1..).map(change).collect()
 }
 
 /// Reads what is wanted, if something is: of which todos.
-fn read(lanes: &mut Lanes, log: &[Arc<Change>]) -> Vec<TodoId> {
+fn read(lanes: &mut Lanes, log: &[Arc<Change>]) -> Vec<i64> {
     let Some(wanted) = lanes.start_reading() else { return Vec::new() };
     let (mut found, mut room) = (Found::default(), wanted.room);
     for want in &wanted.wants {
@@ -204,12 +205,17 @@ fn read(lanes: &mut Lanes, log: &[Arc<Change>]) -> Vec<TodoId> {
         found.fed.push(Fed { todo: want.todo, changes, more: pending.count() > limit });
     }
     lanes.finish_reading(Some(found));
-    wanted.wants.iter().map(|want| want.todo).collect()
+    wanted.wants.iter().map(|want| want.todo.0).collect()
+}
+
+/// What became of the change that was sent of this todo.
+fn finish(lanes: &mut Lanes, todo: i64, result: PublishResult, now: u64) -> Verdict {
+    lanes.finish(TodoId(todo), result, now)
 }
 
 /// Sends the next change: its todo.
-fn send(lanes: &mut Lanes, now: u64) -> Option<TodoId> {
-    lanes.start(now).map(|change| change.todo.id)
+fn send(lanes: &mut Lanes, now: u64) -> Option<i64> {
+    lanes.start(now).map(|change| change.todo.id.0)
 }
 
 /// Few of everything.
@@ -227,7 +233,7 @@ fn todos_take_turns_in_memory_and_in_what_is_read_of_them() {
             }
             continue;
         };
-        lanes.finish(todo, PublishResult::Stored, 0);
+        finish(&mut lanes, todo, PublishResult::Stored, 0);
         sent.push(todo);
     }
     let by_reading = [1, 1, 1, 2, 2, 2, 3, 3, 3];
@@ -239,10 +245,10 @@ fn a_suspect_is_read_and_sent_before_others_however_many_there_are() {
     let log = log_of(1..=3, 9);
     let mut lanes = told(Limits { in_flight: 2, lane: 1, ..FEW }, &log);
     assert_eq!([send(&mut lanes, 0), send(&mut lanes, 0)], [Some(1), Some(2)]);
-    lanes.finish(1, PublishResult::Refused, 0);
-    lanes.finish(2, PublishResult::Stored, 0);
+    finish(&mut lanes, 1, PublishResult::Refused, 0);
+    finish(&mut lanes, 2, PublishResult::Stored, 0);
     assert_eq!(send(&mut lanes, 0), Some(3));
-    lanes.finish(3, PublishResult::Stored, 0);
+    finish(&mut lanes, 3, PublishResult::Stored, 0);
     assert_eq!(send(&mut lanes, 1000), None, "all have to be read");
     assert_eq!(read(&mut lanes, &log), [1, 2, 3]);
     assert_eq!(send(&mut lanes, 1000), Some(1));
@@ -255,7 +261,7 @@ fn a_lane_that_fails_alone_waits_ever_longer_until_another_gets_through() {
     let (mut now, mut waits) = (0, Vec::new());
     loop {
         assert_eq!(send(&mut lanes, now), Some(1));
-        lanes.finish(1, PublishResult::Refused, now);
+        finish(&mut lanes, 1, PublishResult::Refused, now);
         if waits.len() == 8 {
             break;
         }
@@ -270,7 +276,7 @@ fn a_lane_that_fails_alone_waits_ever_longer_until_another_gets_through() {
     let other = log_of(1..=2, 1).split_off(1);
     lanes.committed(other, false);
     assert_eq!(send(&mut lanes, now), Some(2));
-    lanes.finish(2, PublishResult::Stored, now);
+    finish(&mut lanes, 2, PublishResult::Stored, now);
     assert_eq!(lanes.wake_at(), Some(now + 1000));
 }
 
@@ -282,9 +288,9 @@ fn a_lane_that_is_parked_while_it_waits_for_its_turn_leaves_nothing_behind() {
         let mut now = 0;
         for refusals in 1..=MAX_REFUSALS {
             assert_eq!([send(&mut lanes, now), send(&mut lanes, now)], [Some(1), Some(2)]);
-            lanes.finish(1, PublishResult::Refused, now);
+            finish(&mut lanes, 1, PublishResult::Refused, now);
             if refusals < MAX_REFUSALS {
-                assert!(lanes.finish(2, PublishResult::Stored, now).parked.is_empty());
+                assert!(finish(&mut lanes, 2, PublishResult::Stored, now).parked.is_empty());
             }
             now += 40_000;
             lanes.activate_suspects(now);
@@ -293,8 +299,8 @@ fn a_lane_that_is_parked_while_it_waits_for_its_turn_leaves_nothing_behind() {
             }
         }
         // It could be sent, or is to be read, when the other's success parks it.
-        let verdict = lanes.finish(2, PublishResult::Stored, now);
-        assert_eq!((verdict.parked, lanes.suspects(), lanes.parked()), (vec![1], 0, 1));
+        let verdict = finish(&mut lanes, 2, PublishResult::Stored, now);
+        assert_eq!((verdict.parked, lanes.suspects(), lanes.parked()), (vec![Place(1)], 0, 1));
         assert!(lanes.start_reading().is_none());
         assert_eq!(send(&mut lanes, now), Some(2));
     }
@@ -304,7 +310,7 @@ fn a_lane_that_is_parked_while_it_waits_for_its_turn_leaves_nothing_behind() {
 fn opened(seed: u64, log: &[Arc<Change>]) -> (Lanes, u64) {
     let mut lanes = Lanes { random: SmallRng::seed_from_u64(seed), ..told(FEW, log) };
     assert_eq!(send(&mut lanes, 0), Some(1));
-    lanes.finish(1, PublishResult::Refused, 0);
+    finish(&mut lanes, 1, PublishResult::Refused, 0);
     assert!(!lanes.healthy());
     let Breaker::Open { until, .. } = lanes.breaker else { panic!("closed") };
     (lanes, until)
@@ -331,7 +337,7 @@ fn the_breaker_waits_longer_after_new_failures_only() {
         assert_eq!(send(&mut lanes, now), None, "it is read first");
         assert_eq!(read(&mut lanes, &log), [1]);
         assert_eq!(send(&mut lanes, now), Some(1));
-        lanes.finish(1, PublishResult::Refused, now);
+        finish(&mut lanes, 1, PublishResult::Refused, now);
         let Breaker::Open { until, .. } = lanes.breaker else { panic!("closed") };
         assert!((100..=200).contains(&(until - now)), "a suspect's failure made it wait {} ms", until - now);
     }
@@ -497,7 +503,7 @@ fn choose<'a, T>(random: &mut SmallRng, all: &'a [T]) -> &'a T {
 struct Entry {
     change: Arc<Change>,
     committed: u64,
-    state: Option<Mark>,
+    state: Option<DeliveryState>,
     /// No sidecar ever takes it.
     poison: bool,
     /// How often another todo's success followed on failures, and on refusals; of this process.
@@ -548,7 +554,7 @@ enum Event {
 
 struct Reading {
     wanted: Wanted,
-    marked: BTreeMap<i64, Mark>,
+    marked: BTreeMap<i64, DeliveryState>,
     found: Option<Found>,
 }
 
@@ -585,7 +591,7 @@ struct World {
     inbox: Vec<Arc<Change>>,
     overflowed: bool,
     told: usize,
-    marks: BTreeMap<i64, Mark>,
+    marks: BTreeMap<i64, DeliveryState>,
     marks_planned: bool,
     reading: Option<Reading>,
     flights: BTreeMap<TodoId, Flight>,
@@ -620,7 +626,8 @@ impl World {
         let plan = Plan::new(&mut random, seed % BIG_EVERY == BIG_EVERY - 1);
         let poisoned = if random.random_bool(0.5) { random.random_range(0..=6) } else { 0 };
         let todos = plan.todos;
-        let poisoned = (0..poisoned).map(|_| (random.random_range(1..=todos), random.random_range(1..6))).collect();
+        let poisoned =
+            (0..poisoned).map(|_| (TodoId(random.random_range(1..=todos)), random.random_range(1..6))).collect();
         let mut world = Self::planned(plan, poisoned, random);
         world.plan_events();
         world
@@ -760,7 +767,8 @@ impl World {
     fn turn(&mut self) {
         if self.reading.is_none() {
             let told = self.lanes.told();
-            let changes = std::mem::take(&mut self.inbox).into_iter().filter(|change| change.seq > told).collect();
+            let changes =
+                std::mem::take(&mut self.inbox).into_iter().filter(|change| !told.covers(change.place)).collect();
             let before = self.lanes_of_no_suspects();
             self.lanes.committed(changes, std::mem::take(&mut self.overflowed));
             let most = before.max(self.plan.limits.buffered);
@@ -824,11 +832,11 @@ impl World {
     }
 
     fn publish(&mut self, change: &Arc<Change>) {
-        let (todo, seq) = (change.todo.id, change.seq);
+        let (todo, seq) = (change.todo.id, change.place.0);
         self.totals.attempts += 1;
         self.check_breaker(todo);
         let before = self.stored.get(&todo).copied().unwrap_or(0);
-        assert!(before >= change.todo.version - 1, "{todo}-{} is sent before an earlier one", change.todo.version);
+        assert!(before >= change.todo.version.0 - 1, "{todo}-{} is sent before an earlier one", change.todo.version);
         let entry = &self.log[seq as usize - 1];
         let poison = entry.poison;
         assert!(self.now >= entry.again, "a change that failed is sent again {} ms too early", entry.again - self.now);
@@ -864,9 +872,9 @@ impl World {
     fn is_hit(&self, todo: TodoId) -> bool {
         let Weather::Partly(_, every) = self.weather else { return false };
         // Not in turn, as partitions are not either: many hit in a row happen.
-        let scattered = todo.cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33;
+        let scattered = todo.0.cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33;
         let one = scattered.is_multiple_of(every.unsigned_abs());
-        self.bad.as_ref().is_none_or(|bad| bad.contains(&todo)) && (one == (every > 0))
+        self.bad.as_ref().is_none_or(|bad| bad.contains(&todo.0)) && (one == (every > 0))
     }
 
     /// With the breaker open, only one probe at a time, not at once, and ever less often.
@@ -893,7 +901,7 @@ impl World {
         let before = self.lanes.parked();
         let verdict = self.lanes.finish(todo, result, self.now);
         if result == PublishResult::Stored {
-            assert_eq!(verdict.published, Some(seq));
+            assert_eq!(verdict.published, Some(Place(seq)));
             self.stored(seq, flight.since, &verdict);
         } else {
             assert_eq!(verdict.published, None);
@@ -901,7 +909,7 @@ impl World {
         }
         assert_eq!(self.lanes.healthy(), self.open.is_none());
         assert_eq!(self.lanes.parked(), before + verdict.parked.len());
-        for &seq in &verdict.parked {
+        for &Place(seq) in &verdict.parked {
             self.parked(seq);
         }
         self.plan_marks();
@@ -916,10 +924,10 @@ impl World {
         if self.quiet.is_none() && !hit {
             self.longest_wait = self.longest_wait.max(waited);
         }
-        if todo != 1 {
+        if todo.0 != 1 {
             self.longest_of_fresh = self.longest_of_fresh.max(waited);
         }
-        self.marks.insert(seq, Mark::Published);
+        self.marks.insert(seq, DeliveryState::Published);
         self.failed.remove(&seq);
         self.suspects.remove(&todo);
         self.got_through = self.got_through.max(since);
@@ -933,7 +941,7 @@ impl World {
             entry.confirmed += 1;
             entry.refusals += u32::from(refused);
             let parks = entry.refusals >= MAX_REFUSALS && !self.flights.contains_key(&entry.change.todo.id);
-            assert_eq!(verdict.parked.contains(&other), parks);
+            assert_eq!(verdict.parked.contains(&Place(other)), parks);
         }
     }
 
@@ -949,7 +957,7 @@ impl World {
             *refused |= result == PublishResult::Refused;
         }
         let parks = result == PublishResult::Refused && entry.refusals >= MAX_REFUSALS;
-        assert_eq!(verdict.parked, if parks { vec![seq] } else { vec![] });
+        assert_eq!(verdict.parked, if parks { vec![Place(seq)] } else { vec![] });
         self.failed_in_a_row += usize::from(first);
         let opens = match self.open {
             None if away || (first && self.failed_in_a_row >= self.plan.limits.failures) => {
@@ -972,7 +980,7 @@ impl World {
         // It may be stored, too, by an attempt that nobody heard of again; and later ones, by a process that died before
         // it was committed.
         let stored = self.stored.get(&todo.id).copied().unwrap_or(0);
-        assert!(stored >= todo.version - 1, "not the first change is parked");
+        assert!(stored >= todo.version.0 - 1, "not the first change is parked");
         // Each outage confirms one refusal when it ends.
         let partly = self.totals.partial_outages > 0 || self.totals.outages >= u64::from(MAX_REFUSALS);
         assert!(entry.poison || self.plan.refused > 0.0 || partly, "a good change is parked");
@@ -981,7 +989,7 @@ impl World {
         self.totals.parked_while_reading += u64::from(self.reading.is_some());
         self.suspects.remove(&todo.id);
         self.failed.remove(&seq);
-        self.marks.insert(seq, Mark::Parked);
+        self.marks.insert(seq, DeliveryState::Parked);
     }
 
     // The world around it.
@@ -1048,7 +1056,7 @@ impl World {
             }
             Event::Pulse => {
                 if self.to_commit > 0 || !self.done() {
-                    self.append(0);
+                    self.append(TodoId(0));
                     self.tell();
                     self.after(PULSE, Event::Pulse);
                 }
@@ -1080,7 +1088,7 @@ impl World {
             0 => fresh,
             todos => self.random.random_range(1..=todos),
         };
-        self.append(todo);
+        self.append(TodoId(todo));
     }
 
     fn append(&mut self, todo: TodoId) {
@@ -1088,8 +1096,9 @@ impl World {
         let (seq, version) = (self.log.len() as i64 + 1, versions.len() as i64 + 1);
         versions.push(seq);
         let poison = self.poisoned.get(&todo) == Some(&version);
-        let todo = Arc::new(Todo { id: todo, version, ..Todo::clone(&self.template.todo) });
-        let change = Arc::new(Change { seq, revision: seq, todo, ..Change::clone(&self.template) });
+        let todo = Arc::new(Todo { id: todo, version: Version(version), ..Todo::clone(&self.template.todo) });
+        let change =
+            Arc::new(Change { place: Place(seq), revision: Revision(seq), todo, ..Change::clone(&self.template) });
         self.log.push(Entry {
             change,
             committed: self.now,
@@ -1114,7 +1123,7 @@ impl World {
         for (seq, mark) in std::mem::take(&mut self.marks) {
             self.log[seq as usize - 1].state.get_or_insert(mark);
         }
-        while self.log.get(self.settled).is_some_and(|entry| entry.state == Some(Mark::Published)) {
+        while self.log.get(self.settled).is_some_and(|entry| entry.state == Some(DeliveryState::Published)) {
             self.settled += 1;
         }
     }
@@ -1129,9 +1138,9 @@ impl World {
     fn land(&mut self, seq: i64) {
         let todo = &self.log[seq as usize - 1].change.todo;
         let last = self.stored.entry(todo.id).or_insert(0);
-        assert!(todo.version <= *last + 1, "{}-{} comes after version {last}", todo.id, todo.version);
-        self.totals.duplicates += u64::from(todo.version <= *last);
-        *last = todo.version.max(*last);
+        assert!(todo.version.0 <= *last + 1, "{}-{} comes after version {last}", todo.id, todo.version);
+        self.totals.duplicates += u64::from(todo.version.0 <= *last);
+        *last = todo.version.0.max(*last);
     }
 
     /// Reads the log, as [`crate::store::Store::read_outbox`] is documented.
@@ -1144,7 +1153,8 @@ impl World {
                 break;
             }
             let versions = self.todos.get(&want.todo).map_or(&[][..], |versions| &versions[..]);
-            let entries = versions.iter().filter(|seq| **seq <= wanted.told).map(|seq| &self.log[*seq as usize - 1]);
+            let entries =
+                versions.iter().filter(|seq| **seq <= wanted.told.place().0).map(|seq| &self.log[*seq as usize - 1]);
             let pending = entries.filter(|entry| entry.state.is_none() && entry.change.todo.version > want.above);
             let mut changes: Vec<_> = pending.map(|entry| Arc::clone(&entry.change)).collect();
             let limit = want.limit.min(room);
@@ -1156,20 +1166,24 @@ impl World {
         }
         if wanted.discover > 0 {
             let unsettled = &self.log[self.settled..];
-            let marked = |entry: &Entry| entry.state.or_else(|| reading.marked.get(&entry.change.seq).copied());
-            let parked = unsettled.iter().filter(|entry| wanted.known == 0 && marked(entry) == Some(Mark::Parked));
+            let marked = |entry: &Entry| entry.state.or_else(|| reading.marked.get(&entry.change.place.0).copied());
+            let parked = unsettled
+                .iter()
+                .filter(|entry| wanted.known == Cursor::START && marked(entry) == Some(DeliveryState::Parked));
             let parked = parked.map(|entry| entry.change.todo.id).collect();
-            let mut discovered = Discovered { todos: Vec::new(), parked, known: self.log.len() as i64, behind: false };
+            let end = Cursor::up_to(Place(self.log.len() as i64));
+            let mut discovered = Discovered { todos: Vec::new(), parked, known: end, behind: false };
             let mut seen = HashSet::new();
             // Never far: looking goes on where it ended.
             let far = if self.looks_far { usize::MAX } else { self.random.random_range(1..=50) };
-            let beyond = unsettled.iter().filter(|entry| entry.state.is_none() && entry.change.seq > wanted.known);
+            let beyond =
+                unsettled.iter().filter(|entry| entry.state.is_none() && !wanted.known.covers(entry.change.place));
             for (looked_at, entry) in beyond.enumerate() {
-                let (seq, todo) = (entry.change.seq, &entry.change.todo);
+                let (seq, todo) = (entry.change.place.0, &entry.change.todo);
                 let new = marked(entry).is_none() && !discovered.parked.contains(&todo.id) && !seen.contains(&todo.id);
                 if (new && seen.len() == wanted.discover) || looked_at == far {
                     discovered.behind = true;
-                    discovered.known = seq - 1;
+                    discovered.known = Cursor::up_to(Place(seq - 1));
                     break;
                 }
                 if new {
@@ -1216,14 +1230,14 @@ impl World {
 
     /// The first change that is not known to be published; `None`: all are.
     fn first_left(&self, todo: TodoId) -> Option<&Entry> {
-        let left = |seq: &&i64| self.log[**seq as usize - 1].state != Some(Mark::Published);
+        let left = |seq: &&i64| self.log[**seq as usize - 1].state != Some(DeliveryState::Published);
         self.todos.get(&todo)?.iter().find(left).map(|seq| &self.log[*seq as usize - 1])
     }
 
     /// Whether everything is published, but for what waits for an operator and what is of the pulse.
     fn done(&self) -> bool {
-        let mut parked = HashSet::from([0]);
-        self.log[self.settled..].iter().filter(|entry| entry.state != Some(Mark::Published)).all(|entry| {
+        let mut parked = HashSet::from([TodoId(0)]);
+        self.log[self.settled..].iter().filter(|entry| entry.state != Some(DeliveryState::Published)).all(|entry| {
             let todo = entry.change.todo.id;
             parked.contains(&todo) || (entry.state.is_some() && parked.insert(todo))
         })
@@ -1231,9 +1245,12 @@ impl World {
 
     fn assert_done(&self) {
         assert!(self.quiet.is_some() && self.to_commit == 0);
-        assert!(self.done() && self.first_left(0).is_none(), "the world ends with changes that are not published");
+        assert!(
+            self.done() && self.first_left(TodoId(0)).is_none(),
+            "the world ends with changes that are not published"
+        );
         for (todo, versions) in &self.todos {
-            let parked = self.first_left(*todo).map(|entry| entry.change.todo.version);
+            let parked = self.first_left(*todo).map(|entry| entry.change.todo.version.0);
             let stored = self.stored.get(todo).copied().unwrap_or(0);
             let expected = parked.map_or(versions.len() as i64, |version| version - 1);
             let unheard = parked.is_some_and(|version| stored >= version);
@@ -1250,10 +1267,10 @@ impl World {
     fn assert_nothing_to_do(&self) {
         let known = |seq: i64| self.log[seq as usize - 1].state.or_else(|| self.marks.get(&seq).copied());
         for entry in &self.log[self.settled.min(self.told)..self.told] {
-            if known(entry.change.seq).is_none() {
+            if known(entry.change.place.0).is_none() {
                 let versions = &self.todos[&entry.change.todo.id];
-                let parked = versions.iter().any(|seq| known(*seq) == Some(Mark::Parked));
-                assert!(parked || !self.inbox.is_empty(), "change {} is forgotten", entry.change.seq);
+                let parked = versions.iter().any(|seq| known(*seq) == Some(DeliveryState::Parked));
+                assert!(parked || !self.inbox.is_empty(), "change {} is forgotten", entry.change.place.0);
             }
         }
     }
@@ -1306,8 +1323,8 @@ impl World {
         for (todo, lane) in lanes {
             assert!(lane.queue.len() <= self.plan.limits.lane);
             assert!(!self.lanes.parked.contains(todo));
-            let versions: Vec<i64> = lane.queue.iter().map(|change| change.todo.version).collect();
-            let contiguous: Range<i64> = lane.last + 1 - versions.len() as i64..lane.last + 1;
+            let versions: Vec<i64> = lane.queue.iter().map(|change| change.todo.version.0).collect();
+            let contiguous: Range<i64> = lane.last.0 + 1 - versions.len() as i64..lane.last.0 + 1;
             assert!(versions.iter().copied().eq(contiguous), "versions {versions:?} up to {}", lane.last);
         }
     }
@@ -1332,9 +1349,9 @@ impl World {
 
 fn template() -> Arc<Change> {
     let todo = Todo {
-        id: 0,
-        owner: 1,
-        version: 0,
+        id: TodoId(0),
+        owner: UserId(1),
+        version: Version(0),
         title: "t".into(),
         description: None,
         completed: false,
@@ -1342,9 +1359,9 @@ fn template() -> Arc<Change> {
         updated_at: Timestamp(0),
     };
     Arc::new(Change {
-        seq: 0,
+        place: Place(0),
         epoch: Epoch(1),
-        revision: 0,
+        revision: Revision(0),
         kind: Kind::Updated,
         at: Timestamp(0),
         actor: "a".into(),
