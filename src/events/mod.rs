@@ -2,7 +2,7 @@
 
 pub mod dapr;
 pub mod dedupe;
+pub mod dispatcher;
 pub mod event;
-pub mod lanes;
 pub mod relay;
 pub mod sidecar;

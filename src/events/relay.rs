@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::dapr::{DaprClient, Outcome};
+use super::dispatcher::{Dispatcher, PublishResult};
 use super::event;
-use super::lanes::{Lanes, PublishResult};
 use crate::config::Config;
 use crate::domain::change::{Change, DeliveryState};
 use crate::store::Store;
@@ -31,7 +31,7 @@ pub struct Relay {
     dapr: DaprClient,
     /// `pubsub/topic`, for messages.
     topic: String,
-    lanes: Lanes,
+    dispatcher: Dispatcher,
     started: Instant,
     outage: OutageLog,
     metrics: Arc<Metrics>,
@@ -46,7 +46,7 @@ impl Relay {
             store,
             dapr,
             topic: config.topic.clone(),
-            lanes: Lanes::new(rand::random()),
+            dispatcher: Dispatcher::new(rand::random()),
             started: Instant::now(),
             outage: OutageLog::default(),
             metrics,
@@ -65,27 +65,27 @@ impl Relay {
         let mut reading: Option<JoinHandle<Option<Found>>> = None;
         while !*stop.borrow() {
             self.reloading |= self.store.outbox().take_reload();
-            if self.reloading && reading.is_none() && self.lanes.in_flight() == 0 {
+            if self.reloading && reading.is_none() && self.dispatcher.in_flight() == 0 {
                 self.reloading = false;
-                self.lanes = Lanes::new(rand::random());
+                self.dispatcher = Dispatcher::new(rand::random());
             }
             if reading.is_none() {
-                let (changes, overflowed) = self.store.outbox().take(self.lanes.told());
-                self.lanes.committed(changes, overflowed);
+                let (changes, overflowed) = self.store.outbox().take(self.dispatcher.announced_through());
+                self.dispatcher.committed(changes, overflowed);
             }
             let now = self.now();
             while !self.reloading
-                && let Some(change) = self.lanes.start(now)
+                && let Some(change) = self.dispatcher.start(now)
             {
                 flights.push(publish(self.dapr.clone(), change));
             }
             if reading.is_none() {
                 reading = self.start_reading();
             }
-            self.metrics.breaker_open.set(i64::from(!self.lanes.healthy()));
-            self.metrics.failing_todos.set(i64::try_from(self.lanes.suspects()).unwrap_or(i64::MAX));
+            self.metrics.breaker_open.set(i64::from(!self.dispatcher.healthy()));
+            self.metrics.failing_todos.set(i64::try_from(self.dispatcher.suspects()).unwrap_or(i64::MAX));
             // Reloading, nothing is started: what is in flight wakes this up when it ends.
-            let due = self.lanes.wake_at().filter(|_| !self.reloading);
+            let due = self.dispatcher.wake_at().filter(|_| !self.reloading);
             let wake = due.map_or(POLL, |at| Duration::from_millis(at.saturating_sub(self.now())).min(POLL));
             tokio::select! {
                 Some((change, outcome, took)) = flights.next() => self.finish(&change, outcome, took),
@@ -93,12 +93,12 @@ impl Relay {
                 () = self.store.outbox().pushed(), if reading.is_none() => {}
                 found = finished(&mut reading) => {
                     reading = None;
-                    self.lanes.finish_reading(found);
+                    self.dispatcher.finish_reading(found);
                 }
                 Ok(()) = sidecar.changed() => {
                     if *sidecar.borrow_and_update() {
                         let now = self.now();
-                        self.lanes.sidecar_ready(now);
+                        self.dispatcher.sidecar_ready(now);
                     }
                 }
                 _ = stop.changed() => {}
@@ -116,7 +116,7 @@ impl Relay {
     }
 
     fn start_reading(&mut self) -> Option<JoinHandle<Option<Found>>> {
-        let wanted = self.lanes.start_reading()?;
+        let wanted = self.dispatcher.start_reading()?;
         let store = Arc::clone(&self.store);
         Some(tokio::spawn(async move {
             let read = tokio::task::spawn_blocking(move || read_log(&store, &wanted)).await.ok().flatten();
@@ -136,7 +136,7 @@ impl Relay {
             Outcome::Unknown(why) => (PublishResult::Silent, Some(why)),
             Outcome::Unavailable(why) => (PublishResult::Away, Some(why)),
         };
-        let verdict = self.lanes.finish(change.todo.id, result, now);
+        let verdict = self.dispatcher.finish(change.todo.id, result, now);
         if let Some(place) = verdict.published {
             self.store.outbox().mark(place, DeliveryState::Published);
             if log::log_enabled!(log::Level::Info) {
@@ -153,7 +153,7 @@ impl Relay {
         match why {
             Some(why) => self.outage.report(&event::id(change), &why, self.store.outbox().pending()),
             None => {
-                if self.lanes.healthy() && self.lanes.suspects() == 0 && self.outage.is_over() {
+                if self.dispatcher.healthy() && self.dispatcher.suspects() == 0 && self.outage.is_over() {
                     let waiting = self.store.outbox().pending();
                     log::info!("publishing works again; {waiting} events wait or are being recorded as published");
                 }

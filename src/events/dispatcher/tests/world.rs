@@ -7,7 +7,10 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ops::{Range, RangeInclusive};
 
-use super::*;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use super::super::*;
 use crate::domain::account::UserId;
 use crate::domain::change::{Cursor, DeliveryState, Epoch, Kind, Place, Revision};
 use crate::domain::clock::Timestamp;
@@ -64,7 +67,7 @@ fn every_change_gets_through_in_order_whatever_fails() {
 fn fresh_todos(random: &mut SmallRng, latency: u64) -> Plan {
     Plan {
         limits: Limits::REAL,
-        inbox: BUFFERED,
+        inbox: MAX_BUFFERED,
         todos: 0,
         before: 0,
         after: 2_500,
@@ -150,7 +153,7 @@ fn the_backlog_of_a_busy_todo_is_read_once_and_others_do_not_wait_for_it() {
     world.play();
     let Totals { changes, readings, read, looked_at, .. } = world.totals;
     assert!(read <= changes && looked_at <= changes, "{read} read and {looked_at} looked at of {changes}");
-    assert!(readings <= changes / LANE as u64 + 100, "{readings} readings of {changes}");
+    assert!(readings <= changes / MAX_LANE_LEN as u64 + 100, "{readings} readings of {changes}");
     assert!(world.longest_of_fresh <= 500, "the others waited {} ms", world.longest_of_fresh);
 }
 
@@ -170,8 +173,8 @@ fn a_backlog_that_does_not_fit_into_memory_is_not_read_change_by_change() {
 }
 
 /// A machine that was told of these changes, and knows that there are no others.
-fn told(limits: Limits, log: &[Arc<Change>]) -> Lanes {
-    let mut lanes = Lanes::with_limits(1, limits);
+fn told(limits: Limits, log: &[Arc<Change>]) -> Dispatcher {
+    let mut lanes = Dispatcher::with_limits(1, limits);
     assert!(lanes.start_reading().is_some());
     let nothing = Discovered { todos: Vec::new(), parked: HashSet::new(), known: Cursor::START, behind: false };
     lanes.finish_reading(Some(Found { fed: Vec::new(), discovered: Some(nothing) }));
@@ -191,7 +194,7 @@ fn log_of(todos: RangeInclusive<i64>, rounds: i64) -> Vec<Arc<Change>> {
 }
 
 /// Reads what is wanted, if something is: of which todos.
-fn read(lanes: &mut Lanes, log: &[Arc<Change>]) -> Vec<i64> {
+fn read(lanes: &mut Dispatcher, log: &[Arc<Change>]) -> Vec<i64> {
     let Some(wanted) = lanes.start_reading() else { return Vec::new() };
     let (mut found, mut room) = (Found::default(), wanted.room);
     for want in &wanted.wants {
@@ -209,12 +212,12 @@ fn read(lanes: &mut Lanes, log: &[Arc<Change>]) -> Vec<i64> {
 }
 
 /// What became of the change that was sent of this todo.
-fn finish(lanes: &mut Lanes, todo: i64, result: PublishResult, now: u64) -> Verdict {
+fn finish(lanes: &mut Dispatcher, todo: i64, result: PublishResult, now: u64) -> Verdict {
     lanes.finish(TodoId(todo), result, now)
 }
 
 /// Sends the next change: its todo.
-fn send(lanes: &mut Lanes, now: u64) -> Option<i64> {
+fn send(lanes: &mut Dispatcher, now: u64) -> Option<i64> {
     lanes.start(now).map(|change| change.todo.id.0)
 }
 
@@ -300,19 +303,19 @@ fn a_lane_that_is_parked_while_it_waits_for_its_turn_leaves_nothing_behind() {
         }
         // It could be sent, or is to be read, when the other's success parks it.
         let verdict = finish(&mut lanes, 2, PublishResult::Stored, now);
-        assert_eq!((verdict.parked, lanes.suspects(), lanes.parked()), (vec![Place(1)], 0, 1));
+        assert_eq!((verdict.parked, lanes.suspects(), lanes.parked.len()), (vec![Place(1)], 0, 1));
         assert!(lanes.start_reading().is_none());
         assert_eq!(send(&mut lanes, now), Some(2));
     }
 }
 
 /// A machine whose breaker has just opened, at 0, because todo 1 was refused; the others wait.
-fn opened(seed: u64, log: &[Arc<Change>]) -> (Lanes, u64) {
-    let mut lanes = Lanes { random: SmallRng::seed_from_u64(seed), ..told(FEW, log) };
+fn opened(seed: u64, log: &[Arc<Change>]) -> (Dispatcher, u64) {
+    let mut lanes = Dispatcher { breaker: Breaker::new(seed), ..told(FEW, log) };
     assert_eq!(send(&mut lanes, 0), Some(1));
     finish(&mut lanes, 1, PublishResult::Refused, 0);
     assert!(!lanes.healthy());
-    let Breaker::Open { until, .. } = lanes.breaker else { panic!("closed") };
+    let until = lanes.breaker.admits_at();
     (lanes, until)
 }
 
@@ -338,7 +341,7 @@ fn the_breaker_waits_longer_after_new_failures_only() {
         assert_eq!(read(&mut lanes, &log), [1]);
         assert_eq!(send(&mut lanes, now), Some(1));
         finish(&mut lanes, 1, PublishResult::Refused, now);
-        let Breaker::Open { until, .. } = lanes.breaker else { panic!("closed") };
+        let until = lanes.breaker.admits_at();
         assert!((100..=200).contains(&(until - now)), "a suspect's failure made it wait {} ms", until - now);
     }
 }
@@ -470,11 +473,12 @@ impl Plan {
                 reading: random.random_range(1..=buffered),
             },
         };
-        let changes = if big { BUFFERED + random.random_range(0..BUFFERED / 2) } else { random.random_range(1..60) };
+        let changes =
+            if big { MAX_BUFFERED + random.random_range(0..MAX_BUFFERED / 2) } else { random.random_range(1..60) };
         let before = if random.random_bool(0.5) { random.random_range(0..=changes) } else { 0 };
         Self {
             limits,
-            inbox: if big { BUFFERED } else { random.random_range(2..40) },
+            inbox: if big { MAX_BUFFERED } else { random.random_range(2..40) },
             todos: if big { random.random_range(100..5000) } else { random.random_range(1..15) },
             before,
             after: changes - before,
@@ -587,7 +591,7 @@ struct World {
     to_commit: usize,
     // The process.
     process: u32,
-    lanes: Lanes,
+    lanes: Dispatcher,
     inbox: Vec<Arc<Change>>,
     overflowed: bool,
     told: usize,
@@ -634,7 +638,7 @@ impl World {
     }
 
     fn planned(plan: Plan, poisoned: BTreeMap<TodoId, i64>, mut random: SmallRng) -> Self {
-        let lanes = Lanes::with_limits(random.random(), plan.limits);
+        let lanes = Dispatcher::with_limits(random.random(), plan.limits);
         let mut world = Self {
             now: 0,
             events: BTreeMap::new(),
@@ -766,7 +770,7 @@ impl World {
 
     fn turn(&mut self) {
         if self.reading.is_none() {
-            let told = self.lanes.told();
+            let told = self.lanes.announced_through();
             let changes =
                 std::mem::take(&mut self.inbox).into_iter().filter(|change| !told.covers(change.place)).collect();
             let before = self.lanes_of_no_suspects();
@@ -781,25 +785,25 @@ impl World {
             self.start_reading();
         }
         let limits = self.plan.limits;
-        assert!(self.lanes.buffered() <= limits.buffered, "too much in memory");
+        assert!(self.lanes.buffered <= limits.buffered, "too much in memory");
         let hanging = |after: u64| {
             let hangs = |flight: &&Flight| self.now - flight.since >= after && flight.since < self.got_through;
             self.flights.values().filter(hangs).count().min(limits.hanging)
         };
         // What is usual changes, and what was once found to hang stays so.
-        assert!(self.flights.len() <= limits.in_flight + hanging(HANGS_AFTER), "too many in flight");
-        let full =
-            self.flights.len() >= limits.in_flight + hanging(HANGS_AFTER.max(HANGS_AFTER_USUAL * self.lanes.usual));
+        assert!(self.flights.len() <= limits.in_flight + hanging(HANGS_AFTER_MS), "too many in flight");
+        let full = self.flights.len()
+            >= limits.in_flight + hanging(HANGS_AFTER_MS.max(HANGS_AFTER_TIMES_USUAL * self.lanes.usual));
         assert!(self.lanes.nothing_is_ready() || full || self.open.is_some(), "something that could be sent waits");
         let suspects = self.flights.keys().filter(|todo| self.suspects.contains(todo)).count();
         assert!(suspects <= 2 * limits.suspects, "too many suspects in flight");
         assert_eq!(self.lanes.in_flight(), self.flights.len());
         assert_eq!(self.lanes.suspects(), self.suspects.len());
         assert!(self.lanes.wake_at().is_none_or(|wake| wake > self.now), "woken for nothing");
-        self.totals.full += u64::from(self.lanes.buffered() == limits.buffered);
+        self.totals.full += u64::from(self.lanes.buffered == limits.buffered);
         self.totals.hanging += u64::from(self.flights.len() > limits.in_flight);
         self.totals.crowded += u64::from(self.lanes.room_for_lanes() == 0);
-        if self.random.random_ratio(1, if self.lanes.buffered() > 100 { 4096 } else { 32 }) {
+        if self.random.random_ratio(1, if self.lanes.buffered > 100 { 4096 } else { 32 }) {
             self.assert_consistent();
         }
         if self.flights.is_empty() && self.reading.is_none() && self.lanes.wake_at().is_none() {
@@ -881,7 +885,7 @@ impl World {
     fn check_breaker(&mut self, todo: TodoId) {
         let Some((until, probe)) = &mut self.open else { return };
         assert!(self.now >= *until, "probes {} ms too early", *until - self.now);
-        let hangs = probe.is_none_or(|(_, since)| self.now >= since + HANGS_AFTER);
+        let hangs = probe.is_none_or(|(_, since)| self.now >= since + HANGS_AFTER_MS);
         assert!(hangs, "probes while another probe is in flight, and does not hang");
         *probe = Some((todo, self.now));
         if self.suspects.contains(&todo) {
@@ -898,7 +902,7 @@ impl World {
     fn answered(&mut self, seq: i64, result: PublishResult) {
         let todo = self.log[seq as usize - 1].change.todo.id;
         let flight = self.flights.remove(&todo).unwrap();
-        let before = self.lanes.parked();
+        let before = self.lanes.parked.len();
         let verdict = self.lanes.finish(todo, result, self.now);
         if result == PublishResult::Stored {
             assert_eq!(verdict.published, Some(Place(seq)));
@@ -908,7 +912,7 @@ impl World {
             self.not_stored(seq, result, &verdict);
         }
         assert_eq!(self.lanes.healthy(), self.open.is_none());
-        assert_eq!(self.lanes.parked(), before + verdict.parked.len());
+        assert_eq!(self.lanes.parked.len(), before + verdict.parked.len());
         for &Place(seq) in &verdict.parked {
             self.parked(seq);
         }
@@ -951,7 +955,7 @@ impl World {
         let away = result == PublishResult::Away;
         let first = !away && self.suspects.insert(todo);
         if !away {
-            entry.again = self.now + (LANE_BACKOFF << entry.confirmed.min(5));
+            entry.again = self.now + (suspects::BACKOFF_MS << entry.confirmed.min(5));
             let (at, refused) = self.failed.entry(seq).or_default();
             *at = self.now;
             *refused |= result == PublishResult::Refused;
@@ -965,10 +969,10 @@ impl World {
                 true
             }
             None => false,
-            Some((_, probe)) => probe.is_some_and(|(probe, since)| probe == todo && self.now < since + HANGS_AFTER),
+            Some((_, probe)) => probe.is_some_and(|(probe, since)| probe == todo && self.now < since + HANGS_AFTER_MS),
         };
         if opens {
-            self.open = Some((self.now + BACKOFF.0, None));
+            self.open = Some((self.now + breaker::BACKOFF_MS.0, None));
         }
     }
 
@@ -1208,7 +1212,7 @@ impl World {
         }
         self.events.retain(|_, event| !matches!(event, Event::Snapshot | Event::ReadingEnds));
         self.reading = None;
-        self.lanes = Lanes::with_limits(self.random.random(), self.plan.limits);
+        self.lanes = Dispatcher::with_limits(self.random.random(), self.plan.limits);
         self.process += 1;
         self.open = None;
         self.failed.clear();
@@ -1259,7 +1263,7 @@ impl World {
                 assert!(parked.is_some_and(|version| version <= poison), "poison is not parked");
             }
         }
-        assert_eq!((self.lanes.buffered(), self.lanes.in_flight(), self.lanes.suspects()), (0, 0, 0));
+        assert_eq!((self.lanes.buffered, self.lanes.in_flight(), self.lanes.suspects()), (0, 0, 0));
         assert!(self.lanes.lanes.is_empty(), "lanes are left behind");
     }
 
@@ -1277,12 +1281,12 @@ impl World {
 
     /// `wake_at` is when `start` has something to do again: not before, and then really.
     fn look_into_the_future(&mut self, wake: Option<u64>) {
-        if !self.random.random_ratio(1, if self.lanes.buffered() > 100 { 4096 } else { 32 }) {
+        if !self.random.random_ratio(1, if self.lanes.buffered > 100 { 4096 } else { 32 }) {
             return;
         }
         let mut future = self.lanes.clone();
         let mut does = |at: u64| {
-            let (hungry, breaker) = (future.hungry.len(), future.breaker);
+            let (hungry, breaker) = (future.hungry.len(), future.breaker.clone());
             future.start(at).is_some() || future.hungry.len() > hungry || future.breaker != breaker
         };
         match wake {
@@ -1297,21 +1301,16 @@ impl World {
 
     /// The machine's own books.
     fn assert_consistent(&self) {
-        let Lanes { lanes, ready, backlog, retrying, hungry, reading, waiting, active, .. } = &self.lanes;
+        let Dispatcher { lanes, ready, backlog, retrying, hungry, reading, suspects, .. } = &self.lanes;
         assert_eq!(self.lanes.buffered, lanes.values().map(|lane| lane.queue.len()).sum::<usize>());
         assert_eq!(self.lanes.in_flight, lanes.values().filter(|lane| lane.since.is_some()).count());
-        let suspects = || lanes.values().filter_map(|lane| lane.suspect.as_ref());
-        assert_eq!(self.lanes.suspects, suspects().count());
-        let count = |failure| suspects().filter(|suspect| suspect.active && suspect.failure == failure).count();
-        assert_eq!(*active, [count(Failure::Refused), count(Failure::Silent)]);
-        let is_suspect = |todo: &TodoId| lanes[todo].suspect.is_some();
+        suspects.assert_consistent();
+        let is_suspect = |todo: &TodoId| suspects.contains(*todo);
+        assert!(lanes.keys().filter(|todo| is_suspect(todo)).count() == suspects.len(), "a suspect has no lane");
         assert!(retrying.iter().all(is_suspect) && !ready.iter().chain(backlog).any(is_suspect));
-        let unconfirmed = lanes.iter().filter(|(_, lane)| lane.suspect.is_some_and(|suspect| suspect.unconfirmed > 0));
-        assert_eq!(self.lanes.unconfirmed, unconfirmed.map(|(todo, _)| *todo).collect());
         // Every lane is in one place.
-        let waits = |(_, todo): &(u64, TodoId)| *todo;
         let queued = [ready, backlog, retrying, hungry].into_iter().flatten().copied();
-        let waiting = waiting.iter().flatten().map(waits);
+        let waiting = suspects.waiting();
         // A lane that was parked while it was read for is gone.
         let read_for = reading.iter().flatten().copied().filter(|todo| lanes.contains_key(todo));
         let flying = lanes.iter().filter(|(_, lane)| lane.since.is_some()).map(|(todo, _)| *todo);

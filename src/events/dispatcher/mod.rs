@@ -1,0 +1,504 @@
+//! The relay's decisions as a pure state machine: which change is sent when, what an outcome means, what is parked.
+//! It uses no network and no disk; time is milliseconds that the caller passes in.
+//!
+//! A *lane* is one todo's unpublished changes. What is refused or hangs is taken to be about that lane as long as others
+//! get through: it becomes a [suspect](suspects), which waits by itself. The [breaker](breaker) stands before all lanes.
+//! It opens when the sidecar is away, or when very many lanes failed and none got through.
+
+mod breaker;
+mod suspects;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use crate::domain::change::{Change, Cursor, Place};
+use crate::domain::todo::{TodoId, Version};
+use crate::store::outbox::{Fed, Found, Want, Wanted};
+use breaker::{Admission, Breaker};
+use suspects::{Failure, Suspects};
+
+/// Changes in flight at once, over all lanes, not counting those that hang.
+pub const MAX_IN_FLIGHT: usize = 64;
+/// Failures of different lanes, without a success in between, that open the breaker: so many that it stays closed while
+/// any get through, be it one of twenty.
+const MAX_FAILURES: usize = 256;
+/// Publishes that hang and go on beside the others, at most.
+const MAX_HANGING: usize = 512;
+/// A publish hangs after this many milliseconds, if one that began later got through; but not before it has taken this many
+/// times as long as usual: a sidecar that is slow for everybody must not get more to do.
+const HANGS_AFTER_MS: u64 = 1000;
+const HANGS_AFTER_TIMES_USUAL: u64 = 10;
+/// Suspects that try again at once, of those that were refused and of those that got no answer.
+const MAX_ACTIVE_SUSPECTS: usize = 8;
+/// While there are both, one of so many publishes is of the backlog.
+const BACKLOG_TURN: u32 = 8;
+/// Changes in memory, and lanes that are no suspects, at most; the rest stays in the log until there is room.
+pub const MAX_BUFFERED: usize = 10_000;
+/// Changes of one todo in memory, at most: a busy todo must not keep the others out of memory.
+const MAX_LANE_LEN: usize = 100;
+/// Changes in one reading of the log, at most: what is committed meanwhile waits for its end.
+const MAX_READING: usize = 1000;
+/// A change is parked after this many definite refusals, each confirmed by another lane's success.
+pub const MAX_REFUSALS: u32 = 5;
+/// What an attempt to publish came to, as far as decisions go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishResult {
+    /// Kafka has it.
+    Stored,
+    /// Definitely refused. About this change, if others are taken.
+    Refused,
+    /// No answer. About this lane, if others get one.
+    Silent,
+    /// Nothing is wrong with the change: the sidecar is away, or does not let us in.
+    Away,
+}
+
+/// What is to be recorded about changes (by their places).
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// This one is published.
+    pub published: Option<Place>,
+    /// These are given up until an operator decides.
+    pub parked: Vec<Place>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Lane {
+    /// Unpublished changes in version order; the first one may be in flight.
+    queue: VecDeque<Arc<Change>>,
+    /// Everything up to this version was in the queue, or need not be.
+    last: Version,
+    /// The log has more of this todo than the queue.
+    more_in_log: bool,
+    /// It was found in the log, not announced when it was committed.
+    discovered: bool,
+    /// Since when the first change is in flight.
+    since: Option<u64>,
+}
+
+/// How much at once: small in tests, which then reach every limit often.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    in_flight: usize,
+    failures: usize,
+    hanging: usize,
+    suspects: usize,
+    buffered: usize,
+    /// Changes in one lane.
+    lane: usize,
+    reading: usize,
+}
+
+impl Limits {
+    const REAL: Self = Self {
+        in_flight: MAX_IN_FLIGHT,
+        failures: MAX_FAILURES,
+        hanging: MAX_HANGING,
+        suspects: MAX_ACTIVE_SUSPECTS,
+        buffered: MAX_BUFFERED,
+        lane: MAX_LANE_LEN,
+        reading: MAX_READING,
+    };
+}
+
+/// The state machine.
+///
+/// # Invariants
+///
+/// - **Order.** A lane has at most one change in flight, the first of its queue; the next one follows only when that is
+///   stored. The queue's versions are contiguous and end with `last`. [`Self::start`] and [`Self::finish`] keep it.
+/// - **One place.** Each lane is in exactly one of: `ready` or `backlog` (it can send), `retrying` (a suspect that can),
+///   `hungry` (it has nothing in memory, and the log has more), `reading` (the log is being read for it), in flight, or
+///   waiting in `suspects`. [`Self::settle`] puts a lane that has just left its place into the next one.
+/// - **Nothing forgotten.** Every unpublished change is in a lane, behind a change in a lane with `more_in_log`, behind a
+///   parked change, or past `read_through` while `behind` is true. What was announced is never read again, what was left
+///   out always is.
+/// - **Bounded memory.** At most [`MAX_BUFFERED`] changes are in queues, [`MAX_LANE_LEN`] of a lane; at most
+///   [`MAX_BUFFERED`] lanes are no suspects. A suspect keeps nothing in memory until it is its turn.
+/// - **Suspects.** A todo is in `suspects` from a failure until its own next success, or until it is parked. A parked todo
+///   has no lane.
+/// - **Places are only told apart.** Which change comes earlier is the log's business: positions in it are [`Cursor`]s.
+///
+/// The simulation in `tests/world.rs` asserts all of this after every step, in thousands of worlds.
+#[cfg_attr(test, derive(Clone))]
+pub struct Dispatcher {
+    limits: Limits,
+    lanes: HashMap<TodoId, Lane>,
+    /// Lanes that could send now, in round robin order.
+    ready: VecDeque<TodoId>,
+    /// The same, of those that were discovered in the log: what is new does not wait behind a backlog, which may be all
+    /// of one partition that hangs.
+    backlog: VecDeque<TodoId>,
+    /// Counts what was sent; at 0 it is the backlog's turn.
+    turn: u32,
+    /// Active suspects that could send now.
+    retrying: VecDeque<TodoId>,
+    /// Lanes with nothing in memory and more in the log; active suspects first.
+    hungry: VecDeque<TodoId>,
+    /// While the log is read, the lanes that it is read for.
+    reading: Option<Vec<TodoId>>,
+    suspects: Suspects,
+    /// Todos whose next change waits for an operator. Their changes stay in the log.
+    parked: HashSet<TodoId>,
+    /// Changes in memory.
+    buffered: usize,
+    in_flight: usize,
+    /// What is in flight and does not hang, by when it began.
+    prompt: BTreeSet<(u64, TodoId)>,
+    /// When the youngest publish that got through began.
+    got_through: u64,
+    /// How long a publish that gets through usually takes, in milliseconds.
+    usual: u64,
+    /// Lanes that ended while the log is being read, and their last versions: what is being read does not know.
+    ended: HashMap<TodoId, Version>,
+    /// Everything up to here was offered to the lanes; the log is read on from here.
+    read_through: Cursor,
+    /// Nothing up to here is announced again.
+    announced_through: Cursor,
+    /// The log has changes past `read_through` that are not announced any more.
+    behind: bool,
+    breaker: Breaker,
+}
+
+impl Dispatcher {
+    /// Empty, and behind: everything unpublished is still in the log.
+    pub fn new(seed: u64) -> Self {
+        Self::with_limits(seed, Limits::REAL)
+    }
+
+    fn with_limits(seed: u64, limits: Limits) -> Self {
+        Self {
+            limits,
+            lanes: HashMap::new(),
+            ready: VecDeque::new(),
+            backlog: VecDeque::new(),
+            turn: 0,
+            retrying: VecDeque::new(),
+            hungry: VecDeque::new(),
+            reading: None,
+            suspects: Suspects::new(limits.suspects),
+            parked: HashSet::new(),
+            buffered: 0,
+            in_flight: 0,
+            prompt: BTreeSet::new(),
+            got_through: 0,
+            usual: 0,
+            ended: HashMap::new(),
+            read_through: Cursor::START,
+            announced_through: Cursor::START,
+            behind: true,
+            breaker: Breaker::new(seed),
+        }
+    }
+
+    /// Changes in flight.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Todos whose last attempt failed.
+    pub fn suspects(&self) -> usize {
+        self.suspects.len()
+    }
+
+    /// Whether the breaker is closed: the last thing known of the sidecar is good.
+    pub fn healthy(&self) -> bool {
+        self.breaker.is_closed()
+    }
+
+    /// What [`Self::committed`] takes comes after this.
+    pub fn announced_through(&self) -> Cursor {
+        self.announced_through
+    }
+
+    /// Takes newly committed changes, in commit order, without gaps; `overflowed`: others were left to the log.
+    /// Not to be called between [`Self::start_reading`] and [`Self::finish_reading`].
+    pub fn committed(&mut self, changes: Vec<Arc<Change>>, overflowed: bool) {
+        debug_assert!(self.reading.is_none());
+        for change in changes {
+            self.announced_through = Cursor::up_to(change.place);
+            if self.behind {
+                // The log may have earlier changes of this todo that were not read yet.
+                if self.is_next(&change) {
+                    self.offer(change);
+                }
+            } else if self.offer(change) {
+                self.read_through = self.announced_through;
+            } else {
+                self.behind = true;
+            }
+        }
+        self.behind |= overflowed;
+    }
+
+    /// Whether no unread change of its todo can come before this one.
+    fn is_next(&self, change: &Change) -> bool {
+        match self.lanes.get(&change.todo.id) {
+            Some(lane) => lane.last.next() == change.todo.version && !lane.more_in_log,
+            None => change.todo.version == Version::FIRST,
+        }
+    }
+
+    /// Adds a change to its todo's lane; false if there is no room for another lane.
+    fn offer(&mut self, change: Arc<Change>) -> bool {
+        let (todo, version) = (change.todo.id, change.todo.version);
+        if self.parked.contains(&todo) {
+            return true;
+        }
+        let (full, crowded) = (self.buffered >= self.limits.buffered, self.room_for_lanes() == 0);
+        match self.lanes.get_mut(&todo) {
+            Some(lane) => {
+                lane.more_in_log |= full || lane.queue.len() >= self.limits.lane;
+                if !lane.more_in_log {
+                    debug_assert_eq!(version, lane.last.next());
+                    lane.last = version;
+                    lane.queue.push_back(change);
+                    self.buffered += 1;
+                }
+            }
+            None if crowded => return false,
+            None if full => {
+                self.lanes.insert(todo, Lane { last: version.previous(), more_in_log: true, ..Lane::default() });
+                self.hungry.push_back(todo);
+            }
+            None => {
+                let lane = Lane { last: version, queue: VecDeque::from([change]), ..Lane::default() };
+                self.lanes.insert(todo, lane);
+                self.buffered += 1;
+                self.settle(todo);
+            }
+        }
+        true
+    }
+
+    fn room_for_lanes(&self) -> usize {
+        self.limits.buffered.saturating_sub(self.lanes.len() - self.suspects.len())
+    }
+
+    /// What should be read from the log now. Only one reading goes on at a time.
+    pub fn start_reading(&mut self) -> Option<Wanted> {
+        debug_assert!(self.reading.is_none());
+        let free = self.limits.buffered.saturating_sub(self.buffered);
+        let room = free.min(self.limits.reading);
+        // All get something, so that what is read, and marked later, lies close together in the log.
+        let share = (free / self.hungry.len().max(1)).clamp(1, self.limits.lane);
+        // Not for every lane that ends: looking for others starts where the last look ended, and goes far.
+        let enough = self.room_for_lanes() * 2 < self.limits.buffered;
+        let discover = if self.behind && !enough { self.room_for_lanes() } else { 0 };
+        // Nor for every change that ends, with memory full; but a suspect needs no more room than for one.
+        let is_suspect = |todo| self.suspects.contains(todo);
+        let feed = room > 0 && self.hungry.front().is_some_and(|&todo| room == self.limits.reading || is_suspect(todo));
+        if !feed && discover == 0 {
+            return None;
+        }
+        let feeding: Vec<TodoId> = self.hungry.drain(..self.hungry.len().min(room)).collect();
+        let want = |&todo: &TodoId| {
+            let lane = self.lanes.get(&todo)?;
+            let limit = if is_suspect(todo) { 1 } else { share };
+            Some(Want { todo, above: lane.last, limit })
+        };
+        let wants = feeding.iter().filter_map(want).collect();
+        self.reading = Some(feeding);
+        Some(Wanted { known: self.read_through, told: self.announced_through, wants, room, discover })
+    }
+
+    /// Takes what was read from the log; `None`: reading failed, it is tried again.
+    pub fn finish_reading(&mut self, found: Option<Found>) {
+        let reading = self.reading.take().unwrap_or_default();
+        let ended = std::mem::take(&mut self.ended);
+        let found = found.unwrap_or_default();
+        let mut unread: HashSet<TodoId> = reading.iter().copied().collect();
+        for Fed { todo, changes, more } in found.fed {
+            unread.remove(&todo);
+            let Some(lane) = self.lanes.get_mut(&todo) else { continue };
+            self.buffered += changes.len();
+            lane.last = changes.last().map_or(lane.last, |change| change.todo.version);
+            lane.queue.extend(changes);
+            lane.more_in_log = more;
+            self.settle(todo);
+        }
+        for &todo in reading.iter().rev().filter(|todo| unread.contains(todo) && self.lanes.contains_key(todo)) {
+            self.hungry.push_front(todo);
+        }
+        let Some(discovered) = found.discovered else { return };
+        self.parked.extend(discovered.parked);
+        for (todo, version) in discovered.todos {
+            match self.lanes.get_mut(&todo) {
+                _ if self.parked.contains(&todo) => {}
+                Some(lane) => lane.more_in_log = true,
+                None => {
+                    let last = ended.get(&todo).map_or(version.previous(), |&last| last.max(version.previous()));
+                    self.lanes.insert(todo, Lane { last, more_in_log: true, discovered: true, ..Lane::default() });
+                    self.hungry.push_back(todo);
+                }
+            }
+        }
+        (self.read_through, self.behind) = (discovered.known, discovered.behind);
+        self.announced_through = self.announced_through.join(self.read_through);
+    }
+
+    /// Puts a lane that has left its place into the one where it belongs now.
+    fn settle(&mut self, todo: TodoId) {
+        let Some(lane) = self.lanes.get(&todo) else { return };
+        if !lane.queue.is_empty() {
+            let queue = match (self.suspects.contains(todo), lane.discovered) {
+                (true, _) => &mut self.retrying,
+                (false, true) => &mut self.backlog,
+                (false, false) => &mut self.ready,
+            };
+            queue.push_back(todo);
+        } else if lane.more_in_log {
+            self.hungry.push_back(todo);
+        } else {
+            if self.reading.is_some() {
+                self.ended.insert(todo, lane.last);
+            }
+            self.suspects.acquit(todo);
+            self.lanes.remove(&todo);
+        }
+    }
+
+    /// The next change to send now, if there is one. Call it until it returns `None`.
+    pub fn start(&mut self, now: u64) -> Option<Arc<Change>> {
+        self.activate_suspects(now);
+        self.look_past_hanging(now);
+        if self.prompt.len() >= self.limits.in_flight || self.nothing_is_ready() {
+            return None;
+        }
+        self.breaker.look_past_hanging_probe(now);
+        let todo = match self.breaker.admits(now) {
+            Admission::All => self.retrying.pop_front().or_else(|| self.next_ready())?,
+            Admission::Nothing => return None,
+            Admission::Probe => {
+                let todo = self.next_ready().or_else(|| self.retrying.pop_front())?;
+                self.breaker.probe(todo, now);
+                todo
+            }
+        };
+        let lane = self.lanes.get_mut(&todo)?;
+        lane.since = Some(now);
+        self.prompt.insert((now, todo));
+        self.in_flight += 1;
+        lane.queue.front().cloned()
+    }
+
+    fn nothing_is_ready(&self) -> bool {
+        self.ready.is_empty() && self.backlog.is_empty() && self.retrying.is_empty()
+    }
+
+    fn next_ready(&mut self) -> Option<TodoId> {
+        self.turn = (self.turn + 1) % BACKLOG_TURN;
+        let (first, second) = match self.turn {
+            0 => (&mut self.backlog, &mut self.ready),
+            _ => (&mut self.ready, &mut self.backlog),
+        };
+        first.pop_front().or_else(|| second.pop_front())
+    }
+
+    /// Lets suspects that have waited long enough be read, as far as there are slots.
+    fn activate_suspects(&mut self, now: u64) {
+        while let Some(todo) = self.suspects.activate_next(now) {
+            self.hungry.push_front(todo);
+        }
+    }
+
+    /// A publish that hangs, while later ones get through, does not keep another one waiting.
+    fn look_past_hanging(&mut self, now: u64) {
+        while self.next_to_hang().is_some_and(|at| at <= now) {
+            self.prompt.pop_first();
+        }
+    }
+
+    /// When the oldest publish is one that hangs, if nothing else happens.
+    fn next_to_hang(&self) -> Option<u64> {
+        let hanging = self.in_flight - self.prompt.len();
+        let &(since, _) = self.prompt.first()?;
+        let hangs_at = since + HANGS_AFTER_MS.max(HANGS_AFTER_TIMES_USUAL * self.usual);
+        (since < self.got_through && hanging < self.limits.hanging).then_some(hangs_at)
+    }
+
+    /// Notes what the change that [`Self::start`] gave out for `todo` came to.
+    pub fn finish(&mut self, todo: TodoId, result: PublishResult, now: u64) -> Verdict {
+        let mut verdict = Verdict::default();
+        let Some(lane) = self.lanes.get_mut(&todo) else { return verdict };
+        let Some(since) = lane.since.take() else { return verdict };
+        self.in_flight -= 1;
+        self.prompt.remove(&(since, todo));
+        match result {
+            PublishResult::Stored => {
+                verdict.published = lane.queue.pop_front().map(|change| change.place);
+                self.buffered -= 1;
+                self.got_through = self.got_through.max(since);
+                self.usual = (7 * self.usual + (now - since)) / 8;
+                self.breaker.succeeded();
+                self.suspects.acquit(todo);
+                self.settle(todo);
+                for todo in self.suspects.confirm(since) {
+                    verdict.parked.extend(self.park_if_refused_for_good(todo));
+                }
+            }
+            PublishResult::Refused => {
+                let first = self.suspect(todo, Failure::Refused, now);
+                verdict.parked.extend(self.park_if_refused_for_good(todo));
+                self.breaker.failed(todo, first, self.limits.failures, now);
+            }
+            PublishResult::Silent => {
+                let first = self.suspect(todo, Failure::Silent, now);
+                self.breaker.failed(todo, first, self.limits.failures, now);
+            }
+            PublishResult::Away => {
+                self.settle(todo);
+                self.breaker.failed(todo, true, 1, now);
+            }
+        }
+        verdict
+    }
+
+    /// A lane whose attempt failed waits, with nothing in memory; true if it was no suspect before.
+    fn suspect(&mut self, todo: TodoId, failure: Failure, now: u64) -> bool {
+        let Some(lane) = self.lanes.get_mut(&todo) else { return false };
+        let Some(change) = lane.queue.front() else { return false };
+        let (place, version) = (change.place, change.todo.version);
+        self.buffered -= lane.queue.len();
+        *lane = Lane { last: version.previous(), more_in_log: true, ..Lane::default() };
+        self.suspects.failed(todo, place, failure, now)
+    }
+
+    /// Takes a suspect's lane out of memory if its change was refused for good; the others stay in the log behind it. Not while
+    /// it is in flight: then the outcome decides.
+    fn park_if_refused_for_good(&mut self, todo: TodoId) -> Option<Place> {
+        let in_flight = self.lanes.get(&todo).is_some_and(|lane| lane.since.is_some());
+        if in_flight || !self.suspects.is_refused_for_good(todo) {
+            return None;
+        }
+        let suspect = self.suspects.acquit(todo)?;
+        if suspect.active {
+            self.retrying.retain(|&other| other != todo);
+            self.hungry.retain(|&other| other != todo);
+        }
+        self.buffered -= self.lanes.remove(&todo)?.queue.len();
+        self.parked.insert(todo);
+        Some(suspect.place)
+    }
+
+    /// The sidecar reports that it is ready: the next probe need not wait.
+    pub fn sidecar_ready(&mut self, now: u64) {
+        self.breaker.sidecar_ready(now);
+    }
+
+    /// When [`Self::start`] has something to do again, if nothing else happens.
+    pub fn wake_at(&self) -> Option<u64> {
+        self.suspects.wake_at().into_iter().chain(self.sends_at()).min()
+    }
+
+    /// When the next change can be sent.
+    fn sends_at(&self) -> Option<u64> {
+        if self.nothing_is_ready() {
+            return None;
+        }
+        let slot = if self.prompt.len() < self.limits.in_flight { 0 } else { self.next_to_hang()? };
+        Some(slot.max(self.breaker.admits_at()))
+    }
+}
