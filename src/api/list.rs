@@ -112,17 +112,20 @@ impl Iterator for Chunks {
 mod tests {
     use super::*;
     use crate::domain::clock::Timestamp;
+    use crate::domain::todo::{TodoId, Version};
     use actix_web::body::{BodySize, to_bytes};
     use std::future::poll_fn;
     use std::pin::Pin;
     use std::task::Context;
 
+    const OWNER: UserId = UserId(1);
+
     /// Todos of about `size` bytes.
     fn todos(count: usize, size: usize) -> Vec<Arc<Todo>> {
         let todo = |id| Todo {
-            id,
-            owner: 1,
-            version: 1,
+            id: TodoId(id),
+            owner: OWNER,
+            version: Version::FIRST,
             title: "x".repeat(size - 120).into(),
             description: None,
             completed: false,
@@ -139,7 +142,7 @@ mod tests {
         {
             let todos = todos(count, size);
             let expected = serde_json::to_string(&todos).unwrap();
-            let body = LargeLists::default().body(1, todos, true).unwrap();
+            let body = LargeLists::default().body(OWNER, todos, true).unwrap();
             let is_whole = matches!(body.size(), BodySize::Sized(_));
             assert_eq!(is_whole, expected.len() <= CHUNK, "{count} of {size}");
             assert_eq!(to_bytes(body).await.unwrap(), expected, "{count} of {size}");
@@ -148,7 +151,7 @@ mod tests {
 
     #[actix_web::test]
     async fn others_are_served_between_two_chunks() {
-        let mut body = LargeLists::default().body(1, todos(4, CHUNK), true).unwrap();
+        let mut body = LargeLists::default().body(OWNER, todos(4, CHUNK), true).unwrap();
         let (mut chunks, mut pauses) = (0, 0);
         let mut next = |context: &mut Context<'_>| {
             let chunk = Pin::new(&mut body).poll_next(context);
@@ -166,16 +169,16 @@ mod tests {
     async fn only_so_many_large_lists_are_sent_to_a_user_at_once() {
         let lists = LargeLists::default();
         let (large, small) = (todos(2, CHUNK), todos(2, 200));
-        let mut bodies: Vec<BoxBody> = (0..MAX_AT_ONCE).map(|_| lists.body(1, large.clone(), true).unwrap()).collect();
-        let refused = || matches!(lists.body(1, large.clone(), true), Err(ApiError::TooManyLists));
+        let mut bodies: Vec<BoxBody> = (0..MAX_AT_ONCE).map(|_| lists.body(OWNER, large.clone(), true).unwrap()).collect();
+        let refused = || matches!(lists.body(OWNER, large.clone(), true), Err(ApiError::TooManyLists));
         assert!(refused());
         // Other users, small lists and HEAD are not concerned.
-        lists.body(2, large.clone(), true).unwrap();
-        lists.body(1, small, true).unwrap();
-        lists.body(1, large.clone(), false).unwrap();
+        lists.body(UserId(2), large.clone(), true).unwrap();
+        lists.body(OWNER, small, true).unwrap();
+        lists.body(OWNER, large.clone(), false).unwrap();
         assert!(refused());
         bodies.pop();
-        bodies.push(lists.body(1, large.clone(), true).unwrap());
+        bodies.push(lists.body(OWNER, large.clone(), true).unwrap());
         assert!(refused());
         for body in bodies {
             to_bytes(body).await.unwrap();
@@ -186,7 +189,7 @@ mod tests {
     #[actix_web::test]
     async fn the_answer_to_head_is_without_the_list() {
         let lists = LargeLists::default();
-        let body = lists.body(1, todos(2, CHUNK), false).unwrap();
+        let body = lists.body(OWNER, todos(2, CHUNK), false).unwrap();
         assert_eq!((body.size(), to_bytes(body).await.unwrap().len()), (BodySize::Stream, 0));
     }
 }

@@ -246,9 +246,9 @@ mod tests {
     #[test]
     fn a_patch_reports_only_what_is_different() {
         let mut todo = Todo {
-            id: 1,
-            owner: 1,
-            version: 1,
+            id: TodoId(1),
+            owner: UserId(1),
+            version: Version::FIRST,
             title: "a".into(),
             description: Some("d".into()),
             completed: false,
@@ -263,9 +263,9 @@ mod tests {
     #[test]
     fn a_todo_has_the_seeds_keys_in_the_seeds_order() {
         let todo = Todo {
-            id: 1,
-            owner: 2,
-            version: 3,
+            id: TodoId(1),
+            owner: UserId(2),
+            version: Version(3),
             title: "Learn".into(),
             description: None,
             completed: false,
