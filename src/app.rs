@@ -15,16 +15,14 @@ use actix_web::web;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::api;
 use crate::api::access_log::access_log;
-use crate::api::admin;
-use crate::api::auth;
-use crate::api::dapr::{self, Subscription};
-use crate::api::docs;
-use crate::api::health::{self, Readiness};
-use crate::api::http::{MAX_BODY, unknown_path, valid_host};
+use crate::api::dapr::Subscription;
+use crate::api::health::Readiness;
+use crate::api::http::valid_host;
 use crate::api::list::LargeLists;
-use crate::api::metrics::{self, MetricsAccess};
-use crate::api::todos;
+use crate::api::metrics::MetricsAccess;
+use crate::api::state::AppState;
 use crate::auth::password::Passwords;
 use crate::auth::token::Keys;
 use crate::config::{Config, CorsOrigins};
@@ -108,40 +106,28 @@ impl App {
         connection::widen_backlog(&listener).map_err(|e| failed(&e))?;
         let limit = connection::Limit::raised();
         let metrics = Arc::new(Metrics::new());
-        let passwords = web::Data::new(Passwords::new().map_err(|e| failed(&e))?);
+        let passwords = Passwords::new().map_err(|e| failed(&e))?;
         let store = Arc::new(open_store(&config, &passwords, &metrics)?);
-        let keys = web::Data::new(Keys::new(&config));
-        let subscription = web::Data::new(Subscription::new(&config));
-        let clock = web::Data::new(config.clock.clone());
-        let lists = web::Data::new(LargeLists::default());
         let dapr = DaprClient::new(&config).map_err(|e| failed(&e))?;
         let (sidecar, stopping) = (watch::Sender::new(false), Arc::new(AtomicBool::new(false)));
-        let readiness = web::Data::new(Readiness { sidecar: sidecar.subscribe(), stopping: Arc::clone(&stopping) });
-        let counters = web::Data::from(Arc::clone(&metrics));
-        let metrics_access = web::Data::new(MetricsAccess::new(&config));
-        let (data, settings) = (web::Data::from(Arc::clone(&store)), config.clone());
+        let state = web::Data::new(AppState {
+            store: Arc::clone(&store),
+            passwords,
+            keys: Keys::new(&config),
+            clock: config.clock.clone(),
+            metrics: Arc::clone(&metrics),
+            metrics_access: MetricsAccess::new(&config),
+            subscription: Subscription::new(&config),
+            lists: LargeLists::default(),
+            readiness: Readiness { sidecar: sidecar.subscribe(), stopping: Arc::clone(&stopping) },
+        });
+        let settings = config.clone();
         let routes = move || {
             actix_web::App::new()
-                .app_data(data.clone())
-                .app_data(passwords.clone())
-                .app_data(keys.clone())
-                .app_data(subscription.clone())
-                .app_data(clock.clone())
-                .app_data(lists.clone())
-                .app_data(readiness.clone())
-                .app_data(counters.clone())
-                .app_data(metrics_access.clone())
-                .app_data(web::PayloadConfig::new(MAX_BODY))
                 .wrap(cors(&settings))
                 .wrap(from_fn(valid_host))
                 .wrap(from_fn(access_log))
-                .configure(health::configure)
-                .configure(metrics::configure)
-                .configure(docs::configure)
-                .configure(dapr::configure)
-                .service(web::scope("/v1").configure(api).default_service(web::to(unknown_path)))
-                .configure(api)
-                .default_service(web::to(unknown_path))
+                .configure(api::configure(state.clone()))
         };
         // actix takes SIGINT for "at once"; `run` treats it as SIGTERM.
         let server = Server::build()
@@ -209,11 +195,6 @@ impl App {
             Some(Ok(Ok(()))) | None => Ok(()),
         }
     }
-}
-
-/// The routes that are served at the root and, the same, under `/v1`.
-fn api(config: &mut web::ServiceConfig) {
-    config.configure(auth::configure).configure(todos::configure).configure(admin::configure);
 }
 
 fn open_store(config: &Config, passwords: &Passwords, metrics: &Arc<Metrics>) -> Result<Store, StartError> {

@@ -10,7 +10,7 @@ use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, web};
 use log::Level;
 
-use crate::telemetry::metrics::Metrics;
+use super::state::AppState;
 
 /// The header that carries a request's id.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -23,6 +23,7 @@ pub struct Actor(pub Arc<str>);
 /// Middleware: logs method, route template, status, duration, user and request id. Never the query: logins have
 /// passwords in it.
 pub async fn access_log(
+    state: web::Data<AppState>,
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
@@ -50,9 +51,7 @@ pub async fn access_log(
             "{method} {route} {status} {whole}.{tenth}ms user={user} request_id={request_id}"
         );
     }
-    if let Some(metrics) = request.app_data::<web::Data<Metrics>>() {
-        metrics.request(method, route, status, took);
-    }
+    state.metrics.request(method, route, status, took);
     Ok(response)
 }
 

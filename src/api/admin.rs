@@ -12,6 +12,7 @@ use super::http::{Endpoint, JsonBody};
 use super::responses::{
     EventNotParked, Forbidden, Invalid, TooLarge, Unauthenticated, Unavailable, UnreadableBody, UserNotFound,
 };
+use super::state::AppState;
 use super::user::Admin;
 use crate::domain::account::UserId;
 use crate::domain::change::Revision;
@@ -25,7 +26,7 @@ use crate::store::{OutboxCommand, Store};
 const LISTED: usize = 1000;
 
 /// The routes under `/admin/events`.
-pub fn configure(config: &mut web::ServiceConfig) {
+pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
         .service(Endpoint::at("/admin/events/parked").get(parked).done())
         .service(Endpoint::at("/admin/events/republish").post(republish).done())
@@ -96,8 +97,8 @@ pub struct Affected {
         Unauthenticated, Forbidden,
     )
 )]
-pub async fn parked(_: Admin, store: web::Data<Store>) -> Result<HttpResponse, ApiError> {
-    let read = tokio::task::spawn_blocking(move || store.parked(LISTED)).await;
+pub async fn parked(_: Admin, state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
+    let read = tokio::task::spawn_blocking(move || state.store.parked(LISTED)).await;
     let Ok(Ok(changes)) = read else {
         log::error!("parked events can't be read: {read:?}");
         return Err(ApiError::Internal);
@@ -133,10 +134,10 @@ pub async fn parked(_: Admin, store: web::Data<Store>) -> Result<HttpResponse, A
 pub async fn retry(
     Admin(admin): Admin,
     id: web::Path<String>,
-    store: web::Data<Store>,
+    state: web::Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
     let (todo, version) = parse_event_id(&id).ok_or(ApiError::EventNotParked)?;
-    operate(&store, OutboxCommand::Retry { todo, version }).await?;
+    operate(&state.store, OutboxCommand::Retry { todo, version }).await?;
     log::warn!("Parked event {todo}-{version} is retried by user: {}", admin.username);
     Ok(HttpResponse::Ok().json(Affected { events: 1 }))
 }
@@ -156,10 +157,10 @@ pub async fn retry(
 pub async fn skip(
     Admin(admin): Admin,
     id: web::Path<String>,
-    store: web::Data<Store>,
+    state: web::Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
     let (todo, version) = parse_event_id(&id).ok_or(ApiError::EventNotParked)?;
-    operate(&store, OutboxCommand::Skip { todo, version }).await?;
+    operate(&state.store, OutboxCommand::Skip { todo, version }).await?;
     log::warn!("Parked event {todo}-{version} is given up by user: {}", admin.username);
     Ok(HttpResponse::Ok().json(Affected { events: 1 }))
 }
@@ -179,12 +180,12 @@ pub async fn skip(
 )]
 pub async fn republish(
     Admin(admin): Admin,
-    store: web::Data<Store>,
+    state: web::Data<AppState>,
     JsonBody(body): JsonBody,
 ) -> Result<HttpResponse, ApiError> {
     let (username, from_revision) = parse_republish(body?)?;
-    let owner = store.user_by_name(&username).ok_or(ApiError::UserNotFound)?.id;
-    let events = store.run_admin_command(OutboxCommand::Republish { owner, from_revision }).await?;
+    let owner = state.store.user_by_name(&username).ok_or(ApiError::UserNotFound)?.id;
+    let events = state.store.run_admin_command(OutboxCommand::Republish { owner, from_revision }).await?;
     log::warn!(
         "{events} events of {username} from revision {from_revision} on are published again by user: {}",
         admin.username

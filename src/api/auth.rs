@@ -12,29 +12,19 @@ use utoipa::ToSchema;
 use super::error::ApiError;
 use super::http::{Endpoint, RawBody, content_type};
 use super::responses::{Invalid, InvalidCredentials, OAuthError, TooLarge, Unavailable, UnreadableBody};
-use crate::auth::password::{NotChecked, Passwords};
-use crate::auth::token::Keys;
+use super::state::AppState;
+use crate::auth::password::NotChecked;
 use crate::domain::account::User;
-use crate::domain::clock::Clock;
 use crate::domain::validation::{Fields, Problem, is_json, parse_object};
-use crate::store::Store;
 
 /// Largest body with a name and a password that is read, in bytes. Strangers send these: what they hold in memory is little.
 const MAX_CREDENTIALS: usize = 16 << 10;
 
 /// The routes under `/auth`.
-pub fn configure(config: &mut web::ServiceConfig) {
+pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
         .service(Endpoint::at("/auth/login").body_limit(MAX_CREDENTIALS).post(login).done())
         .service(Endpoint::at("/auth/token").body_limit(MAX_CREDENTIALS).post(token).done());
-}
-
-/// What checking a login needs.
-struct Desk<'a> {
-    store: &'a Store,
-    passwords: &'a Passwords,
-    keys: &'a Keys,
-    clock: &'a Clock,
 }
 
 /// A name and its password.
@@ -108,15 +98,11 @@ impl AccessToken {
 )]
 pub async fn login(
     request: HttpRequest,
-    store: web::Data<Store>,
-    passwords: web::Data<Passwords>,
-    keys: web::Data<Keys>,
-    clock: web::Data<Clock>,
+    state: web::Data<AppState>,
     RawBody(body): RawBody,
 ) -> Result<HttpResponse, ApiError> {
     let credentials = read_credentials(&request, &body)?;
-    let desk = Desk { store: &store, passwords: &passwords, keys: &keys, clock: &clock };
-    let (user, token) = desk.log_in(credentials).await?.ok_or(ApiError::InvalidCredentials)?;
+    let (user, token) = log_in(&state, credentials).await?.ok_or(ApiError::InvalidCredentials)?;
     log::info!("User logged in successfully: {}", user.username);
     Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(AccessToken::new(token, None)))
 }
@@ -135,10 +121,7 @@ pub async fn login(
 )]
 pub async fn token(
     request: HttpRequest,
-    store: web::Data<Store>,
-    passwords: web::Data<Passwords>,
-    keys: web::Data<Keys>,
-    clock: web::Data<Clock>,
+    state: web::Data<AppState>,
     RawBody(body): RawBody,
 ) -> Result<HttpResponse, ApiError> {
     let refused = |code, description| ApiError::OAuth { code, description };
@@ -156,40 +139,35 @@ pub async fn token(
     let (Some(username), Some(password)) = (form.remove("username"), form.remove("password")) else {
         return Err(refused("invalid_request", "username or password is missing"));
     };
-    let desk = Desk { store: &store, passwords: &passwords, keys: &keys, clock: &clock };
-    let (user, token) = desk
-        .log_in(Credentials { username, password })
+    let (user, token) = log_in(&state, Credentials { username, password })
         .await?
         .ok_or(refused("invalid_grant", "Invalid username or password"))?;
     log::info!("User logged in successfully: {}", user.username);
     Ok(HttpResponse::Ok()
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .json(AccessToken::new(token, Some(keys.ttl().as_secs()))))
+        .json(AccessToken::new(token, Some(state.keys.ttl().as_secs()))))
 }
 
-impl Desk<'_> {
-    /// The account and a new token, if name and password are right.
-    async fn log_in(&self, credentials: Credentials) -> Result<Option<(Arc<User>, String)>, ApiError> {
-        let Credentials { username, password } = credentials;
-        let user = self.store.user_by_name(&username);
-        let right =
-            self.passwords.check(password, user.as_ref().map(|user| user.password_hash.as_ref())).await.map_err(
-                |problem| match problem {
-                    NotChecked::Busy => ApiError::Busy,
-                    NotChecked::Failed => ApiError::Internal,
-                },
-            )?;
-        let Some(user) = user.filter(|_| right) else {
-            // The name alone could be a password typed into the wrong field: only a short beginning is logged.
-            log::warn!("Failed login attempt for user: {}", username.chars().take(64).collect::<String>());
-            return Ok(None);
-        };
-        let token = self.keys.issue(&user, self.clock.now().seconds()).map_err(|problem| {
-            log::error!("a token can't be issued: {problem}");
-            ApiError::Internal
-        })?;
-        Ok(Some((user, token)))
-    }
+/// The account and a new token, if name and password are right.
+async fn log_in(state: &AppState, credentials: Credentials) -> Result<Option<(Arc<User>, String)>, ApiError> {
+    let Credentials { username, password } = credentials;
+    let user = state.store.user_by_name(&username);
+    let right = state.passwords.check(password, user.as_ref().map(|user| user.password_hash.as_ref())).await.map_err(
+        |problem| match problem {
+            NotChecked::Busy => ApiError::Busy,
+            NotChecked::Failed => ApiError::Internal,
+        },
+    )?;
+    let Some(user) = user.filter(|_| right) else {
+        // The name alone could be a password typed into the wrong field: only a short beginning is logged.
+        log::warn!("Failed login attempt for user: {}", username.chars().take(64).collect::<String>());
+        return Ok(None);
+    };
+    let token = state.keys.issue(&user, state.clock.now().seconds()).map_err(|problem| {
+        log::error!("a token can't be issued: {problem}");
+        ApiError::Internal
+    })?;
+    Ok(Some((user, token)))
 }
 
 /// Name and password: both from the query as the seed's clients send them, or both from a form or JSON body.

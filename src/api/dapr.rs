@@ -13,13 +13,13 @@ use subtle::ConstantTimeEq;
 
 use super::error::ApiError;
 use super::http::{Endpoint, RawBody, content_type};
+use super::state::AppState;
 use crate::config::{Config, Secret};
-use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::clock::Timestamp;
 use crate::domain::todo::Version;
 use crate::domain::validation::is_json;
 use crate::events::dedupe::LastVersions;
 use crate::events::event;
-use crate::telemetry::metrics::Metrics;
 
 /// Where Dapr delivers.
 pub const ROUTE: &str = "/events/todos";
@@ -54,14 +54,15 @@ impl Subscription {
 }
 
 /// The routes that Dapr calls.
-pub fn configure(config: &mut web::ServiceConfig) {
+pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
         .service(Endpoint::at("/dapr/subscribe").get(subscriptions).done())
         .service(Endpoint::at(ROUTE).body_limit(MAX_EVENT).post(deliver).done());
 }
 
 /// Tells daprd what to deliver and where. daprd asks once: it must be answered from the first connection on.
-async fn subscriptions(subscription: web::Data<Subscription>) -> HttpResponse {
+async fn subscriptions(state: web::Data<AppState>) -> HttpResponse {
+    let subscription = &state.subscription;
     HttpResponse::Ok().json(json!([{
         "pubsubname": subscription.pubsub,
         "topic": subscription.topic,
@@ -85,9 +86,7 @@ struct Delivered {
 /// Takes one event. Answers SUCCESS or DROP: any 404 would be dropped silently, other codes are delivered again.
 async fn deliver(
     _: FromSidecar,
-    subscription: web::Data<Subscription>,
-    metrics: web::Data<Metrics>,
-    clock: web::Data<Clock>,
+    state: web::Data<AppState>,
     body: Result<RawBody, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
     let body = match body {
@@ -105,15 +104,15 @@ async fn deliver(
     // What is not ours is taken, and not remembered: its texts could be of any length.
     let new = todo
         .zip(version)
-        .is_none_or(|((epoch, todo), version)| subscription.seen.lock().advance((epoch, todo), version));
+        .is_none_or(|((epoch, todo), version)| state.subscription.seen.lock().advance((epoch, todo), version));
+    let topic = &state.subscription.topic;
     if new {
         if let Some(at) = event.time.as_deref().and_then(Timestamp::parse) {
-            metrics.delivered(Duration::from_millis(u64::try_from(clock.now().0 - at.0).unwrap_or_default()));
+            let took = state.clock.now().0 - at.0;
+            state.metrics.delivered(Duration::from_millis(u64::try_from(took).unwrap_or_default()));
         }
-        let topic = &subscription.topic;
         log::info!("Event received from {topic}: {}", shown(&format!("{} {} {}", event.kind, event.id, event.data)));
     } else {
-        let topic = &subscription.topic;
         log::debug!("Event received again from {topic}: {}", shown(&format!("{} {}", event.kind, event.id)));
     }
     Ok(status("SUCCESS"))
@@ -141,16 +140,19 @@ impl FromRequest for FromSidecar {
     type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let subscription = request.app_data::<web::Data<Subscription>>();
-        if !authorized(request, subscription.and_then(|subscription| subscription.token.as_ref())) {
-            log::warn!(
-                "an event without the right dapr-api-token was refused: APP_API_TOKEN differs between service and sidecar"
-            );
-            return ready(Err(ApiError::SidecarToken));
-        }
-        // Also keeps pages out: a browser sends JSON to another origin only after a preflight.
-        ready(if is_json(content_type(request)) { Ok(Self) } else { Err(ApiError::NotJson) })
+        ready(AppState::of(request).and_then(|state| check_sender(request, &state.subscription)).map(|()| Self))
     }
+}
+
+fn check_sender(request: &HttpRequest, subscription: &Subscription) -> Result<(), ApiError> {
+    if !authorized(request, subscription.token.as_ref()) {
+        log::warn!(
+            "an event without the right dapr-api-token was refused: APP_API_TOKEN differs between service and sidecar"
+        );
+        return Err(ApiError::SidecarToken);
+    }
+    // Also keeps pages out: a browser sends JSON to another origin only after a preflight.
+    if is_json(content_type(request)) { Ok(()) } else { Err(ApiError::NotJson) }
 }
 
 /// Whether the request carries the token that the sidecar was told to send.

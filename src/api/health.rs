@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use utoipa::ToSchema;
 
 use super::http::Endpoint;
+use super::state::AppState;
 use crate::store::Store;
 
 /// The crate's version, which is the API's.
@@ -18,7 +19,6 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 const APP_NAME: &str = "Todo Backend API with Auth";
 
 /// What readiness depends on besides the store.
-#[derive(Clone)]
 pub struct Readiness {
     /// True while the sidecar is ready.
     pub sidecar: watch::Receiver<bool>,
@@ -27,7 +27,7 @@ pub struct Readiness {
 }
 
 /// The routes at the root.
-pub fn configure(config: &mut web::ServiceConfig) {
+pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
         .service(Endpoint::at("/").get(root).done())
         .service(Endpoint::at("/health").get(health).done())
@@ -113,7 +113,11 @@ pub async fn live() -> HttpResponse {
         (status = 503, description = "The store can't write, or the service is stopping.", body = Ready),
     )
 )]
-pub async fn ready(store: web::Data<Store>, readiness: web::Data<Readiness>) -> HttpResponse {
+pub async fn ready(state: web::Data<AppState>) -> HttpResponse {
+    report(&state.store, &state.readiness)
+}
+
+fn report(store: &Store, readiness: &Readiness) -> HttpResponse {
     let (writable, sidecar) = (store.writable(), *readiness.sidecar.borrow());
     let (code, status) = if !writable || readiness.stopping.load(Ordering::Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
@@ -150,7 +154,7 @@ mod tests {
             retention: config.retention,
             metrics: Arc::new(Metrics::new()),
         };
-        let store = web::Data::new(Store::open(options).unwrap());
+        let store = Store::open(options).unwrap();
         for (stopping, sidecar, code, status) in [
             (false, false, 200, "degraded"),
             (false, true, 200, "ready"),
@@ -159,8 +163,7 @@ mod tests {
         ] {
             let sidecar = watch::Sender::new(sidecar);
             let stopping = Arc::new(AtomicBool::new(stopping));
-            let readiness = web::Data::new(Readiness { sidecar: sidecar.subscribe(), stopping });
-            let response = ready(store.clone(), readiness).await;
+            let response = report(&store, &Readiness { sidecar: sidecar.subscribe(), stopping });
             assert_eq!(response.status().as_u16(), code, "{status}");
             let body: Value = serde_json::from_slice(&to_bytes(response.into_body()).await.unwrap()).unwrap();
             assert_eq!((&body["status"], &body["store"]), (&json!(status), &json!("writable")));

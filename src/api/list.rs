@@ -169,7 +169,8 @@ mod tests {
     async fn only_so_many_large_lists_are_sent_to_a_user_at_once() {
         let lists = LargeLists::default();
         let (large, small) = (todos(2, CHUNK), todos(2, 200));
-        let mut bodies: Vec<BoxBody> = (0..MAX_AT_ONCE).map(|_| lists.body(OWNER, large.clone(), true).unwrap()).collect();
+        let mut bodies: Vec<BoxBody> =
+            (0..MAX_AT_ONCE).map(|_| lists.body(OWNER, large.clone(), true).unwrap()).collect();
         let refused = || matches!(lists.body(OWNER, large.clone(), true), Err(ApiError::TooManyLists));
         assert!(refused());
         // Other users, small lists and HEAD are not concerned.

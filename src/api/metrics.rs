@@ -4,16 +4,14 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use subtle::ConstantTimeEq;
 
 use super::error::ApiError;
-use super::health::Readiness;
 use super::http::Endpoint;
+use super::state::AppState;
 use super::user::bearer;
 use crate::config::{Config, Secret};
-use crate::domain::clock::Clock;
-use crate::store::Store;
-use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
+use crate::telemetry::metrics::CONTENT_TYPE;
 
 /// The route.
-pub fn configure(config: &mut web::ServiceConfig) {
+pub(super) fn configure(config: &mut web::ServiceConfig) {
     config.service(Endpoint::at("/metrics").get(metrics).done());
 }
 
@@ -39,24 +37,19 @@ impl MetricsAccess {
 }
 
 /// Metrics for Prometheus.
-async fn metrics(
-    request: HttpRequest,
-    access: web::Data<MetricsAccess>,
-    store: web::Data<Store>,
-    readiness: web::Data<Readiness>,
-    metrics: web::Data<Metrics>,
-    clock: web::Data<Clock>,
-) -> Result<HttpResponse, ApiError> {
-    if !access.allows(&request) {
+async fn metrics(request: HttpRequest, state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
+    if !state.metrics_access.allows(&request) {
         return Err(ApiError::NotAuthenticated);
     }
-    metrics.samples.sidecar_ready.set(i64::from(*readiness.sidecar.borrow()));
-    let now = clock.now();
-    let sampled = tokio::task::spawn_blocking(move || store.sample(now)).await;
+    state.metrics.samples.sidecar_ready.set(i64::from(*state.readiness.sidecar.borrow()));
+    let sampled = {
+        let state = state.clone();
+        tokio::task::spawn_blocking(move || state.store.sample(state.clock.now())).await
+    };
     if !matches!(sampled, Ok(Ok(()))) {
         log::warn!("the store can't be sampled for the metrics: {sampled:?}");
     }
-    let text = metrics.encode().map_err(|problem| {
+    let text = state.metrics.encode().map_err(|problem| {
         log::error!("the metrics can't be written: {problem}");
         ApiError::Internal
     })?;

@@ -5,6 +5,7 @@ pub mod error;
 pub mod http;
 pub mod list;
 pub mod responses;
+pub mod state;
 pub mod user;
 
 pub mod admin;
@@ -15,3 +16,29 @@ pub mod metrics;
 pub mod todos;
 
 pub mod docs;
+
+use actix_web::web;
+
+use http::{MAX_BODY, unknown_path};
+use state::AppState;
+
+/// Registers all routes, and the state that their handlers take.
+pub fn configure(state: web::Data<AppState>) -> impl FnOnce(&mut web::ServiceConfig) {
+    |config| {
+        config
+            .app_data(state)
+            .app_data(web::PayloadConfig::new(MAX_BODY))
+            .configure(health::configure)
+            .configure(metrics::configure)
+            .configure(docs::configure)
+            .configure(dapr::configure)
+            .service(web::scope("/v1").configure(resources).default_service(web::to(unknown_path)))
+            .configure(resources)
+            .default_service(web::to(unknown_path));
+    }
+}
+
+/// The routes that are served at the root and, the same, under `/v1`.
+fn resources(config: &mut web::ServiceConfig) {
+    config.configure(auth::configure).configure(todos::configure).configure(admin::configure);
+}

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use super::error::ApiError;
 use super::http::{Endpoint, JsonBody};
-use super::list::LargeLists;
 use super::responses::{Invalid, TodoNotFound, TooLarge, TooManyLists, Unauthenticated, Unavailable, UnreadableBody};
+use super::state::AppState;
 use super::user::AuthUser;
 use crate::domain::change::Change;
 use crate::domain::todo::{NewTodo, Todo, TodoId, TodoPatch};
@@ -19,7 +19,7 @@ use crate::domain::validation::{BodyError, Problem, parse_id};
 use crate::store::{Command, Context, Store};
 
 /// The routes under `/todos`.
-pub fn configure(config: &mut web::ServiceConfig) {
+pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
         .service(Endpoint::at("/todos").get(list).post(create).done())
         .service(Endpoint::at("/todos/{id}").get(read).put(update).delete(delete).done());
@@ -38,10 +38,9 @@ pub fn configure(config: &mut web::ServiceConfig) {
 pub async fn list(
     AuthUser(user): AuthUser,
     method: Method,
-    store: web::Data<Store>,
-    lists: web::Data<LargeLists>,
+    state: web::Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
-    let body = lists.body(user.id, store.todos(user.id), method != Method::HEAD)?;
+    let body = state.lists.body(user.id, state.store.todos(user.id), method != Method::HEAD)?;
     Ok(private().content_type(ContentType::json()).body(body))
 }
 
@@ -61,13 +60,13 @@ pub async fn list(
 )]
 pub async fn create(
     AuthUser(user): AuthUser,
-    store: web::Data<Store>,
+    state: web::Data<AppState>,
     trace: TraceParent,
     JsonBody(body): JsonBody,
 ) -> Result<HttpResponse, ApiError> {
     let new = NewTodo::parse(body?)?;
     let context = Context { owner: user.id, actor: Arc::clone(&user.username), trace };
-    let todo = apply_one(&store, context, Command::Create(new)).await?;
+    let todo = apply_one(&state.store, context, Command::Create(new)).await?;
     log::info!("Todo created with ID: {} by user: {}", todo.id, user.username);
     // Relative to this path: a proxy may serve it under a prefix that it doesn't pass on.
     let location = format!("todos/{}", todo.id);
@@ -88,10 +87,10 @@ pub async fn create(
 pub async fn read(
     AuthUser(user): AuthUser,
     id: web::Path<String>,
-    store: web::Data<Store>,
+    state: web::Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
     let id = existing(parse_id(&id)?)?;
-    let todo = store.todo(user.id, id).ok_or(ApiError::TodoNotFound)?;
+    let todo = state.store.todo(user.id, id).ok_or(ApiError::TodoNotFound)?;
     Ok(private().json(todo))
 }
 
@@ -110,13 +109,13 @@ pub async fn read(
 pub async fn update(
     AuthUser(user): AuthUser,
     id: web::Path<String>,
-    store: web::Data<Store>,
+    state: web::Data<AppState>,
     trace: TraceParent,
     JsonBody(body): JsonBody,
 ) -> Result<HttpResponse, ApiError> {
     let (id, patch) = parse_update(&id, body)?;
     let context = Context { owner: user.id, actor: Arc::clone(&user.username), trace };
-    let todo = apply_one(&store, context, Command::Update(existing(id)?, patch)).await?;
+    let todo = apply_one(&state.store, context, Command::Update(existing(id)?, patch)).await?;
     log::info!("Todo updated with ID: {} by user: {}", todo.id, user.username);
     Ok(private().json(todo))
 }
@@ -135,12 +134,12 @@ pub async fn update(
 pub async fn delete(
     AuthUser(user): AuthUser,
     id: web::Path<String>,
-    store: web::Data<Store>,
+    state: web::Data<AppState>,
     trace: TraceParent,
 ) -> Result<HttpResponse, ApiError> {
     let id = existing(parse_id(&id)?)?;
     let context = Context { owner: user.id, actor: Arc::clone(&user.username), trace };
-    apply_one(&store, context, Command::Delete(id)).await?;
+    apply_one(&state.store, context, Command::Delete(id)).await?;
     log::info!("Todo deleted with ID: {id} by user: {}", user.username);
     Ok(HttpResponse::NoContent().finish())
 }

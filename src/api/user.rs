@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use actix_web::dev::Payload;
 use actix_web::http::header;
-use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
+use actix_web::{FromRequest, HttpMessage, HttpRequest};
 
 use super::access_log::Actor;
 use super::error::ApiError;
-use crate::auth::token::Keys;
+use super::state::AppState;
 use crate::domain::account::{Role, User};
-use crate::domain::clock::Clock;
-use crate::store::Store;
 
 /// Who makes the request.
 pub struct AuthUser(pub Arc<User>);
@@ -48,16 +46,9 @@ impl FromRequest for Admin {
 
 fn authenticate(request: &HttpRequest) -> Result<Arc<User>, ApiError> {
     let token = bearer(request).ok_or(ApiError::NotAuthenticated)?;
-    let (Some(keys), Some(store), Some(clock)) = (
-        request.app_data::<web::Data<Keys>>(),
-        request.app_data::<web::Data<Store>>(),
-        request.app_data::<web::Data<Clock>>(),
-    ) else {
-        log::error!("AuthUser is used on a route without Keys, Store and Clock");
-        return Err(ApiError::Internal);
-    };
-    let claims = keys.verify(token, clock.now().seconds()).map_err(|_| ApiError::InvalidToken)?;
-    let user = store.user_by_id(claims.uid).filter(|user| *user.username == claims.sub);
+    let state = AppState::of(request)?;
+    let claims = state.keys.verify(token, state.clock.now().seconds()).map_err(|_| ApiError::InvalidToken)?;
+    let user = state.store.user_by_id(claims.uid).filter(|user| *user.username == claims.sub);
     user.ok_or(ApiError::InvalidToken)
 }
 

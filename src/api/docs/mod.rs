@@ -45,7 +45,7 @@ const REDOC_PAGE: &str = r#"<!DOCTYPE html>
 "#;
 
 /// The routes of the document and its readers.
-pub fn configure(config: &mut web::ServiceConfig) {
+pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
         .service(Endpoint::at("/openapi.json").get(document).done())
         .service(Endpoint::at("/docs").get(swagger_page).done())

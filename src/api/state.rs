@@ -1,0 +1,46 @@
+//! What all requests share.
+
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, web};
+
+use super::dapr::Subscription;
+use super::error::ApiError;
+use super::health::Readiness;
+use super::list::LargeLists;
+use super::metrics::MetricsAccess;
+use crate::auth::password::Passwords;
+use crate::auth::token::Keys;
+use crate::domain::clock::Clock;
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+
+/// What handlers and extractors work with. [`super::configure`] registers it together with the routes, which can't be
+/// registered without it, so every handler can take `web::Data<AppState>`.
+pub struct AppState {
+    /// Todos, accounts and the change log.
+    pub store: Arc<Store>,
+    /// Hashes and checks passwords.
+    pub passwords: Passwords,
+    /// Issues and verifies access tokens.
+    pub keys: Keys,
+    /// The wall clock.
+    pub clock: Clock,
+    /// Counters and histograms of the whole process.
+    pub metrics: Arc<Metrics>,
+    /// Who may read the metrics.
+    pub metrics_access: MetricsAccess,
+    /// The subscription to the service's own events.
+    pub subscription: Subscription,
+    /// Long lists that are being sent.
+    pub lists: LargeLists,
+    /// What `/health/ready` depends on besides the store.
+    pub readiness: Readiness,
+}
+
+impl AppState {
+    /// The state behind `request`, for extractors. It is there wherever [`super::configure`] registered the routes.
+    pub(super) fn of(request: &HttpRequest) -> Result<&Self, ApiError> {
+        request.app_data::<web::Data<Self>>().map(|state| state.get_ref()).ok_or(ApiError::Internal)
+    }
+}
