@@ -34,11 +34,11 @@ use crate::store::{Options, Store};
 use crate::telemetry::metrics::Metrics;
 
 /// At stop, how long requests may take to end, in seconds.
-const FINISH_REQUESTS: u64 = 10;
+const DRAIN_TIMEOUT_SECONDS: u64 = 10;
 /// With room for fewer connections than this, the start says so.
 const FEW_CONNECTIONS: usize = 1000;
 /// A background task that panicked starts again after this.
-const RESTART: Duration = Duration::from_secs(1);
+const RESTART_DELAY: Duration = Duration::from_secs(1);
 
 /// Request headers that pages on other origins may send.
 const CORS_REQUEST_HEADERS: [&str; 11] = [
@@ -101,7 +101,7 @@ impl App {
     /// Opens the store and sets up the server on `listener`, which is bound already: Dapr waits for our port, so
     /// waiting for Dapr before listening would be a deadlock.
     pub fn build(config: Config, listener: TcpListener) -> Result<Self, StartError> {
-        let failed = |problem: &dyn fmt::Display| StartError(problem.to_string());
+        let failed = |error: &dyn fmt::Display| StartError(error.to_string());
         let address = listener.local_addr().map_err(|e| failed(&e))?;
         connection::widen_backlog(&listener).map_err(|e| failed(&e))?;
         let limit = connection::Limit::raised();
@@ -132,7 +132,7 @@ impl App {
         // actix takes SIGINT for "at once"; `run` treats it as SIGTERM.
         let server = Server::build()
             .disable_signals()
-            .shutdown_timeout(FINISH_REQUESTS)
+            .shutdown_timeout(DRAIN_TIMEOUT_SECONDS)
             .workers(limit.workers)
             .max_concurrent_connections(limit.per_worker);
         let draining = server.graceful_shutdown_signal();
@@ -176,12 +176,12 @@ impl App {
         stopping.store(true, Ordering::Relaxed);
         if ended.is_none() {
             log::info!("stopping: requests in flight are finished, events not yet published stay in the log");
-            finish_requests(&handle, server).await;
+            drain_requests(&handle, server).await;
         }
         background.send_replace(true);
         for task in tasks {
-            if let Err(problem) = task.await {
-                log::error!("a background task ended badly: {problem}");
+            if let Err(error) = task.await {
+                log::error!("a background task ended badly: {error}");
             }
         }
         let left = store.outbox().pending();
@@ -190,8 +190,8 @@ impl App {
         }
         log::info!("stopped; at most {left} events will be published after the next start");
         match ended {
-            Some(Err(problem)) => Err(StartError(format!("the server ended: {problem}"))),
-            Some(Ok(Err(problem))) => Err(StartError(format!("the server ended: {problem}"))),
+            Some(Err(error)) => Err(StartError(format!("the server ended: {error}"))),
+            Some(Ok(Err(error))) => Err(StartError(format!("the server ended: {error}"))),
             Some(Ok(Ok(()))) | None => Ok(()),
         }
     }
@@ -199,8 +199,8 @@ impl App {
 
 fn open_store(config: &Config, passwords: &Passwords, metrics: &Arc<Metrics>) -> Result<Store, StartError> {
     let hash = |password: &str| {
-        passwords.hash(password).unwrap_or_else(|problem| {
-            log::error!("a demo user's password can't be hashed: {problem}");
+        passwords.hash(password).unwrap_or_else(|error| {
+            log::error!("a demo user's password can't be hashed: {error}");
             String::new()
         })
     };
@@ -211,7 +211,7 @@ fn open_store(config: &Config, passwords: &Passwords, metrics: &Arc<Metrics>) ->
         retention: config.retention,
         metrics: Arc::clone(metrics),
     };
-    Store::open(options).map_err(|problem| StartError(problem.to_string()))
+    Store::open(options).map_err(|error| StartError(error.to_string()))
 }
 
 fn cors(config: &Config) -> Cors {
@@ -301,17 +301,17 @@ where
     F: Fn() -> Fut + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    while let Err(problem) = tokio::spawn(start()).await {
-        log::error!("the {name} failed and starts again: {problem}");
+    while let Err(error) = tokio::spawn(start()).await {
+        log::error!("the {name} failed and starts again: {error}");
         metrics.restarted(name);
-        tokio::time::sleep(RESTART).await;
+        tokio::time::sleep(RESTART_DELAY).await;
     }
 }
 
-async fn finish_requests(handle: &ServerHandle, server: JoinHandle<std::io::Result<()>>) {
+async fn drain_requests(handle: &ServerHandle, server: JoinHandle<std::io::Result<()>>) {
     handle.stop(true).await;
-    if let Ok(Err(problem)) = server.await {
-        log::error!("the server ended badly: {problem}");
+    if let Ok(Err(error)) = server.await {
+        log::error!("the server ended badly: {error}");
     }
 }
 
@@ -327,15 +327,15 @@ async fn signal() {
                     _ = interrupt.recv() => {}
                 }
             }
-            (Err(problem), _) | (_, Err(problem)) => {
-                log::error!("signals can't be received, only SIGKILL stops this process: {problem}");
+            (Err(error), _) | (_, Err(error)) => {
+                log::error!("signals can't be received, only SIGKILL stops this process: {error}");
                 std::future::pending::<()>().await;
             }
         }
     }
     #[cfg(not(unix))]
-    if let Err(problem) = tokio::signal::ctrl_c().await {
-        log::error!("ctrl-c can't be received: {problem}");
+    if let Err(error) = tokio::signal::ctrl_c().await {
+        log::error!("ctrl-c can't be received: {error}");
         std::future::pending::<()>().await;
     }
 }

@@ -12,9 +12,9 @@ async fn main() -> ExitCode {
     logging::finish();
     match ended {
         Ok(status) => status,
-        Err(problem) => {
+        Err(error) => {
             // Where nobody can be told, the status says it.
-            let _ = writeln!(std::io::stderr(), "todo-backend: {problem}");
+            let _ = writeln!(std::io::stderr(), "todo-backend: {error}");
             ExitCode::FAILURE
         }
     }

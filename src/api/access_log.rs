@@ -15,7 +15,7 @@ use super::state::AppState;
 /// The header that carries a request's id.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest id that is taken from a client, in characters.
-const MAX_ID: usize = 128;
+const MAX_ID_LEN: usize = 128;
 
 /// Who made the request, noted by the extractor for the log.
 pub struct Actor(pub Arc<str>);
@@ -28,7 +28,7 @@ pub async fn access_log(
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let started = Instant::now();
-    let sent = request.headers().get(&X_REQUEST_ID).filter(|id| acceptable(id)).cloned();
+    let sent = request.headers().get(&X_REQUEST_ID).filter(|id| is_acceptable(id)).cloned();
     let id = sent.unwrap_or_else(random_id);
     let mut response = next.call(request).await?;
     let headers = response.headers_mut();
@@ -56,11 +56,11 @@ pub async fn access_log(
 }
 
 /// Letters, digits and what commonly separates them: an id can't be more than an id in anybody's log.
-fn acceptable(id: &HeaderValue) -> bool {
+fn is_acceptable(id: &HeaderValue) -> bool {
     let id = id.as_bytes();
-    let known =
+    let allowed =
         |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'=');
-    (1..=MAX_ID).contains(&id.len()) && id.iter().all(known)
+    (1..=MAX_ID_LEN).contains(&id.len()) && id.iter().all(allowed)
 }
 
 fn random_id() -> HeaderValue {
@@ -75,10 +75,10 @@ mod tests {
     #[test]
     fn only_plain_ids_are_taken() {
         for (id, taken) in [("abc-123", true), ("", false), ("a b", false), ("a\"b", false), ("{}", false)] {
-            assert_eq!(acceptable(&HeaderValue::from_str(id).unwrap()), taken, "{id:?}");
+            assert_eq!(is_acceptable(&HeaderValue::from_str(id).unwrap()), taken, "{id:?}");
         }
-        assert!(acceptable(&HeaderValue::from_str(&"a".repeat(128)).unwrap()));
-        assert!(!acceptable(&HeaderValue::from_str(&"a".repeat(129)).unwrap()));
-        assert!(acceptable(&random_id()));
+        assert!(is_acceptable(&HeaderValue::from_str(&"a".repeat(128)).unwrap()));
+        assert!(!is_acceptable(&HeaderValue::from_str(&"a".repeat(129)).unwrap()));
+        assert!(is_acceptable(&random_id()));
     }
 }

@@ -18,20 +18,20 @@ use crate::domain::account::UserId;
 use crate::domain::change::Revision;
 use crate::domain::clock::Timestamp;
 use crate::domain::todo::{TodoId, Version};
-use crate::domain::validation::{Fields, Problem};
+use crate::domain::validation::{Fields, ValidationError};
 use crate::events::event;
 use crate::store::{OutboxCommand, Store};
 
 /// Parked events that are listed at once.
-const LISTED: usize = 1000;
+const MAX_LISTED: usize = 1000;
 
 /// The routes under `/admin/events`.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
-        .service(Endpoint::at("/admin/events/parked").get(parked).done())
-        .service(Endpoint::at("/admin/events/republish").post(republish).done())
-        .service(Endpoint::at("/admin/events/{id}/retry").post(retry).done())
-        .service(Endpoint::at("/admin/events/{id}/skip").post(skip).done());
+        .service(Endpoint::new("/admin/events/parked").get(parked).build())
+        .service(Endpoint::new("/admin/events/republish").post(republish).build())
+        .service(Endpoint::new("/admin/events/{id}/retry").post(retry).build())
+        .service(Endpoint::new("/admin/events/{id}/skip").post(skip).build());
 }
 
 /// An event that was refused again and again.
@@ -66,7 +66,7 @@ pub struct ParkedEvent {
 }
 
 /// Which events to publish again.
-// For the document; the handler reads the body itself, to tell every problem.
+// For the document; the handler reads the body itself, to tell every error.
 #[allow(dead_code)]
 #[derive(ToSchema)]
 #[schema(example = json!({ "username": "admin", "from_revision": 1 }))]
@@ -98,7 +98,7 @@ pub struct Affected {
     )
 )]
 pub async fn parked(_: Admin, state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
-    let read = tokio::task::spawn_blocking(move || state.store.parked(LISTED)).await;
+    let read = tokio::task::spawn_blocking(move || state.store.parked(MAX_LISTED)).await;
     let Ok(Ok(changes)) = read else {
         log::error!("parked events can't be read: {read:?}");
         return Err(ApiError::Internal);
@@ -137,7 +137,7 @@ pub async fn retry(
     state: web::Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
     let (todo, version) = parse_event_id(&id).ok_or(ApiError::EventNotParked)?;
-    operate(&state.store, OutboxCommand::Retry { todo, version }).await?;
+    run_admin_command(&state.store, OutboxCommand::Retry { todo, version }).await?;
     log::warn!("Parked event {todo}-{version} is retried by user: {}", admin.username);
     Ok(HttpResponse::Ok().json(Affected { events: 1 }))
 }
@@ -160,7 +160,7 @@ pub async fn skip(
     state: web::Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
     let (todo, version) = parse_event_id(&id).ok_or(ApiError::EventNotParked)?;
-    operate(&state.store, OutboxCommand::Skip { todo, version }).await?;
+    run_admin_command(&state.store, OutboxCommand::Skip { todo, version }).await?;
     log::warn!("Parked event {todo}-{version} is given up by user: {}", admin.username);
     Ok(HttpResponse::Ok().json(Affected { events: 1 }))
 }
@@ -193,7 +193,7 @@ pub async fn republish(
     Ok(HttpResponse::Ok().json(Affected { events }))
 }
 
-async fn operate(store: &Store, command: OutboxCommand) -> Result<(), ApiError> {
+async fn run_admin_command(store: &Store, command: OutboxCommand) -> Result<(), ApiError> {
     match store.run_admin_command(command).await? {
         0 => Err(ApiError::EventNotParked),
         _ => Ok(()),
@@ -205,7 +205,7 @@ fn parse_event_id(id: &str) -> Option<(TodoId, Version)> {
     Some((TodoId(todo.parse().ok()?), Version(version.parse().ok()?)))
 }
 
-fn parse_republish(body: Map<String, Value>) -> Result<(String, Revision), Vec<Problem>> {
+fn parse_republish(body: Map<String, Value>) -> Result<(String, Revision), Vec<ValidationError>> {
     let mut fields = Fields::new(body);
     fields.require(&["username", "from_revision"]);
     let username = fields.string("username", 0, usize::MAX);

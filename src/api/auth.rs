@@ -13,18 +13,18 @@ use super::error::ApiError;
 use super::http::{Endpoint, RawBody, content_type};
 use super::responses::{Invalid, InvalidCredentials, OAuthError, TooLarge, Unavailable, UnreadableBody};
 use super::state::AppState;
-use crate::auth::password::NotChecked;
+use crate::auth::password::CheckError;
 use crate::domain::account::User;
-use crate::domain::validation::{Fields, Problem, is_json, parse_object};
+use crate::domain::validation::{Fields, ValidationError, is_json, parse_object};
 
 /// Largest body with a name and a password that is read, in bytes. Strangers send these: what they hold in memory is little.
-const MAX_CREDENTIALS: usize = 16 << 10;
+const MAX_CREDENTIALS_LEN: usize = 16 << 10;
 
 /// The routes under `/auth`.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
-        .service(Endpoint::at("/auth/login").body_limit(MAX_CREDENTIALS).post(login).done())
-        .service(Endpoint::at("/auth/token").body_limit(MAX_CREDENTIALS).post(token).done());
+        .service(Endpoint::new("/auth/login").body_limit(MAX_CREDENTIALS_LEN).post(login).build())
+        .service(Endpoint::new("/auth/token").body_limit(MAX_CREDENTIALS_LEN).post(token).build());
 }
 
 /// A name and its password.
@@ -152,19 +152,20 @@ pub async fn token(
 async fn log_in(state: &AppState, credentials: Credentials) -> Result<Option<(Arc<User>, String)>, ApiError> {
     let Credentials { username, password } = credentials;
     let user = state.store.user_by_name(&username);
-    let right = state.passwords.check(password, user.as_ref().map(|user| user.password_hash.as_ref())).await.map_err(
-        |problem| match problem {
-            NotChecked::Busy => ApiError::Busy,
-            NotChecked::Failed => ApiError::Internal,
-        },
-    )?;
-    let Some(user) = user.filter(|_| right) else {
+    let is_correct =
+        state.passwords.check(password, user.as_ref().map(|user| user.password_hash.as_ref())).await.map_err(
+            |error| match error {
+                CheckError::Busy => ApiError::Busy,
+                CheckError::Failed => ApiError::Internal,
+            },
+        )?;
+    let Some(user) = user.filter(|_| is_correct) else {
         // The name alone could be a password typed into the wrong field: only a short beginning is logged.
         log::warn!("Failed login attempt for user: {}", username.chars().take(64).collect::<String>());
         return Ok(None);
     };
-    let token = state.keys.issue(&user, state.clock.now().seconds()).map_err(|problem| {
-        log::error!("a token can't be issued: {problem}");
+    let token = state.keys.issue(&user, state.clock.now().seconds()).map_err(|error| {
+        log::error!("a token can't be issued: {error}");
         ApiError::Internal
     })?;
     Ok(Some((user, token)))
@@ -174,19 +175,19 @@ async fn log_in(state: &AppState, credentials: Credentials) -> Result<Option<(Ar
 fn read_credentials(request: &HttpRequest, body: &[u8]) -> Result<Credentials, ApiError> {
     let mut query = last_wins(request.query_string().as_bytes());
     if body.is_empty() || (query.contains_key("username") && query.contains_key("password")) {
-        return named("query", query.remove("username"), query.remove("password"));
+        return both_or_missing("query", query.remove("username"), query.remove("password"));
     }
     if is_form(request) {
         let mut form = last_wins(body);
-        return named("body", form.remove("username"), form.remove("password"));
+        return both_or_missing("body", form.remove("username"), form.remove("password"));
     }
     read_json(body, is_json(content_type(request))).map_err(|error| match error {
         // Whatever was sent and however, it may hold the password: it is not shown. (What is no JSON is `{}` already.)
-        ApiError::Invalid(mut problems) => {
-            for problem in problems.iter_mut().filter(|problem| problem.kind != "json_invalid") {
-                problem.input = Value::Null;
+        ApiError::Invalid(mut errors) => {
+            for error in errors.iter_mut().filter(|error| error.kind != "json_invalid") {
+                error.input = Value::Null;
             }
-            ApiError::Invalid(problems)
+            ApiError::Invalid(errors)
         }
         other => other,
     })
@@ -196,17 +197,23 @@ fn read_json(body: &[u8], is_json: bool) -> Result<Credentials, ApiError> {
     let mut fields = Fields::new(parse_object(body, is_json)?);
     let (username, password) = (fields.string("username", 0, usize::MAX), fields.string("password", 0, usize::MAX));
     fields.finish()?;
-    named("body", username, password)
+    both_or_missing("body", username, password)
 }
 
 /// Both, or a `missing` for each that is not there. A body is not shown in it: it may hold the password.
-fn named(place: &'static str, username: Option<String>, password: Option<String>) -> Result<Credentials, ApiError> {
+fn both_or_missing(
+    place: &'static str,
+    username: Option<String>,
+    password: Option<String>,
+) -> Result<Credentials, ApiError> {
     match (username, password) {
         (Some(username), Some(password)) => Ok(Credentials { username, password }),
         (username, password) => {
             let missing = [("username", username.is_none()), ("password", password.is_none())];
             let missing = missing.into_iter().filter(|(_, missing)| *missing);
-            Err(ApiError::Invalid(missing.map(|(name, _)| Problem::missing(&[place, name], Value::Null)).collect()))
+            Err(ApiError::Invalid(
+                missing.map(|(name, _)| ValidationError::missing(&[place, name], Value::Null)).collect(),
+            ))
         }
     }
 }

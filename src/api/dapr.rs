@@ -24,9 +24,9 @@ use crate::events::event;
 /// Where Dapr delivers.
 pub const ROUTE: &str = "/events/todos";
 /// Largest event that is read, in bytes: above Kafka's limit of 1,000,000.
-const MAX_EVENT: usize = 1 << 20;
+const MAX_EVENT_LEN: usize = 1 << 20;
 /// Longest text about an event that is logged, in bytes: more than any todo makes.
-const MAX_SHOWN: usize = 64 << 10;
+const MAX_LOGGED_LEN: usize = 64 << 10;
 
 /// What the subscription knows.
 pub struct Subscription {
@@ -56,8 +56,8 @@ impl Subscription {
 /// The routes that Dapr calls.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
-        .service(Endpoint::at("/dapr/subscribe").get(subscriptions).done())
-        .service(Endpoint::at(ROUTE).body_limit(MAX_EVENT).post(deliver).done());
+        .service(Endpoint::new("/dapr/subscribe").get(subscriptions).build())
+        .service(Endpoint::new(ROUTE).body_limit(MAX_EVENT_LEN).post(deliver).build());
 }
 
 /// Tells daprd what to deliver and where. daprd asks once: it must be answered from the first connection on.
@@ -73,7 +73,7 @@ async fn subscriptions(state: web::Data<AppState>) -> HttpResponse {
 
 /// The parts of an event that are looked at.
 #[derive(Deserialize)]
-struct Delivered {
+struct CloudEvent {
     id: String,
     source: String,
     #[serde(rename = "type")]
@@ -95,9 +95,9 @@ async fn deliver(
         // The connection broke: daprd delivers again.
         Err(error) => return Err(error),
     };
-    let event: Delivered = match serde_json::from_slice(&body) {
+    let event: CloudEvent = match serde_json::from_slice(&body) {
         Ok(event) => event,
-        Err(problem) => return Ok(dropped(&format!("it is no CloudEvent of this service: {problem}"))),
+        Err(error) => return Ok(dropped(&format!("it is no CloudEvent of this service: {error}"))),
     };
     let todo = event::parse_todo(&event.source, event.subject.as_deref().unwrap_or_default());
     let version = event.data.get("version").and_then(Value::as_i64).map(Version);
@@ -111,21 +111,24 @@ async fn deliver(
             let took = state.clock.now().0 - at.0;
             state.metrics.delivered(Duration::from_millis(u64::try_from(took).unwrap_or_default()));
         }
-        log::info!("Event received from {topic}: {}", shown(&format!("{} {} {}", event.kind, event.id, event.data)));
+        log::info!(
+            "Event received from {topic}: {}",
+            truncated(&format!("{} {} {}", event.kind, event.id, event.data))
+        );
     } else {
-        log::debug!("Event received again from {topic}: {}", shown(&format!("{} {}", event.kind, event.id)));
+        log::debug!("Event received again from {topic}: {}", truncated(&format!("{} {}", event.kind, event.id)));
     }
     Ok(status("SUCCESS"))
 }
 
-fn dropped(why: &str) -> HttpResponse {
-    log::warn!("an event was dropped: {}", shown(why));
+fn dropped(reason: &str) -> HttpResponse {
+    log::warn!("an event was dropped: {}", truncated(reason));
     status("DROP")
 }
 
 /// The beginning of a text that somebody else has written.
-fn shown(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_SHOWN)]
+fn truncated(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_LOGGED_LEN)]
 }
 
 fn status(status: &'static str) -> HttpResponse {

@@ -6,15 +6,15 @@ use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde_json::json;
 
-use crate::domain::validation::{BodyError, Problem};
+use crate::domain::validation::{BodyError, ValidationError};
 use crate::store::decide::Refusal;
 use crate::store::error::StoreError;
 
 /// A failed request. Bodies are `{"detail": …}`, as FastAPI's.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ApiError {
-    /// 422 with every problem of the request.
-    Invalid(Vec<Problem>),
+    /// 422 with every error of the request.
+    Invalid(Vec<ValidationError>),
     /// 400: `Host` is no host.
     InvalidHost,
     /// 400: the body is not text, or broke off.
@@ -68,9 +68,9 @@ pub enum ApiError {
     Internal,
 }
 
-impl From<Vec<Problem>> for ApiError {
-    fn from(problems: Vec<Problem>) -> Self {
-        Self::Invalid(problems)
+impl From<Vec<ValidationError>> for ApiError {
+    fn from(errors: Vec<ValidationError>) -> Self {
+        Self::Invalid(errors)
     }
 }
 
@@ -78,7 +78,7 @@ impl From<BodyError> for ApiError {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::NotText => Self::UnreadableBody,
-            BodyError::Invalid(problems) => Self::Invalid(problems),
+            BodyError::Invalid(errors) => Self::Invalid(errors),
         }
     }
 }
@@ -124,7 +124,7 @@ impl ResponseError for ApiError {
     fn error_response(&self) -> HttpResponse {
         let mut response = HttpResponse::build(self.status_code());
         match self {
-            Self::Invalid(problems) => response.json(json!({ "detail": problems })),
+            Self::Invalid(errors) => response.json(json!({ "detail": errors })),
             Self::InvalidHost => detail(&mut response, "The Host header is no HOST or HOST:PORT"),
             Self::UnreadableBody => detail(&mut response, "There was an error parsing the body"),
             Self::PayloadTooLarge { limit } => {
@@ -188,10 +188,10 @@ mod tests {
 
     #[actix_web::test]
     async fn every_error_has_its_status_headers_and_body() {
-        let problem = Problem::missing(&["body"], Value::Null);
+        let error = ValidationError::missing(&["body"], Value::Null);
         let invalid_token = r#"Bearer error="invalid_token", error_description="Invalid or expired token""#;
         let table = [
-            (ApiError::Invalid(vec![problem.clone()]), 422, None, json!([problem])),
+            (ApiError::Invalid(vec![error.clone()]), 422, None, json!([error])),
             (ApiError::InvalidHost, 400, None, json!("The Host header is no HOST or HOST:PORT")),
             (ApiError::UnreadableBody, 400, None, json!("There was an error parsing the body")),
             (ApiError::PayloadTooLarge { limit: 9 }, 413, None, json!("Request body is larger than 9 bytes")),

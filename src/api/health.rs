@@ -29,10 +29,10 @@ pub struct Readiness {
 /// The routes at the root.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
-        .service(Endpoint::at("/").get(root).done())
-        .service(Endpoint::at("/health").get(health).done())
-        .service(Endpoint::at("/health/live").get(live).done())
-        .service(Endpoint::at("/health/ready").get(ready).done());
+        .service(Endpoint::new("/").get(root).build())
+        .service(Endpoint::new("/health").get(health).build())
+        .service(Endpoint::new("/health/live").get(live).build())
+        .service(Endpoint::new("/health/ready").get(ready).build());
 }
 
 /// That the service runs.

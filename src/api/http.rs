@@ -19,7 +19,7 @@ use crate::domain::trace::{self, TraceParent};
 use crate::domain::validation::{BodyError, is_json, parse_object};
 
 /// Largest body that is read, in bytes, unless a route has its own limit.
-pub const MAX_BODY: usize = 256 << 10;
+pub const MAX_BODY_LEN: usize = 256 << 10;
 
 /// A path and its methods. Other methods are answered 405 with all that are allowed; HEAD works where GET does.
 pub struct Endpoint {
@@ -29,7 +29,7 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// The endpoint at `path`.
-    pub fn at(path: &str) -> Self {
+    pub fn new(path: &str) -> Self {
         Self { resource: web::resource(path), methods: Vec::new() }
     }
 
@@ -94,7 +94,7 @@ impl Endpoint {
     }
 
     /// The endpoint, to be registered.
-    pub fn done(self) -> Resource {
+    pub fn build(self) -> Resource {
         let allow = self.methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
         self.resource.default_service(web::to(move || {
             let allow = allow.clone();
@@ -197,7 +197,7 @@ impl FromRequest for RawBody {
     type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let limit = request.app_data::<BodyLimit>().map_or(MAX_BODY, |limit| limit.0);
+        let limit = request.app_data::<BodyLimit>().map_or(MAX_BODY_LEN, |limit| limit.0);
         let body = Bytes::from_request(request, payload);
         Box::pin(async move {
             body.await.map(Self).map_err(|error| match error.as_error::<PayloadError>() {

@@ -16,9 +16,9 @@ use crate::domain::account::UserId;
 use crate::domain::todo::Todo;
 
 /// The todo that makes a chunk at least this long, in bytes, is its last.
-const CHUNK: usize = 64 << 10;
+const CHUNK_LEN: usize = 64 << 10;
 /// Lists of more than one chunk that are sent to one user at the same time.
-const MAX_AT_ONCE: usize = 8;
+const MAX_CONCURRENT: usize = 8;
 
 /// Counts the lists of more than one chunk that are being sent to each user: until the client has read them, they hold
 /// the todos in memory as they were.
@@ -28,12 +28,12 @@ pub struct LargeLists(Arc<Mutex<HashMap<UserId, usize>>>);
 impl LargeLists {
     /// The body of an answer with `todos`; `with_content`: not for HEAD.
     pub fn body(&self, user: UserId, todos: Vec<Arc<Todo>>, with_content: bool) -> Result<BoxBody, ApiError> {
-        let mut chunks = Chunks { todos: todos.into_iter(), before: Some(b'[') };
+        let mut chunks = Chunks { todos: todos.into_iter(), separator: Some(b'[') };
         let Some(Ok(first)) = chunks.next() else {
             log::error!("todos can't be written as JSON");
             return Err(ApiError::Internal);
         };
-        if chunks.before.is_none() {
+        if chunks.separator.is_none() {
             return Ok(first.boxed());
         }
         if !with_content {
@@ -53,7 +53,7 @@ impl LargeLists {
     fn begin(&self, user: UserId) -> Option<LargeList> {
         let mut counts = self.0.lock();
         let count = counts.entry(user).or_default();
-        if *count == MAX_AT_ONCE {
+        if *count == MAX_CONCURRENT {
             return None;
         }
         *count += 1;
@@ -83,27 +83,27 @@ impl Drop for LargeList {
 struct Chunks {
     todos: vec::IntoIter<Arc<Todo>>,
     /// What stands before the next todo; `None` after the end.
-    before: Option<u8>,
+    separator: Option<u8>,
 }
 
 impl Iterator for Chunks {
     type Item = serde_json::Result<Bytes>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut before = self.before.take()?;
+        let mut separator = self.separator.take()?;
         let mut json = Vec::new();
-        while json.len() < CHUNK {
+        while json.len() < CHUNK_LEN {
             let Some(todo) = self.todos.next() else {
-                json.extend_from_slice(if before == b'[' { b"[]" } else { b"]" });
+                json.extend_from_slice(if separator == b'[' { b"[]" } else { b"]" });
                 return Some(Ok(json.into()));
             };
-            json.push(before);
-            if let Err(problem) = serde_json::to_writer(&mut json, &todo) {
-                return Some(Err(problem));
+            json.push(separator);
+            if let Err(error) = serde_json::to_writer(&mut json, &todo) {
+                return Some(Err(error));
             }
-            before = b',';
+            separator = b',';
         }
-        self.before = Some(before);
+        self.separator = Some(separator);
         Some(Ok(json.into()))
     }
 }
@@ -137,21 +137,28 @@ mod tests {
 
     #[actix_web::test]
     async fn a_list_is_the_same_json_whatever_its_size() {
-        for (count, size) in
-            [(0, 200), (1, 200), (2, 200), (1, CHUNK - 1), (1, CHUNK), (1, CHUNK + 9), (3, CHUNK), (5000, 200)]
-        {
+        for (count, size) in [
+            (0, 200),
+            (1, 200),
+            (2, 200),
+            (1, CHUNK_LEN - 1),
+            (1, CHUNK_LEN),
+            (1, CHUNK_LEN + 9),
+            (3, CHUNK_LEN),
+            (5000, 200),
+        ] {
             let todos = todos(count, size);
             let expected = serde_json::to_string(&todos).unwrap();
             let body = LargeLists::default().body(OWNER, todos, true).unwrap();
             let is_whole = matches!(body.size(), BodySize::Sized(_));
-            assert_eq!(is_whole, expected.len() <= CHUNK, "{count} of {size}");
+            assert_eq!(is_whole, expected.len() <= CHUNK_LEN, "{count} of {size}");
             assert_eq!(to_bytes(body).await.unwrap(), expected, "{count} of {size}");
         }
     }
 
     #[actix_web::test]
     async fn others_are_served_between_two_chunks() {
-        let mut body = LargeLists::default().body(OWNER, todos(4, CHUNK), true).unwrap();
+        let mut body = LargeLists::default().body(OWNER, todos(4, CHUNK_LEN), true).unwrap();
         let (mut chunks, mut pauses) = (0, 0);
         let mut next = |context: &mut Context<'_>| {
             let chunk = Pin::new(&mut body).poll_next(context);
@@ -168,9 +175,9 @@ mod tests {
     #[actix_web::test]
     async fn only_so_many_large_lists_are_sent_to_a_user_at_once() {
         let lists = LargeLists::default();
-        let (large, small) = (todos(2, CHUNK), todos(2, 200));
+        let (large, small) = (todos(2, CHUNK_LEN), todos(2, 200));
         let mut bodies: Vec<BoxBody> =
-            (0..MAX_AT_ONCE).map(|_| lists.body(OWNER, large.clone(), true).unwrap()).collect();
+            (0..MAX_CONCURRENT).map(|_| lists.body(OWNER, large.clone(), true).unwrap()).collect();
         let refused = || matches!(lists.body(OWNER, large.clone(), true), Err(ApiError::TooManyLists));
         assert!(refused());
         // Other users, small lists and HEAD are not concerned.
@@ -190,7 +197,7 @@ mod tests {
     #[actix_web::test]
     async fn the_answer_to_head_is_without_the_list() {
         let lists = LargeLists::default();
-        let body = lists.body(OWNER, todos(2, CHUNK), false).unwrap();
+        let body = lists.body(OWNER, todos(2, CHUNK_LEN), false).unwrap();
         assert_eq!((body.size(), to_bytes(body).await.unwrap().len()), (BodySize::Stream, 0));
     }
 }

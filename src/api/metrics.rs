@@ -12,7 +12,7 @@ use crate::telemetry::metrics::CONTENT_TYPE;
 
 /// The route.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
-    config.service(Endpoint::at("/metrics").get(metrics).done());
+    config.service(Endpoint::new("/metrics").get(metrics).build());
 }
 
 /// Who may read the metrics.
@@ -49,8 +49,8 @@ async fn metrics(request: HttpRequest, state: web::Data<AppState>) -> Result<Htt
     if !matches!(sampled, Ok(Ok(()))) {
         log::warn!("the store can't be sampled for the metrics: {sampled:?}");
     }
-    let text = state.metrics.encode().map_err(|problem| {
-        log::error!("the metrics can't be written: {problem}");
+    let text = state.metrics.encode().map_err(|error| {
+        log::error!("the metrics can't be written: {error}");
         ApiError::Internal
     })?;
     Ok(HttpResponse::Ok().content_type(CONTENT_TYPE).body(text))

@@ -19,7 +19,7 @@ pub mod docs;
 
 use actix_web::web;
 
-use http::{MAX_BODY, unknown_path};
+use http::{MAX_BODY_LEN, unknown_path};
 use state::AppState;
 
 /// Registers all routes, and the state that their handlers take.
@@ -27,7 +27,7 @@ pub fn configure(state: web::Data<AppState>) -> impl FnOnce(&mut web::ServiceCon
     |config| {
         config
             .app_data(state)
-            .app_data(web::PayloadConfig::new(MAX_BODY))
+            .app_data(web::PayloadConfig::new(MAX_BODY_LEN))
             .configure(health::configure)
             .configure(metrics::configure)
             .configure(docs::configure)

@@ -4,8 +4,9 @@
 #![allow(dead_code)]
 
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::{IntoResponses, ToSchema};
+
+use crate::domain::validation::ValidationError;
 
 /// What went wrong, in one sentence.
 #[derive(Serialize, ToSchema)]
@@ -25,34 +26,6 @@ pub struct ValidationErrors {
     /// One entry for each problem.
     #[schema(min_items = 1)]
     detail: Vec<ValidationError>,
-}
-
-/// One problem of a request, as FastAPI describes it.
-#[derive(Serialize, ToSchema)]
-pub struct ValidationError {
-    /// The kind of problem, such as `missing`, `string_too_long` or `json_invalid`.
-    #[serde(rename = "type")]
-    kind: String,
-    /// Where: `["body", "title"]`, `["path", "id"]`, or an offset in characters: `["body", 17]`.
-    loc: Vec<Location>,
-    /// What is wrong, for people.
-    msg: String,
-    /// What was sent there; any JSON. If it is longer than 1,024 bytes: its beginning, as a string that ends in `…`.
-    input: Value,
-    /// The numbers in `msg`, for programs.
-    #[schema(required = false, value_type = HashMap<String, Value>)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ctx: Option<Value>,
-}
-
-/// A step of a location: a name or an offset.
-#[derive(Serialize, ToSchema)]
-#[serde(untagged)]
-pub enum Location {
-    /// A name.
-    Name(String),
-    /// An offset in characters.
-    Offset(i64),
 }
 
 /// An OAuth2 error (RFC 6749, section 5.2).

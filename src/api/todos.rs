@@ -15,14 +15,14 @@ use super::user::AuthUser;
 use crate::domain::change::Change;
 use crate::domain::todo::{NewTodo, Todo, TodoId, TodoPatch};
 use crate::domain::trace::TraceParent;
-use crate::domain::validation::{BodyError, Problem, parse_id};
+use crate::domain::validation::{BodyError, ValidationError, parse_id};
 use crate::store::{Command, Context, Store};
 
 /// The routes under `/todos`.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
-        .service(Endpoint::at("/todos").get(list).post(create).done())
-        .service(Endpoint::at("/todos/{id}").get(read).put(update).delete(delete).done());
+        .service(Endpoint::new("/todos").get(list).post(create).build())
+        .service(Endpoint::new("/todos/{id}").get(read).put(update).delete(delete).build());
 }
 
 /// Lists all todos of the user.
@@ -157,16 +157,14 @@ fn parse_update(id: &str, body: Result<Map<String, Value>, BodyError>) -> Result
     let patch = match body {
         Ok(object) => TodoPatch::parse(object),
         // Bad JSON is told alone, as FastAPI does: it is found before anything else is looked at.
-        Err(BodyError::Invalid(problems)) if problems.iter().all(|problem| problem.kind != "json_invalid") => {
-            Err(problems)
-        }
+        Err(BodyError::Invalid(errors)) if errors.iter().all(|error| error.kind != "json_invalid") => Err(errors),
         Err(error) => return Err(error.into()),
     };
     match (id, patch) {
         (Ok(id), Ok(patch)) => Ok((id, patch)),
         (id, patch) => {
-            let problems: Vec<Problem> = [id.err(), patch.err()].into_iter().flatten().flatten().collect();
-            Err(problems.into())
+            let errors: Vec<ValidationError> = [id.err(), patch.err()].into_iter().flatten().flatten().collect();
+            Err(errors.into())
         }
     }
 }

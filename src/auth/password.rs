@@ -13,13 +13,13 @@ use tokio::sync::Semaphore;
 /// Memory in KiB, passes, lanes.
 const COST: (u32, u32, u32) = (19_456, 2, 1);
 /// A stored hash may need more than ours: up to what RFC 9106 recommends at most (section 4), in KiB.
-const MAX_MEMORY: u32 = 2 << 20;
+const MAX_MEMORY_KIB: u32 = 2 << 20;
 /// How long a request waits for its turn.
-const WAIT: Duration = Duration::from_secs(2);
+const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// Why a password was not checked.
 #[derive(Debug, PartialEq, Eq)]
-pub enum NotChecked {
+pub enum CheckError {
     /// Too many others are being checked.
     Busy,
     /// A fault of ours.
@@ -28,8 +28,8 @@ pub enum NotChecked {
 
 /// Hashes and checks passwords, a bounded number at a time: each takes a core for a while, and 19 MiB that are kept.
 pub struct Passwords {
-    turns: Arc<Semaphore>,
-    memory: Arc<Memory>,
+    permits: Arc<Semaphore>,
+    memory: Arc<MemoryPool>,
     /// Checked against when there is no such user, so that both cases take as long.
     dummy: Box<str>,
 }
@@ -38,11 +38,11 @@ impl Passwords {
     /// Leaves one core to everything else.
     pub fn new() -> Result<Self, Error> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let turns = Arc::new(Semaphore::new(cores.saturating_sub(1).max(1)));
+        let permits = Arc::new(Semaphore::new(cores.saturating_sub(1).max(1)));
         let nobody: u128 = rand::random();
-        let memory = Arc::new(Memory::default());
+        let memory = Arc::new(MemoryPool::default());
         let dummy = memory.hash(&nobody.to_string())?.into();
-        Ok(Self { turns, memory, dummy })
+        Ok(Self { permits, memory, dummy })
     }
 
     /// A PHC string with a random salt. Takes a while: call it off the async threads.
@@ -51,37 +51,37 @@ impl Passwords {
     }
 
     /// Whether `password` is the one behind `stored` (a PHC string); no user, no stored hash: never.
-    pub async fn check(&self, password: String, stored: Option<&str>) -> Result<bool, NotChecked> {
-        let turn = tokio::time::timeout(WAIT, Arc::clone(&self.turns).acquire_owned()).await;
-        let turn = turn.map_err(|_| NotChecked::Busy)?.map_err(|_| NotChecked::Failed)?;
+    pub async fn check(&self, password: String, stored: Option<&str>) -> Result<bool, CheckError> {
+        let permit = tokio::time::timeout(MAX_WAIT, Arc::clone(&self.permits).acquire_owned()).await;
+        let permit = permit.map_err(|_| CheckError::Busy)?.map_err(|_| CheckError::Failed)?;
         let known = stored.is_some();
         let stored = stored.unwrap_or(&self.dummy).to_owned();
         let memory = Arc::clone(&self.memory);
         let checked = tokio::task::spawn_blocking(move || {
             // Kept until the work is done, even if the client is gone by then.
-            let _turn = turn;
+            let _permit = permit;
             memory.matches(&password, &stored)
         });
         match checked.await {
             Ok(Ok(same)) => Ok(known && same),
-            Ok(Err(problem)) => {
-                log::error!("a stored password hash can't be checked: {problem}");
-                Err(NotChecked::Failed)
+            Ok(Err(error)) => {
+                log::error!("a stored password hash can't be checked: {error}");
+                Err(CheckError::Failed)
             }
-            Err(problem) => {
-                log::error!("checking a password failed: {problem}");
-                Err(NotChecked::Failed)
+            Err(error) => {
+                log::error!("checking a password failed: {error}");
+                Err(CheckError::Failed)
             }
         }
     }
 }
 
-/// What passwords are hashed in, used again by the next turn. Freed memory would stay with the process: glibc keeps it
+/// What passwords are hashed in, used again by the next one. Freed memory would stay with the process: glibc keeps it
 /// for each thread that has ever hashed.
 #[derive(Default)]
-struct Memory(Mutex<Vec<Vec<Block>>>);
+struct MemoryPool(Mutex<Vec<Vec<Block>>>);
 
-impl Memory {
+impl MemoryPool {
     fn hash(&self, password: &str) -> Result<String, Error> {
         let (memory, passes, lanes) = COST;
         let params = Params::new(memory, passes, lanes, None)?;
@@ -92,14 +92,14 @@ impl Memory {
         match self.verify_password(password.as_bytes(), &PasswordHash::new(stored)?) {
             Ok(()) => Ok(true),
             Err(Error::PasswordInvalid) => Ok(false),
-            Err(problem) => Err(problem),
+            Err(error) => Err(error),
         }
     }
 }
 
 /// argon2's own implementation, but for where the memory comes from. It also makes the verifier, which takes the
 /// parameters of the stored hash and compares in constant time.
-impl CustomizedPasswordHasher<PasswordHash> for Memory {
+impl CustomizedPasswordHasher<PasswordHash> for MemoryPool {
     type Params = Params;
 
     fn hash_password_customized(
@@ -112,7 +112,7 @@ impl CustomizedPasswordHasher<PasswordHash> for Memory {
     ) -> Result<PasswordHash, Error> {
         let algorithm = algorithm.map(Algorithm::try_from).transpose()?.unwrap_or_default();
         let version = version.map(Version::try_from).transpose()?.unwrap_or_default();
-        if params.m_cost() > MAX_MEMORY {
+        if params.m_cost() > MAX_MEMORY_KIB {
             return Err(argon2::Error::MemoryTooMuch.into());
         }
         let mut output = vec![0; params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN)];
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(passwords.check("pässword".into(), Some(&stored)).await, Ok(true));
         assert_eq!(passwords.check("password".into(), Some(&stored)).await, Ok(false));
         assert_eq!(passwords.check("pässword".into(), None).await, Ok(false));
-        assert_eq!(passwords.check("x".into(), Some("no hash")).await, Err(NotChecked::Failed));
+        assert_eq!(passwords.check("x".into(), Some("no hash")).await, Err(CheckError::Failed));
     }
 
     #[test]
@@ -169,9 +169,9 @@ mod tests {
     #[tokio::test]
     async fn a_request_does_not_wait_for_its_turn_for_ever() {
         let passwords = Passwords::new().unwrap();
-        let all = passwords.turns.available_permits() as u32;
-        let _held = Arc::clone(&passwords.turns).acquire_many_owned(all).await.unwrap();
-        assert_eq!(passwords.check("x".into(), None).await, Err(NotChecked::Busy));
+        let all = passwords.permits.available_permits() as u32;
+        let _held = Arc::clone(&passwords.permits).acquire_many_owned(all).await.unwrap();
+        assert_eq!(passwords.check("x".into(), None).await, Err(CheckError::Busy));
     }
 
     #[tokio::test]
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(passwords.check("x".into(), Some(without_output)).await, Ok(false));
         for (from, to) in [("m=19456", "m=2097153"), ("m=19456", "m=7"), ("v=19", "v=20"), ("argon2id", "bcrypt")] {
             let stored = ours.replace(from, to);
-            assert_eq!(passwords.check("x".into(), Some(&stored)).await, Err(NotChecked::Failed), "{stored}");
+            assert_eq!(passwords.check("x".into(), Some(&stored)).await, Err(CheckError::Failed), "{stored}");
         }
         assert_eq!(passwords.check("x".into(), Some(&ours)).await, Ok(true));
     }
@@ -207,15 +207,15 @@ mod tests {
     #[tokio::test]
     async fn no_more_memory_is_kept_than_for_all_turns_whatever_was_checked() {
         let passwords = Passwords::new().unwrap();
-        let turns = passwords.turns.available_permits();
+        let permits = passwords.permits.available_permits();
         let costly = Params::new(2 * COST.0, 1, 1, None).unwrap();
         let costly = Argon2::from(costly).hash_password(b"imported").unwrap().to_string();
-        let checks = (0..4 * turns).map(|n| passwords.check("x".into(), (n % 2 == 0).then_some(costly.as_str())));
+        let checks = (0..4 * permits).map(|n| passwords.check("x".into(), (n % 2 == 0).then_some(costly.as_str())));
         for checked in futures_util::future::join_all(checks).await {
-            assert!(matches!(checked, Ok(false) | Err(NotChecked::Busy)), "{checked:?}");
+            assert!(matches!(checked, Ok(false) | Err(CheckError::Busy)), "{checked:?}");
         }
         let kept = passwords.memory.0.lock();
-        assert!((1..=turns).contains(&kept.len()), "{} for {turns} turns", kept.len());
+        assert!((1..=permits).contains(&kept.len()), "{} for {permits} permits", kept.len());
         assert!(kept.iter().all(|blocks| blocks.capacity() == COST.0 as usize));
     }
 }

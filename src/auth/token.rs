@@ -9,10 +9,10 @@ use crate::config::Config;
 use crate::domain::account::{Role, User, UserId};
 
 /// How long after its end a token is still valid, in seconds: clocks differ a little.
-const LATE: i64 = 5;
+const EXPIRY_LEEWAY_SECONDS: i64 = 5;
 /// How long before its beginning a token is already valid, in seconds: a machine that was asleep resumes with a clock
 /// that is behind until it is set again.
-const EARLY: i64 = 60;
+const START_LEEWAY_SECONDS: i64 = 60;
 
 /// What a token says. Times are NumericDates: seconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +34,7 @@ pub struct Claims {
 
 /// The token is not one of ours, or not valid now. Which of these, nobody is told.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Invalid;
+pub struct InvalidToken;
 
 /// Issues and verifies tokens with one key and one algorithm.
 pub struct Keys {
@@ -85,18 +85,20 @@ impl Keys {
     }
 
     /// The claims of a token that is valid at `now` (seconds since 1970).
-    pub fn verify(&self, token: &str, now: i64) -> Result<Claims, Invalid> {
-        let decoded = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation).map_err(|_| Invalid)?;
+    pub fn verify(&self, token: &str, now: i64) -> Result<Claims, InvalidToken> {
+        let decoded =
+            jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation).map_err(|_| InvalidToken)?;
         let claims = decoded.claims;
         // Whoever made the token demands that an extension is understood, and none is (RFC 7515, section 4.1.11).
         if decoded.header.crit.is_some() {
-            return Err(Invalid);
+            return Err(InvalidToken);
         }
-        let begins = claims.iat.max(claims.nbf.unwrap_or(claims.iat));
-        if now < claims.exp.saturating_add(LATE) && now >= begins.saturating_sub(EARLY) {
+        let starts = claims.iat.max(claims.nbf.unwrap_or(claims.iat));
+        if now < claims.exp.saturating_add(EXPIRY_LEEWAY_SECONDS) && now >= starts.saturating_sub(START_LEEWAY_SECONDS)
+        {
             Ok(claims)
         } else {
-            Err(Invalid)
+            Err(InvalidToken)
         }
     }
 }
@@ -175,7 +177,7 @@ mod tests {
         for demanded in [json!(["exp"]), json!(["b64"]), json!([]), json!(["https://example.org/unheard-of"])] {
             let mut header = Header::new(Algorithm::HS256);
             header.crit = serde_json::from_value(demanded.clone()).unwrap();
-            assert_eq!(keys().verify(&signed(&header, &claims(), SECRET), NOW), Err(Invalid), "{demanded}");
+            assert_eq!(keys().verify(&signed(&header, &claims(), SECRET), NOW), Err(InvalidToken), "{demanded}");
         }
     }
 
@@ -234,7 +236,7 @@ mod tests {
         assert!(bad.len() >= 25);
         assert!(keys().verify(&good, NOW).is_ok());
         for (what, token) in bad {
-            assert_eq!(keys().verify(&token, NOW), Err(Invalid), "{what}");
+            assert_eq!(keys().verify(&token, NOW), Err(InvalidToken), "{what}");
         }
     }
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 use crate::config::{Config, authority};
 
 /// How long the answer may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks the service that the same settings start. `Err` says what is wrong, in one line.
-pub async fn ask(config: &Config) -> Result<(), String> {
+pub async fn check(config: &Config) -> Result<(), String> {
     let url = format!("http://{}/health/ready", authority(&reachable(&config.host), config.port));
-    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().map_err(|e| e.to_string())?;
-    let response = client.get(&url).send().await.map_err(|problem| format!("{url} does not answer: {problem}"))?;
+    let client = reqwest::Client::builder().no_proxy().timeout(RESPONSE_TIMEOUT).build().map_err(|e| e.to_string())?;
+    let response = client.get(&url).send().await.map_err(|error| format!("{url} does not answer: {error}"))?;
     let status = response.status();
     if status.is_success() { Ok(()) } else { Err(format!("{url} answered {status}")) }
 }

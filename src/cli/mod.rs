@@ -50,22 +50,22 @@ enum Command {
 /// Does what the command line asks, and returns the status to end with. An error is one line that says what to do.
 pub async fn run() -> Result<ExitCode, Box<dyn Error>> {
     match Arguments::try_parse() {
-        Ok(arguments) => obey(arguments).await?,
+        Ok(arguments) => dispatch(arguments).await?,
         Err(usage) if usage.use_stderr() => {
             // Where nobody can be told, the status says it.
             let _ = usage.print();
             return Ok(ExitCode::from(2));
         }
         // --help and --version.
-        Err(help) => printed(help.print())?,
+        Err(help) => ignore_closed_pipe(help.print())?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn obey(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+async fn dispatch(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve(settings()?).await,
-        Command::Healthcheck => Ok(healthcheck::ask(&settings()?).await?),
+        Command::Healthcheck => Ok(healthcheck::check(&settings()?).await?),
         Command::Check => check(database(&settings()?)?),
         Command::Backup { file } => backup(database(&settings()?)?, &file),
         Command::RestoreBackup { file } => restore(database(&settings()?)?, &file),
@@ -80,15 +80,15 @@ fn settings() -> Result<Config, Box<dyn Error>> {
 
 /// Writes a line to standard output.
 fn print(line: &str) -> Result<(), String> {
-    printed(writeln!(io::stdout(), "{line}"))
+    ignore_closed_pipe(writeln!(io::stdout(), "{line}"))
 }
 
 /// What became of something that was written to standard output. Whoever has stopped reading (`| head`) has seen
 /// enough: that is no error.
-fn printed(written: io::Result<()>) -> Result<(), String> {
+fn ignore_closed_pipe(written: io::Result<()>) -> Result<(), String> {
     match written.and_then(|()| io::stdout().flush()) {
-        Err(problem) if problem.kind() != ErrorKind::BrokenPipe => {
-            Err(format!("standard output can't be written: {problem}"))
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(format!("standard output can't be written: {error}"))
         }
         _ => Ok(()),
     }
@@ -115,28 +115,28 @@ fn check(path: &Path) -> Result<(), Box<dyn Error>> {
 
 fn backup(path: &Path, target: &Path) -> Result<(), Box<dyn Error>> {
     maintenance::backup(path, target)?;
-    done(&format!("the backup is in {}", target.display()))
+    report(&format!("the backup is in {}", target.display()))
 }
 
 fn restore(path: &Path, backup: &Path) -> Result<(), Box<dyn Error>> {
     match maintenance::restore(path, backup)? {
         Some(replaced) => {
-            done(&format!("{} is restored; what was there is kept as {}", path.display(), replaced.display()))
+            report(&format!("{} is restored; what was there is kept as {}", path.display(), replaced.display()))
         }
-        None => done(&format!("{} is restored", path.display())),
+        None => report(&format!("{} is restored", path.display())),
     }
 }
 
 /// Reports what was done; also in the error when that can't be written.
-fn done(line: &str) -> Result<(), Box<dyn Error>> {
-    Ok(print(line).map_err(|problem| format!("{line}, but {problem}"))?)
+fn report(line: &str) -> Result<(), Box<dyn Error>> {
+    Ok(print(line).map_err(|error| format!("{line}, but {error}"))?)
 }
 
 async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     logging::init(&config);
-    let listener = TcpListener::bind((config.host.as_str(), config.port)).map_err(|problem| {
+    let listener = TcpListener::bind((config.host.as_str(), config.port)).map_err(|error| {
         let address = authority(&config.host, config.port);
-        format!("cannot listen on {address}: {problem}; set HOST and PORT to a free address")
+        format!("cannot listen on {address}: {error}; set HOST and PORT to a free address")
     })?;
     Ok(App::build(config, listener)?.run().await?)
 }

@@ -23,7 +23,7 @@ pub struct EnvFileError {
     /// Counted from 1; without one, the file as a whole can't be read.
     line: Option<usize>,
     variable: Option<String>,
-    problem: String,
+    message: String,
 }
 
 impl fmt::Display for EnvFileError {
@@ -35,7 +35,7 @@ impl fmt::Display for EnvFileError {
         if let Some(variable) = &self.variable {
             write!(f, ", {variable}")?;
         }
-        write!(f, ": {}", self.problem)
+        write!(f, ": {}", self.message)
     }
 }
 
@@ -53,35 +53,35 @@ impl EnvFile {
             // A link that leads nowhere was meant to lead somewhere.
             Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => return Ok(None),
             Err(error) => {
-                let problem = format!("can't be read: {error}");
-                return Err(EnvFileError { path, line: None, variable: None, problem });
+                let message = format!("can't be read: {error}");
+                return Err(EnvFileError { path, line: None, variable: None, message });
             }
         };
         match parse(&bytes) {
             Ok(variables) => Ok(Some(Self { path, variables })),
-            Err(LineError { line, variable, problem }) => {
-                Err(EnvFileError { path, line: Some(line), variable, problem: problem.to_owned() })
+            Err(LineError { line, variable, message }) => {
+                Err(EnvFileError { path, line: Some(line), variable, message: message.to_owned() })
             }
         }
     }
 }
 
-/// What is wrong with a line. `problem` is fixed text: nothing of the file gets into it.
+/// What is wrong with a line. `message` is fixed text: nothing of the file gets into it.
 #[derive(Debug, PartialEq, Eq)]
 struct LineError {
     line: usize,
     variable: Option<String>,
-    problem: &'static str,
+    message: &'static str,
 }
 
 fn parse(bytes: &[u8]) -> Result<Vec<(String, String)>, LineError> {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     let (mut variables, mut names) = (Vec::new(), HashSet::new());
     for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
-        let error = |variable: Option<&str>, problem| LineError {
+        let error = |variable: Option<&str>, message| LineError {
             line: index + 1,
             variable: variable.map(str::to_owned),
-            problem,
+            message,
         };
         let line = std::str::from_utf8(line).map_err(|_| error(None, "is not UTF-8 text"))?.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -93,7 +93,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<(String, String)>, LineError> {
         let (name, value) = named.ok_or_else(|| {
             error(None, "is not NAME=value; a name has letters, digits and '_', and a value ends with its line")
         })?;
-        let value = literal(value).map_err(|problem| error(Some(name), problem))?;
+        let value = literal(value).map_err(|message| error(Some(name), message))?;
         if !names.insert(name.to_owned()) {
             return Err(error(Some(name), "is set for the second time; set it once"));
         }
@@ -184,7 +184,7 @@ mod tests {
         ] {
             let error = parse(text.as_bytes()).expect_err(text);
             assert_eq!((error.line, error.variable.as_deref()), (line, variable), "{text:?}");
-            assert!(!error.problem.contains("ecret"), "{text:?}: {}", error.problem);
+            assert!(!error.message.contains("ecret"), "{text:?}: {}", error.message);
         }
         assert_eq!(parse(b"A=1\nB=\xff").expect_err("not UTF-8").line, 2);
     }

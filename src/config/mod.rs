@@ -159,19 +159,19 @@ pub struct ConfigError {
     /// The environment variable.
     pub variable: &'static str,
     /// What is wrong and what is allowed.
-    pub problem: String,
+    pub message: String,
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.variable, self.problem)
+        write!(f, "{}: {}", self.variable, self.message)
     }
 }
 
 impl std::error::Error for ConfigError {}
 
-fn error<T>(variable: &'static str, problem: impl Into<String>) -> Result<T, ConfigError> {
-    Err(ConfigError { variable, problem: problem.into() })
+fn invalid<T>(variable: &'static str, message: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError { variable, message: message.into() })
 }
 
 /// A value as an error shows it: only if it is short and plain. Whatever else stands there could hold a secret that lost
@@ -201,7 +201,7 @@ impl Config {
         let set: HashMap<String, String> =
             set.filter(|(name, value)| !value.is_empty() && *name == name.to_ascii_uppercase()).collect();
         let raw: Raw =
-            envy::from_iter(set).or_else(|_| error("environment", "can't be read; allowed is UTF-8 text"))?;
+            envy::from_iter(set).or_else(|_| invalid("environment", "can't be read; allowed is UTF-8 text"))?;
         let debug = boolean("DEBUG", raw.debug, true)?;
         let config = Self {
             debug,
@@ -233,7 +233,7 @@ impl Config {
             clock: Clock::system(),
         };
         if !debug && config.app_api_token.is_none() {
-            return error(
+            return invalid(
                 "APP_API_TOKEN",
                 "is not set, so anybody could post events to /events/todos; with DEBUG=False, set the token that \
                  the sidecar sends (the sidecar reads the same variable)",
@@ -248,7 +248,7 @@ fn boolean(variable: &'static str, value: Option<String>, default: bool) -> Resu
     match value.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),
         "false" | "0" | "no" | "off" => Ok(false),
-        _ => error(variable, format!("is {}; allowed are True and False", shown(&value))),
+        _ => invalid(variable, format!("is {}; allowed are True and False", shown(&value))),
     }
 }
 
@@ -259,7 +259,7 @@ where
     let Some(value) = value else { return Ok(default) };
     match value.parse() {
         Ok(number) if number >= min && number <= max => Ok(number),
-        _ => error(variable, format!("is {}; allowed is a whole number from {min} to {max}", shown(&value))),
+        _ => invalid(variable, format!("is {}; allowed is a whole number from {min} to {max}", shown(&value))),
     }
 }
 
@@ -270,7 +270,7 @@ fn name(variable: &'static str, value: Option<String>, default: &str) -> Result<
     if value.len() <= 249 && value.chars().all(allowed) && value.chars().any(|c| c != '.') {
         Ok(value)
     } else {
-        error(variable, format!("is {}; allowed are 1 to 249 letters, digits, '.', '_' and '-'", shown(&value)))
+        invalid(variable, format!("is {}; allowed are 1 to 249 letters, digits, '.', '_' and '-'", shown(&value)))
     }
 }
 
@@ -278,7 +278,7 @@ fn name(variable: &'static str, value: Option<String>, default: &str) -> Result<
 fn broker(value: Option<String>) -> Result<String, ConfigError> {
     match value {
         Some(value) if value.contains('@') || value.contains(char::is_control) => {
-            error("KAFKA_BROKER", "has credentials in it; allowed is HOST:PORT, the component has the rest")
+            invalid("KAFKA_BROKER", "has credentials in it; allowed is HOST:PORT, the component has the rest")
         }
         value => Ok(value.unwrap_or_else(|| "localhost:9092".into())),
     }
@@ -286,9 +286,10 @@ fn broker(value: Option<String>) -> Result<String, ConfigError> {
 
 fn token(variable: &'static str, value: Option<String>) -> Result<Option<Secret>, ConfigError> {
     match value {
-        Some(value) if !value.chars().all(|c| c.is_ascii_graphic()) => {
-            error(variable, "has characters that can't be sent in a header; allowed is printable ASCII without spaces")
-        }
+        Some(value) if !value.chars().all(|c| c.is_ascii_graphic()) => invalid(
+            variable,
+            "has characters that can't be sent in a header; allowed is printable ASCII without spaces",
+        ),
         value => Ok(value.map(Secret)),
     }
 }
@@ -297,10 +298,13 @@ fn secret_key(value: Option<String>, debug: bool) -> Result<Secret, ConfigError>
     const HOW: &str = "make one with: openssl rand -hex 32";
     let value = value.unwrap_or_else(|| SEED_SECRET_KEY.to_owned());
     if !debug && value == SEED_SECRET_KEY {
-        return error("SECRET_KEY", format!("is not set, or is the published one; DEBUG=False needs your own: {HOW}"));
+        return invalid(
+            "SECRET_KEY",
+            format!("is not set, or is the published one; DEBUG=False needs your own: {HOW}"),
+        );
     }
     if !debug && value.len() < MIN_SECRET_BYTES {
-        return error("SECRET_KEY", format!("is shorter than {MIN_SECRET_BYTES} bytes; {HOW}"));
+        return invalid("SECRET_KEY", format!("is shorter than {MIN_SECRET_BYTES} bytes; {HOW}"));
     }
     Ok(Secret(value))
 }
@@ -310,7 +314,7 @@ fn algorithm(value: Option<String>) -> Result<Algorithm, ConfigError> {
         None | Some("HS256") => Ok(Algorithm::HS256),
         Some("HS384") => Ok(Algorithm::HS384),
         Some("HS512") => Ok(Algorithm::HS512),
-        Some(other) => error("ALGORITHM", format!("is {}; allowed are HS256, HS384 and HS512", shown(other))),
+        Some(other) => invalid("ALGORITHM", format!("is {}; allowed are HS256, HS384 and HS512", shown(other))),
     }
 }
 
@@ -320,17 +324,17 @@ fn database(value: Option<String>) -> Result<Database, ConfigError> {
     match value.strip_prefix("sqlite:") {
         // `sqlite:///path` is the same file as `sqlite:/path`, `sqlite://path` is relative, as elsewhere.
         Some(path) => match path.strip_prefix("//").unwrap_or(path) {
-            "" => error("DATABASE_URL", format!("names no file; {ALLOWED}")),
+            "" => invalid("DATABASE_URL", format!("names no file; {ALLOWED}")),
             ":memory:" => Ok(Database::Temporary),
-            path if path.contains('?') => error("DATABASE_URL", format!("has options; {ALLOWED}")),
+            path if path.contains('?') => invalid("DATABASE_URL", format!("has options; {ALLOWED}")),
             // SQLite's own URIs (https://sqlite.org/uri.html): another name for a file, another file for the lock.
             path if path.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("file:")) => {
-                error("DATABASE_URL", format!("has one of SQLite's file: URIs; {ALLOWED}"))
+                invalid("DATABASE_URL", format!("has one of SQLite's file: URIs; {ALLOWED}"))
             }
             path => Ok(Database::File(path.into())),
         },
         // The value may hold a password: it is not repeated.
-        None => error("DATABASE_URL", format!("is for a database that is not supported; {ALLOWED}")),
+        None => invalid("DATABASE_URL", format!("is for a database that is not supported; {ALLOWED}")),
     }
 }
 
@@ -370,7 +374,7 @@ fn sidecar_url(
     };
     // What stands before the @ may be a password: it is neither kept, since the address is logged, nor repeated.
     if url.contains('@') {
-        return error(variable, format!("has credentials in it; allowed is {allowed}"));
+        return invalid(variable, format!("has credentials in it; allowed is {allowed}"));
     }
     match url::Url::parse(&url) {
         Ok(parsed)
@@ -381,7 +385,7 @@ fn sidecar_url(
         {
             Ok(url)
         }
-        _ => error(variable, format!("gives no address; allowed is {allowed}")),
+        _ => invalid(variable, format!("gives no address; allowed is {allowed}")),
     }
 }
 
@@ -392,13 +396,16 @@ fn cors(value: Option<String>, debug: bool) -> Result<CorsOrigins, ConfigError> 
         if debug {
             return Ok(CorsOrigins::Any);
         }
-        return error("CORS_ALLOWED_ORIGINS", "is a wildcard; with DEBUG=False, list the origins, separated by commas");
+        return invalid(
+            "CORS_ALLOWED_ORIGINS",
+            "is a wildcard; with DEBUG=False, list the origins, separated by commas",
+        );
     }
     for origin in &origins {
         // An origin as browsers send it (RFC 6454, 6.2): scheme, host, a port that is not the scheme's own.
         let exact = url::Url::parse(origin).is_ok_and(|url| url.origin().ascii_serialization() == *origin);
         if !exact {
-            return error(
+            return invalid(
                 "CORS_ALLOWED_ORIGINS",
                 "has an entry that is none; allowed are origins such as https://app.example.org, separated by commas",
             );
@@ -411,7 +418,7 @@ fn log_filter(value: Option<String>) -> Result<String, ConfigError> {
     let value = value.unwrap_or_else(|| "info,actix_server=warn,actix_http=off".to_owned());
     match env_filter::Builder::new().try_parse(&value) {
         Ok(_) => Ok(value),
-        Err(_) => error(
+        Err(_) => invalid(
             "RUST_LOG",
             format!(
                 "is {}; allowed is a level (error, warn, info, debug, trace, off) or MODULE=LEVEL, separated by commas",
@@ -425,7 +432,7 @@ fn log_format(value: Option<String>) -> Result<LogFormat, ConfigError> {
     match value.as_deref() {
         None | Some("text") => Ok(LogFormat::Text),
         Some("json") => Ok(LogFormat::Json),
-        Some(other) => error("LOG_FORMAT", format!("is {}; allowed are text and json", shown(other))),
+        Some(other) => invalid("LOG_FORMAT", format!("is {}; allowed are text and json", shown(other))),
     }
 }
 
@@ -551,9 +558,9 @@ mod tests {
             ("HISTORY_RETENTION_DAYS", "0", "from 1 to 36500"),
             ("HISTORY_MAX_PER_USER", "99", "from 100"),
         ] {
-            let problem = config(&[(variable, value)]).expect_err(value);
-            assert_eq!(problem.variable, variable);
-            let line = problem.to_string();
+            let error = config(&[(variable, value)]).expect_err(value);
+            assert_eq!(error.variable, variable);
+            let line = error.to_string();
             assert!(line.contains(allowed) && !line.contains('\n'), "{line}");
             assert!(!line.contains("pass"), "{line}");
         }
@@ -574,8 +581,8 @@ mod tests {
             ("DAPR_HTTP_ENDPOINT", "http://h:3500/#s3cret"),
             ("DAPR_HOST", "h/s3cret"),
         ] {
-            let problem = config(&[(variable, value)]).expect_err(value).to_string();
-            assert!(problem.starts_with(variable) && !problem.contains("s3cret"), "{problem}");
+            let error = config(&[(variable, value)]).expect_err(value).to_string();
+            assert!(error.starts_with(variable) && !error.contains("s3cret"), "{error}");
         }
     }
 
@@ -596,9 +603,9 @@ mod tests {
             ("CORS_ALLOWED_ORIGINS", "https://a.example,*"),
             ("APP_API_TOKEN", ""),
         ] {
-            let problem = production_with(variable, value).expect_err(variable);
-            assert_eq!(problem.variable, variable);
-            assert!(value.is_empty() || value == "*" || !problem.to_string().contains(value));
+            let error = production_with(variable, value).expect_err(variable);
+            assert_eq!(error.variable, variable);
+            assert!(value.is_empty() || value == "*" || !error.to_string().contains(value));
         }
     }
 

@@ -13,9 +13,9 @@ use httparse::{Header, Status};
 /// Headers that actix reads at most; more are its to refuse.
 const MAX_HEADERS: usize = 96;
 /// A head that is longer goes on unfinished: actix refuses it with 431.
-const MAX_HEAD: usize = 128 << 10;
+const MAX_HEAD_LEN: usize = 128 << 10;
 /// The longest line before a chunk, and the longest trailer section, in bytes.
-const MAX_LINE: usize = 16 << 10;
+const MAX_LINE_LEN: usize = 16 << 10;
 
 /// What comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Framing {
                     return Some(taken);
                 }
                 Part::ChunkSize => {
-                    let Ok(line) = take_line(bytes, MAX_LINE) else { return self.end() };
+                    let Ok(line) = take_line(bytes, MAX_LINE_LEN) else { return self.end() };
                     match chunk_size(&line?) {
                         Some(0) => self.part = Part::Trailer(0),
                         Some(size) => {
@@ -102,7 +102,7 @@ impl Framing {
                     return Some(bytes.split_to(2));
                 }
                 Part::Trailer(before) => {
-                    let Ok(line) = take_line(bytes, MAX_LINE.saturating_sub(before)) else { return self.end() };
+                    let Ok(line) = take_line(bytes, MAX_LINE_LEN.saturating_sub(before)) else { return self.end() };
                     let line = line?;
                     if line.is_empty() {
                         self.part = Part::Head;
@@ -131,8 +131,9 @@ impl Framing {
             }
         }
         // Parsing an unfinished head again for every byte that comes would take time without end.
-        let may_be_complete =
-            self.searched == 0 || bytes.len() > MAX_HEAD || bytes[self.searched.min(bytes.len())..].contains(&b'\n');
+        let may_be_complete = self.searched == 0
+            || bytes.len() > MAX_HEAD_LEN
+            || bytes[self.searched.min(bytes.len())..].contains(&b'\n');
         self.searched = bytes.len();
         if !may_be_complete {
             return None;
@@ -142,7 +143,7 @@ impl Framing {
                 let head = bytes.split_to(length);
                 (rewritten.unwrap_or(head), next)
             }
-            Found::Incomplete if bytes.len() <= MAX_HEAD => return None,
+            Found::Incomplete if bytes.len() <= MAX_HEAD_LEN => return None,
             Found::Incomplete | Found::None => (bytes.split(), Part::Nothing),
         };
         (self.part, self.searched) = (next, 0);
@@ -325,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_told_apart_wherever_the_stream_is_cut() {
+    fn requests_are_separated_wherever_the_stream_is_cut() {
         let all = [
             "GET /health HTTP/1.1\r\nHost: x\r\n\r\n",
             "POST /todos HTTP/1.1\r\nHost: x\r\ncontent-LENGTH:  13 \r\n\r\n{\"title\":\"x\"}",
@@ -358,7 +359,7 @@ mod tests {
     #[test]
     fn nothing_goes_on_from_a_chunk_that_is_none() {
         let head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
-        let long = "e".repeat(MAX_LINE + 1);
+        let long = "e".repeat(MAX_LINE_LEN + 1);
         for (sent, goes_on) in [
             ("zz\r\n", ""),
             ("\r\n", ""),
@@ -378,7 +379,7 @@ mod tests {
             ("0\r\nX: y\n\r\n", ""),
             ("0\r\nX: y\rZ\r\n\r\n", ""),
             (&format!("0\r\nX: {long}\r\n\r\n"), ""),
-            (&format!("0\r\n{}\r\n", "X: y\r\n".repeat(MAX_LINE / 4)), ""),
+            (&format!("0\r\n{}\r\n", "X: y\r\n".repeat(MAX_LINE_LEN / 4)), ""),
         ] {
             let stream = format!("{head}{sent}GET / HTTP/1.1\r\n\r\n");
             for size in (1..=stream.len()).filter(|size| *size < 60 || size % 997 == 0) {
@@ -460,12 +461,12 @@ mod tests {
 
     #[test]
     fn a_head_without_end_goes_on_unfinished_and_takes_no_time() {
-        let lines = [&b"GET / HTTP/1.1\r\n"[..], &b"X: y\r\n".repeat(90), b"Y: ", &vec![b'x'; MAX_HEAD]].concat();
+        let lines = [&b"GET / HTTP/1.1\r\n"[..], &b"X: y\r\n".repeat(90), b"Y: ", &vec![b'x'; MAX_HEAD_LEN]].concat();
         let begun = std::time::Instant::now();
-        for stream in [lines, [&b"\r\n".repeat(MAX_HEAD)[..], b"G"].concat()] {
+        for stream in [lines, [&b"\r\n".repeat(MAX_HEAD_LEN)[..], b"G"].concat()] {
             let (found, framing) = requests(&stream, 1);
             match framing.part {
-                Part::Nothing => assert!(found.concat().len() > MAX_HEAD),
+                Part::Nothing => assert!(found.concat().len() > MAX_HEAD_LEN),
                 part => assert_eq!((part, found.len()), (Part::Head, 0)),
             }
         }

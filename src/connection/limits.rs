@@ -10,9 +10,9 @@ use std::net::TcpListener;
 const BACKLOG: i32 = 2048;
 /// Descriptors that are no client's: for up to 64 publishes in flight and 512 more whose outcome is not known yet, each on
 /// a connection of its own; for the database, the log, and the event loop of each worker.
-const RESERVED: usize = 700;
+const RESERVED_DESCRIPTORS: usize = 700;
 /// What actix lets one worker have by itself.
-const MAX_PER_WORKER: usize = 25_600;
+const MAX_CONNECTIONS_PER_WORKER: usize = 25_600;
 
 /// How many connections of clients are open at a time. Who comes then waits in the listener's backlog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +34,12 @@ impl Limit {
     }
 
     fn new(open_files: usize, workers: usize) -> Self {
-        let reserved = RESERVED.min(open_files / 3 * 2);
-        Self { open_files, workers, per_worker: ((open_files - reserved) / workers).clamp(1, MAX_PER_WORKER) }
+        let reserved = RESERVED_DESCRIPTORS.min(open_files / 3 * 2);
+        Self {
+            open_files,
+            workers,
+            per_worker: ((open_files - reserved) / workers).clamp(1, MAX_CONNECTIONS_PER_WORKER),
+        }
     }
 
     /// Connections of all workers.
@@ -56,8 +60,8 @@ fn raise_open_files() -> usize {
     let limit = match current {
         Some(current) if current < most => match setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum }) {
             Ok(()) => most,
-            Err(problem) => {
-                log::warn!("the limit of open files stays at {current}, it can't be raised: {problem}");
+            Err(error) => {
+                log::warn!("the limit of open files stays at {current}, it can't be raised: {error}");
                 current
             }
         },

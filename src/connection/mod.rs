@@ -37,20 +37,20 @@ pub use limits::{Limit, widen_backlog};
 
 /// How long an idle connection is kept: longer than the 60 s after which proxies and clients commonly stop using
 /// one, so that a request is not sent into a connection that is just being closed.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(75);
 /// What a client still sends when its connection is closed is read on for this long, unseen. Closing at once resets the
 /// connection: answers that the client has not read yet are lost (RFC 9112, section 9.6).
-const LINGER: Duration = Duration::from_secs(5);
+const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A client that sends nothing for this long after the end, and doesn't close, is taken for one that sends no more.
-const SILENCE: Duration = Duration::from_millis(500);
+const SILENCE_TIMEOUT: Duration = Duration::from_millis(500);
 /// A client that takes nothing of its answer for this long is cut off: until then it holds the answer in memory.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most of an answer that actix gets at once, in bytes. It copies what it gets.
-const PIECE: usize = 64 << 10;
+const MAX_PIECE_LEN: usize = 64 << 10;
 /// Bytes for which there is room when a client is read.
-const READ: usize = 8 << 10;
+const READ_LEN: usize = 8 << 10;
 /// Bytes of later requests that are read while one is being answered.
-const MAX_WAITING: usize = 64 << 10;
+const MAX_PIPELINED_LEN: usize = 64 << 10;
 
 /// Serves an actix-web app on accepted connections; ends idle ones when `draining` says so, and cuts off clients that
 /// take nothing of their answer for `write_timeout`.
@@ -98,7 +98,7 @@ where
             let draining = draining.clone();
             async move { draining.notified().await }
         })
-        .keep_alive(KEEP_ALIVE)
+        .keep_alive(KEEP_ALIVE_TIMEOUT)
         // When actix ends a connection, it need not read on: `Connection::close` does.
         .client_disconnect_timeout(Duration::ZERO)
         .local_addr(address)
@@ -134,8 +134,8 @@ where
 fn limit_unsent(socket: &TcpStream) {
     /// Bytes that the kernel has, and has not sent.
     const MAX_UNSENT: u32 = 128 << 10;
-    if let Err(problem) = socket2::SockRef::from(socket).set_tcp_notsent_lowat(MAX_UNSENT) {
-        log::debug!("TCP_NOTSENT_LOWAT can't be set: {problem}");
+    if let Err(error) = socket2::SockRef::from(socket).set_tcp_notsent_lowat(MAX_UNSENT) {
+        log::debug!("TCP_NOTSENT_LOWAT can't be set: {error}");
     }
 }
 
@@ -164,7 +164,7 @@ impl MessageBody for Answer {
                 end => return Poll::Ready(end),
             }
         }
-        let count = self.taken.len().min(PIECE);
+        let count = self.taken.len().min(MAX_PIECE_LEN);
         Poll::Ready(Some(Ok(self.taken.split_to(count))))
     }
 }
@@ -296,11 +296,11 @@ impl<T: AsyncRead + Unpin> Connection<T> {
                 // What is left of an unfinished request is nobody's.
                 return if waiting { Poll::Pending } else { Poll::Ready(Ok(())) };
             }
-            if waiting && self.read.len() >= MAX_WAITING {
+            if waiting && self.read.len() >= MAX_PIPELINED_LEN {
                 return Poll::Pending;
             }
             // Also while a request is being answered: that is how a client that is gone is noticed.
-            self.read.reserve(READ);
+            self.read.reserve(READ_LEN);
             match poll_read_buf(pin!(&mut self.socket), context, &mut self.read) {
                 Poll::Ready(Ok(0)) => self.ended = true,
                 Poll::Ready(Ok(_)) => {}
@@ -331,9 +331,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let _ = self.socket.shutdown().await;
         let sends = !self.read.is_empty()
             || !self.framing.between_requests()
-            || matches!(timeout(SILENCE, self.socket.read(&mut [0])).await, Ok(Ok(1..)));
+            || matches!(timeout(SILENCE_TIMEOUT, self.socket.read(&mut [0])).await, Ok(Ok(1..)));
         if sends {
-            let _ = timeout(LINGER, copy(&mut self.socket, &mut sink())).await;
+            let _ = timeout(LINGER_TIMEOUT, copy(&mut self.socket, &mut sink())).await;
         }
     }
 }

@@ -55,7 +55,7 @@ fn start(write_timeout: Duration) -> (ServerHandle, SocketAddr, Arc<Notify>) {
             let body = Endless(Arc::clone(&tell));
             let chunks = repeat_with(move || {
                 let _kept = &body;
-                Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b'x'; 4 * PIECE]))
+                Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b'x'; 4 * MAX_PIECE_LEN]))
             });
             async move { HttpResponse::Ok().body(BodyStream::new(chunks)) }
         };

@@ -7,12 +7,12 @@ use utoipa::ToSchema;
 use crate::domain::account::UserId;
 use crate::domain::clock::Timestamp;
 use crate::domain::number::number;
-use crate::domain::validation::{Fields, Problem};
+use crate::domain::validation::{Fields, ValidationError};
 
 /// Longest title, in characters.
-pub const MAX_TITLE: usize = 200;
+pub const MAX_TITLE_LEN: usize = 200;
 /// Longest description, in characters. With the title, an event stays far below Kafka's 1,000,000 bytes.
-pub const MAX_DESCRIPTION: usize = 10_000;
+pub const MAX_DESCRIPTION_LEN: usize = 10_000;
 
 number! {
     /// A todo's id. Never used again, not even after the todo is gone.
@@ -116,11 +116,11 @@ pub struct NewTodo {
 
 impl NewTodo {
     /// Reads `{title, description?, completed?}`.
-    pub fn parse(body: Map<String, Value>) -> Result<Self, Vec<Problem>> {
+    pub fn parse(body: Map<String, Value>) -> Result<Self, Vec<ValidationError>> {
         let mut fields = Fields::new(body);
         fields.require(&["title"]);
-        let title = fields.string("title", 1, MAX_TITLE);
-        let description = fields.nullable_string("description", 0, MAX_DESCRIPTION);
+        let title = fields.string("title", 1, MAX_TITLE_LEN);
+        let description = fields.nullable_string("description", 0, MAX_DESCRIPTION_LEN);
         let completed = fields.boolean("completed");
         fields.finish()?;
         Ok(Self {
@@ -152,11 +152,11 @@ pub struct TodoPatch {
 
 impl TodoPatch {
     /// Reads `{title?, description?, completed?}`; only the description can be null.
-    pub fn parse(body: Map<String, Value>) -> Result<Self, Vec<Problem>> {
+    pub fn parse(body: Map<String, Value>) -> Result<Self, Vec<ValidationError>> {
         let mut fields = Fields::new(body);
         let patch = Self {
-            title: fields.string("title", 1, MAX_TITLE).map(Into::into),
-            description: fields.nullable_string("description", 0, MAX_DESCRIPTION).map(|text| text.map(Into::into)),
+            title: fields.string("title", 1, MAX_TITLE_LEN).map(Into::into),
+            description: fields.nullable_string("description", 0, MAX_DESCRIPTION_LEN).map(|text| text.map(Into::into)),
             completed: fields.boolean("completed"),
         };
         fields.finish()?;
@@ -191,9 +191,9 @@ mod tests {
         value.as_object().unwrap().clone()
     }
 
-    fn kinds(result: Result<impl Sized, Vec<Problem>>) -> Vec<(&'static str, Value)> {
-        let problems = result.err().unwrap_or_default();
-        problems.into_iter().map(|p| (p.kind, serde_json::to_value(p.loc).unwrap())).collect()
+    fn kinds(result: Result<impl Sized, Vec<ValidationError>>) -> Vec<(&'static str, Value)> {
+        let errors = result.err().unwrap_or_default();
+        errors.into_iter().map(|p| (p.kind, serde_json::to_value(p.loc).unwrap())).collect()
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn all_problems_are_told_at_once() {
+    fn all_errors_are_reported_at_once() {
         let result = NewTodo::parse(object(json!({"title": "", "description": 5, "completed": "yes"})));
         assert_eq!(
             kinds(result),
@@ -217,9 +217,9 @@ mod tests {
 
     #[test]
     fn a_missing_title_shows_the_whole_body() {
-        let problems = NewTodo::parse(object(json!({"completed": true}))).unwrap_err();
+        let errors = NewTodo::parse(object(json!({"completed": true}))).unwrap_err();
         assert_eq!(
-            serde_json::to_value(problems).unwrap(),
+            serde_json::to_value(errors).unwrap(),
             json!([{"type":"missing","loc":["body","title"],"msg":"Field required","input":{"completed":true}}])
         );
     }
@@ -227,14 +227,14 @@ mod tests {
     #[test]
     fn lengths_count_characters_not_bytes() {
         assert!(NewTodo::parse(object(json!({"title": "ü".repeat(200)}))).is_ok());
-        let problems = NewTodo::parse(object(json!({"title": "ü".repeat(201)}))).unwrap_err();
-        assert_eq!(problems[0].kind, "string_too_long");
-        assert_eq!(problems[0].msg, "String should have at most 200 characters");
-        assert_eq!(problems[0].ctx, Some(json!({"max_length": 200})));
+        let errors = NewTodo::parse(object(json!({"title": "ü".repeat(201)}))).unwrap_err();
+        assert_eq!(errors[0].kind, "string_too_long");
+        assert_eq!(errors[0].msg, "String should have at most 200 characters");
+        assert_eq!(errors[0].ctx, Some(json!({"max_length": 200})));
     }
 
     #[test]
-    fn a_patch_tells_absent_from_null() {
+    fn a_patch_distinguishes_absent_from_null() {
         assert_eq!(TodoPatch::parse(object(json!({}))).unwrap(), TodoPatch::default());
         assert_eq!(TodoPatch::parse(object(json!({"description": null}))).unwrap().description, Some(None));
         assert_eq!(

@@ -1,49 +1,55 @@
-//! Reads untrusted JSON field by field and collects every problem in FastAPI's 422 format (pydantic v2 error types).
+//! Reads untrusted JSON field by field and collects every error in FastAPI's 422 format (pydantic v2 error types).
 
 use std::borrow::Cow;
 use std::io;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
-/// The most of what was sent that a problem shows, in bytes: otherwise an answer could be several times the request.
-const MAX_INPUT: usize = 1024;
+/// The most of what was sent that an error shows, in bytes: otherwise an answer could be several times the request.
+const MAX_INPUT_LEN: usize = 1024;
 
-/// One entry of a 422 body's `detail`: `{"type","loc","msg","input","ctx"?}`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Problem {
-    /// pydantic's error type, such as `string_too_long`.
+/// One error of a request, as FastAPI describes it.
+// An entry of a 422 body's `detail`.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct ValidationError {
+    /// The kind of error, such as `missing`, `string_too_long` or `json_invalid`.
+    // These are pydantic v2's types.
     #[serde(rename = "type")]
+    #[schema(value_type = String)]
     pub kind: &'static str,
-    /// Where: `["body","title"]`, `["path","id"]`, `["body",17]` (a character offset).
-    pub loc: Vec<Place>,
+    /// Where: `["body", "title"]`, `["path", "id"]`, or an offset in characters: `["body", 17]`.
+    pub loc: Vec<Location>,
     /// What is wrong, for people.
+    #[schema(value_type = String)]
     pub msg: Cow<'static, str>,
-    /// What was sent there. Longer than 1,024 bytes as JSON, its beginning, as a string that ends in `…`.
+    /// What was sent there; any JSON. If it is longer than 1,024 bytes: its beginning, as a string that ends in `…`.
     pub input: Value,
     /// The numbers in `msg`, for programs.
+    #[schema(required = false, value_type = HashMap<String, Value>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ctx: Option<Value>,
 }
 
-/// A step of a problem's location.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// A step of a location: a name or an offset.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(untagged)]
-pub enum Place {
-    /// `body`, `query`, `path`, or a field's name.
-    Name(Cow<'static, str>),
-    /// An offset in the body, in characters.
-    Offset(usize),
+pub enum Location {
+    /// A name.
+    Name(&'static str),
+    /// An offset in characters.
+    Offset(u64),
 }
 
-impl From<&'static str> for Place {
+impl From<&'static str> for Location {
     fn from(name: &'static str) -> Self {
-        Self::Name(Cow::Borrowed(name))
+        Self::Name(name)
     }
 }
 
-impl Problem {
-    /// A problem without context.
+impl ValidationError {
+    /// A error without context.
     pub fn new(
         kind: &'static str,
         loc: &[&'static str],
@@ -65,11 +71,11 @@ impl Problem {
     }
 }
 
-/// What a problem shows of `input`: a string is cut as it is, an array or an object as the JSON that it is.
+/// What an error shows of `input`: a string is cut as it is, an array or an object as the JSON that it is.
 fn shown(input: Value) -> Value {
     match &input {
         Value::Null | Value::Bool(_) | Value::Number(_) => input,
-        Value::String(text) if text.len() <= MAX_INPUT => input,
+        Value::String(text) if text.len() <= MAX_INPUT_LEN => input,
         Value::String(text) => cut(text.as_bytes()),
         Value::Array(_) | Value::Object(_) => cut_json(&input).unwrap_or(input),
     }
@@ -77,12 +83,12 @@ fn shown(input: Value) -> Value {
 
 /// The beginning of `input`'s JSON; `None` if it is short enough. Writes no more of it than that.
 fn cut_json(input: &impl Serialize) -> Option<Value> {
-    let mut json = io::Cursor::new([0; MAX_INPUT]);
+    let mut json = io::Cursor::new([0; MAX_INPUT_LEN]);
     serde_json::to_writer(&mut json, input).is_err().then(|| cut(json.get_ref()))
 }
 
 fn cut(text: &[u8]) -> Value {
-    let beginning = &text[..MAX_INPUT.min(text.len())];
+    let beginning = &text[..MAX_INPUT_LEN.min(text.len())];
     let beginning = beginning.utf8_chunks().next().map_or("", |chunk| chunk.valid());
     format!("{beginning}…").into()
 }
@@ -93,14 +99,14 @@ pub enum BodyError {
     /// The bytes are not UTF-8: FastAPI answers 400 to these.
     NotText,
     /// Not JSON, or JSON but no object.
-    Invalid(Vec<Problem>),
+    Invalid(Vec<ValidationError>),
 }
 
 /// Reads a body as a JSON object. A duplicate key: the last one wins. One that is not sent as JSON (`is_json`) is
 /// taken for a string, as FastAPI does: that also keeps simple cross-site forms out.
 pub fn parse_object(body: &[u8], is_json: bool) -> Result<Map<String, Value>, BodyError> {
     if body.is_empty() {
-        return Err(BodyError::Invalid(vec![Problem::missing(&["body"], Value::Null)]));
+        return Err(BodyError::Invalid(vec![ValidationError::missing(&["body"], Value::Null)]));
     }
     if !is_json {
         return Err(BodyError::Invalid(vec![no_object(String::from_utf8_lossy(body))]));
@@ -111,9 +117,9 @@ pub fn parse_object(body: &[u8], is_json: bool) -> Result<Map<String, Value>, Bo
     match serde_json::from_str(text) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(other) => Err(BodyError::Invalid(vec![no_object(other)])),
-        Err(error) => Err(BodyError::Invalid(vec![Problem {
+        Err(error) => Err(BodyError::Invalid(vec![ValidationError {
             kind: "json_invalid",
-            loc: vec!["body".into(), Place::Offset(offset(text, &error))],
+            loc: vec!["body".into(), Location::Offset(offset(text, &error) as u64)],
             msg: "JSON decode error".into(),
             input: json!({}),
             ctx: Some(json!({ "error": reason(&error) })),
@@ -127,9 +133,9 @@ fn reason(error: &serde_json::Error) -> String {
     text.rsplit_once(" at line ").map_or(text.clone(), |(reason, _)| reason.to_owned())
 }
 
-fn no_object(input: impl Into<Value>) -> Problem {
+fn no_object(input: impl Into<Value>) -> ValidationError {
     let msg = "Input should be a valid dictionary or object to extract fields from";
-    Problem::new("model_attributes_type", &["body"], msg, input)
+    ValidationError::new("model_attributes_type", &["body"], msg, input)
 }
 
 /// Whether a media type is JSON: `application/json` or `application/…+json`, whatever its parameters.
@@ -153,23 +159,23 @@ fn offset(text: &str, error: &serde_json::Error) -> usize {
 /// Takes the fields of a body's object one by one; unknown fields are ignored.
 pub struct Fields {
     map: Map<String, Value>,
-    problems: Vec<Problem>,
+    errors: Vec<ValidationError>,
 }
 
 impl Fields {
     /// Reads the fields of `map`.
     pub fn new(map: Map<String, Value>) -> Self {
-        Self { map, problems: Vec::new() }
+        Self { map, errors: Vec::new() }
     }
 
-    /// Notes a `missing` problem for each of `names` that was not sent. Call it before taking any field:
-    /// the problem shows the whole body.
+    /// Notes a `missing` error for each of `names` that was not sent. Call it before taking any field:
+    /// the error shows the whole body.
     pub fn require(&mut self, names: &[&'static str]) {
         for &name in names {
             if !self.map.contains_key(name) {
                 // Only what is short is copied.
                 let input = cut_json(&self.map).unwrap_or_else(|| self.map.clone().into());
-                self.problems.push(Problem::missing(&["body", name], input));
+                self.errors.push(ValidationError::missing(&["body", name], input));
             }
         }
     }
@@ -193,7 +199,7 @@ impl Fields {
         match self.map.remove(name)? {
             Value::Bool(value) => Some(value),
             other => {
-                self.problems.push(Problem::new(
+                self.errors.push(ValidationError::new(
                     "bool_type",
                     &["body", name],
                     "Input should be a valid boolean",
@@ -212,8 +218,8 @@ impl Fields {
         let whole = |number: &f64| number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
         match value.as_i64().or_else(|| value.as_f64().filter(whole).map(|number| number as i64)) {
             Some(number) if number >= min => return Some(number),
-            Some(_) => self.problems.push(
-                Problem::new(
+            Some(_) => self.errors.push(
+                ValidationError::new(
                     "greater_than_equal",
                     &loc,
                     format!("Input should be greater than or equal to {min}"),
@@ -221,14 +227,14 @@ impl Fields {
                 )
                 .with(json!({ "ge": min })),
             ),
-            None => self.problems.push(Problem::new("int_type", &loc, "Input should be a valid integer", value)),
+            None => self.errors.push(ValidationError::new("int_type", &loc, "Input should be a valid integer", value)),
         }
         None
     }
 
     /// Everything that is wrong with the body, or nothing.
-    pub fn finish(self) -> Result<(), Vec<Problem>> {
-        if self.problems.is_empty() { Ok(()) } else { Err(self.problems) }
+    pub fn finish(self) -> Result<(), Vec<ValidationError>> {
+        if self.errors.is_empty() { Ok(()) } else { Err(self.errors) }
     }
 
     fn check_string(&mut self, name: &'static str, value: Value, min: usize, max: usize) -> Option<String> {
@@ -236,18 +242,20 @@ impl Fields {
         let text = match value {
             Value::String(text) => text,
             other => {
-                self.problems.push(Problem::new("string_type", &loc, "Input should be a valid string", other));
+                self.errors.push(ValidationError::new("string_type", &loc, "Input should be a valid string", other));
                 return None;
             }
         };
         let characters = text.chars().count();
         if characters < min {
             let msg = format!("String should have at least {min} {}", plural(min));
-            self.problems.push(Problem::new("string_too_short", &loc, msg, text).with(json!({ "min_length": min })));
+            self.errors
+                .push(ValidationError::new("string_too_short", &loc, msg, text).with(json!({ "min_length": min })));
             None
         } else if characters > max {
             let msg = format!("String should have at most {max} {}", plural(max));
-            self.problems.push(Problem::new("string_too_long", &loc, msg, text).with(json!({ "max_length": max })));
+            self.errors
+                .push(ValidationError::new("string_too_long", &loc, msg, text).with(json!({ "max_length": max })));
             None
         } else {
             Some(text)
@@ -260,7 +268,7 @@ fn plural(count: usize) -> &'static str {
 }
 
 /// A todo's id in the path. Digits beyond i64 are an id that nobody has (`Ok(None)`, a 404), not a bad request.
-pub fn parse_id(text: &str) -> Result<Option<i64>, Vec<Problem>> {
+pub fn parse_id(text: &str) -> Result<Option<i64>, Vec<ValidationError>> {
     if let Ok(id) = text.parse() {
         return Ok(Some(id));
     }
@@ -268,7 +276,7 @@ pub fn parse_id(text: &str) -> Result<Option<i64>, Vec<Problem>> {
     if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
         return Ok(None);
     }
-    Err(vec![Problem::new(
+    Err(vec![ValidationError::new(
         "int_parsing",
         &["path", "id"],
         "Input should be a valid integer, unable to parse string as an integer",
@@ -280,9 +288,9 @@ pub fn parse_id(text: &str) -> Result<Option<i64>, Vec<Problem>> {
 mod tests {
     use super::*;
 
-    fn problem(body: &str) -> Problem {
+    fn error(body: &str) -> ValidationError {
         match parse_object(body.as_bytes(), true) {
-            Err(BodyError::Invalid(problems)) => problems[0].clone(),
+            Err(BodyError::Invalid(errors)) => errors[0].clone(),
             other => panic!("{body:?} gave {other:?}"),
         }
     }
@@ -294,23 +302,23 @@ mod tests {
 
     #[test]
     fn bad_json_says_where_in_characters() {
-        let bad = problem("{\"é\": \"ü\",\n  x}");
-        assert_eq!((bad.kind, bad.loc), ("json_invalid", vec!["body".into(), Place::Offset(13)]));
-        assert_eq!(problem("{").loc, vec!["body".into(), Place::Offset(1)]);
+        let bad = error("{\"é\": \"ü\",\n  x}");
+        assert_eq!((bad.kind, bad.loc), ("json_invalid", vec!["body".into(), Location::Offset(13)]));
+        assert_eq!(error("{").loc, vec!["body".into(), Location::Offset(1)]);
     }
 
     #[test]
     fn a_lone_surrogate_and_deep_nesting_are_bad_json() {
-        assert_eq!(problem(r#"{"title":"\ud800"}"#).kind, "json_invalid");
-        assert_eq!(problem(&"[".repeat(100_000)).kind, "json_invalid");
+        assert_eq!(error(r#"{"title":"\ud800"}"#).kind, "json_invalid");
+        assert_eq!(error(&"[".repeat(100_000)).kind, "json_invalid");
     }
 
     #[test]
     fn json_that_is_no_object_is_named_as_such() {
         for body in ["null", "[]", "\"x\"", "1"] {
-            assert_eq!(problem(body).kind, "model_attributes_type", "{body}");
+            assert_eq!(error(body).kind, "model_attributes_type", "{body}");
         }
-        assert_eq!(problem("").kind, "missing");
+        assert_eq!(error("").kind, "missing");
         assert_eq!(parse_object(b"\xff{}", true), Err(BodyError::NotText));
     }
 
@@ -322,16 +330,16 @@ mod tests {
         for other in ["", "json", "text/json", "application/jsonp", "text/plain, application/json"] {
             assert!(!is_json(other), "{other}");
         }
-        let problem = match parse_object(b"{}\xff", false) {
-            Err(BodyError::Invalid(problems)) => problems[0].clone(),
+        let error = match parse_object(b"{}\xff", false) {
+            Err(BodyError::Invalid(errors)) => errors[0].clone(),
             other => panic!("{other:?}"),
         };
-        assert_eq!((problem.kind, problem.input), ("model_attributes_type", "{}\u{fffd}".into()));
+        assert_eq!((error.kind, error.input), ("model_attributes_type", "{}\u{fffd}".into()));
     }
 
     #[test]
     fn what_is_longer_than_1024_bytes_is_shown_as_its_beginning() {
-        let shown = |input: Value| Problem::missing(&["body"], input).input;
+        let shown = |input: Value| ValidationError::missing(&["body"], input).input;
         let string = |length: usize| Value::from("x".repeat(length));
         for short in [string(1024), json!(["x".repeat(1020)]), json!({ "ü": [1, null] }), json!(1e300), Value::Null] {
             assert_eq!(shown(short.clone()), short);

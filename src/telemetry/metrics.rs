@@ -21,8 +21,8 @@ type HttpLabels = [(&'static str, String); 3];
 
 /// Labels that are counted from the start at zero: `rate` and `increase` don't see the step from nothing to 1.
 const PUBLISH_RESULTS: [&str; 4] = ["stored", "refused", "unavailable", "unknown"];
-const REFUSALS: [&str; 4] = ["not_found", "busy", "not_applied", "unknown"];
-const TASKS: [&str; 2] = ["relay", "sidecar watcher"];
+const STORE_ERRORS: [&str; 4] = ["not_found", "busy", "not_applied", "unknown"];
+const BACKGROUND_TASKS: [&str; 2] = ["relay", "sidecar watcher"];
 
 /// 0.1 ms to 26 s.
 fn durations() -> Histogram {
@@ -108,10 +108,10 @@ impl Metrics {
         for result in PUBLISH_RESULTS {
             drop(metrics.publishes.get_or_create(&[("result", result)]));
         }
-        for reason in REFUSALS {
+        for reason in STORE_ERRORS {
             drop(metrics.refusals.get_or_create(&[("reason", reason)]));
         }
-        for task in TASKS {
+        for task in BACKGROUND_TASKS {
             drop(metrics.restarts.get_or_create(&[("task", task)]));
         }
         metrics

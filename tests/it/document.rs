@@ -31,7 +31,7 @@ fn registered(directory: &Path, paths: &mut BTreeSet<String>) {
             registered(&path, paths);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let source = std::fs::read_to_string(&path).unwrap();
-            let calls = source.split("Endpoint::at(\"").skip(1);
+            let calls = source.split("Endpoint::new(\"").skip(1);
             paths.extend(calls.map(|rest| rest.split('"').next().unwrap().to_owned()));
         }
     }

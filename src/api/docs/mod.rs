@@ -47,11 +47,11 @@ const REDOC_PAGE: &str = r#"<!DOCTYPE html>
 /// The routes of the document and its readers.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
-        .service(Endpoint::at("/openapi.json").get(document).done())
-        .service(Endpoint::at("/docs").get(swagger_page).done())
-        .service(Endpoint::at("/docs/{file}").get(swagger_file).done())
-        .service(Endpoint::at("/redoc").get(redoc_page).done())
-        .service(Endpoint::at("/redoc/redoc.standalone.js").get(redoc_script).done());
+        .service(Endpoint::new("/openapi.json").get(document).build())
+        .service(Endpoint::new("/docs").get(swagger_page).build())
+        .service(Endpoint::new("/docs/{file}").get(swagger_file).build())
+        .service(Endpoint::new("/redoc").get(redoc_page).build())
+        .service(Endpoint::new("/redoc/redoc.standalone.js").get(redoc_script).build());
 }
 
 async fn document() -> Result<HttpResponse, ApiError> {
@@ -87,8 +87,8 @@ fn swagger(file: &str) -> Result<SwaggerFile<'static>, ApiError> {
     match utoipa_swagger_ui::serve(file, Arc::new(config)) {
         Ok(Some(file)) => Ok(file),
         Ok(None) => Err(ApiError::NotFound),
-        Err(problem) => {
-            log::error!("Swagger UI's {file} can't be served: {problem}");
+        Err(error) => {
+            log::error!("Swagger UI's {file} can't be served: {error}");
             Err(ApiError::Internal)
         }
     }

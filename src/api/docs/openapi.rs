@@ -120,8 +120,8 @@ fn add_request_id(operation: &mut Operation) {
 
 /// The document as JSON, for people: indented.
 pub fn json() -> Result<String, ApiError> {
-    serde_json::to_string_pretty(&Document::openapi()).map_err(|problem| {
-        log::error!("the OpenAPI document can't be written: {problem}");
+    serde_json::to_string_pretty(&Document::openapi()).map_err(|error| {
+        log::error!("the OpenAPI document can't be written: {error}");
         ApiError::Internal
     })
 }

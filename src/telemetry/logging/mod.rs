@@ -22,9 +22,9 @@ use names::logger;
 use queue::Queue;
 
 /// How long a clean stop waits for whoever reads the log.
-const FINISH: Duration = Duration::from_secs(5);
+const STOP_FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a panic or an abort waits for whoever reads the log.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const CRASH_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Lines that nobody could read: of all that is logged in this process.
 static DROPPED: LazyLock<Counter<u64, AtomicU64>> = LazyLock::new(Counter::default);
@@ -41,10 +41,9 @@ pub fn init(config: &Config) {
     let clock = config.clock.clone();
     let report = move |count| dropped_line(count, clock.now(), format);
     let writer = std::thread::Builder::new().name("log-writer".into());
-    if let Err(problem) = writer.spawn(move || QUEUE.write_to(io::stdout(), report)) {
+    if let Err(error) = writer.spawn(move || QUEUE.write_to(io::stdout(), report)) {
         // The service works all the same.
-        let _ =
-            writeln!(io::stderr(), "todo-backend: nothing is logged, the thread for it can't be started: {problem}");
+        let _ = writeln!(io::stderr(), "todo-backend: nothing is logged, the thread for it can't be started: {error}");
         return;
     }
     let level = lines.filter();
@@ -56,13 +55,13 @@ pub fn init(config: &Config) {
     let show_panic = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         show_panic(panic);
-        QUEUE.flush(LAST_WORDS);
+        QUEUE.flush(CRASH_FLUSH_TIMEOUT);
     }));
 }
 
 /// Waits until everything that was logged is written, or until nobody reads it for too long. For a clean stop.
 pub fn finish() {
-    QUEUE.flush(FINISH);
+    QUEUE.flush(STOP_FLUSH_TIMEOUT);
 }
 
 /// Counts lines that were dropped because nobody read them in time.
@@ -86,7 +85,7 @@ impl Log for Logger {
 
     /// For what aborts: `log::logger().flush()`.
     fn flush(&self) {
-        QUEUE.flush(LAST_WORDS);
+        QUEUE.flush(CRASH_FLUSH_TIMEOUT);
     }
 }
 
@@ -284,8 +283,8 @@ mod tests {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", "telemetry::logging::tests::what_was_logged_before_a_panic_is_written", "--nocapture"]);
         let output = child.env(IS_CHILD, "1").output().unwrap();
-        let [written, told] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-        assert!(told.contains("on purpose"), "{told}");
+        let [written, reported] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        assert!(reported.contains("on purpose"), "{reported}");
         assert!(written.contains(&format!(" - logging.tests - ERROR - {LOGGED}\n")), "{written}");
     }
 

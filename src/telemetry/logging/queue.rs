@@ -10,11 +10,11 @@ use parking_lot::{Condvar, Mutex};
 use prometheus_client::metrics::counter::Counter;
 
 /// Bytes that wait at most; as many more are being written. Some 25,000 lines of requests.
-const CAPACITY: usize = 4 << 20;
+const CAPACITY_BYTES: usize = 4 << 20;
 /// How long the thread lets lines gather after the first one: one write for all of them.
-const GATHER: Duration = Duration::from_millis(2);
+const BATCH_DELAY: Duration = Duration::from_millis(2);
 /// How long a write that would block is left alone: standard output can be a pipe that another program made non-blocking.
-const BLOCKED: Duration = Duration::from_millis(10);
+const RETRY_DELAY: Duration = Duration::from_millis(10);
 
 /// The queue. Cheap to clone: all clones are the same queue.
 #[derive(Clone)]
@@ -52,7 +52,7 @@ impl Queue {
     /// Takes a line, with its line feed, or drops it. Never waits for the output.
     pub fn push(&self, line: &[u8]) {
         let mut state = self.0.state.lock();
-        if state.waiting.len() + line.len() > CAPACITY {
+        if state.waiting.len() + line.len() > CAPACITY_BYTES {
             state.unreported += 1;
             self.0.dropped.inc();
             return;
@@ -84,7 +84,7 @@ impl Queue {
                 self.0.filled.wait(&mut state);
             }
             drop(state);
-            std::thread::sleep(GATHER);
+            std::thread::sleep(BATCH_DELAY);
             let mut state = self.0.state.lock();
             std::mem::swap(&mut batch, &mut state.waiting);
             let unreported = std::mem::take(&mut state.unreported);
@@ -115,7 +115,7 @@ fn write<'a>(output: &mut impl Write, mut bytes: &'a [u8]) -> &'a [u8] {
             Ok(0) => break,
             Ok(count) => bytes = &bytes[count..],
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(BLOCKED),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(RETRY_DELAY),
             Err(_) => break,
         }
     }
@@ -131,8 +131,8 @@ mod tests {
 
     use super::*;
 
-    /// A clean stop in a test.
-    const LONG: Duration = Duration::from_secs(60);
+    /// Longer than any flush in a test takes.
+    const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
 
     /// Passes on what is written, and takes it only when it is let.
     struct Gate {
@@ -179,7 +179,7 @@ mod tests {
             queue.push(&line);
             expected.extend(line);
         }
-        queue.flush(LONG);
+        queue.flush(FLUSH_TIMEOUT);
         let writes: Vec<Vec<u8>> = written.try_iter().collect();
         assert_eq!(writes.concat(), expected);
         assert!(writes.len() < 2_000, "{} writes", writes.len());
@@ -193,22 +193,22 @@ mod tests {
         let line = [&[b'x'; 999][..], b"\n"].concat();
         let begun = Instant::now();
         // The first batch is being written, the second one waits, the rest has no room.
-        let lines = 3 * CAPACITY / line.len();
+        let lines = 3 * CAPACITY_BYTES / line.len();
         for _ in 0..lines {
             queue.push(&line);
         }
         queue.flush(Duration::from_millis(50));
         assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
         let lost = dropped.get();
-        assert!(lost >= (CAPACITY / line.len()) as u64 - 1, "{lost}");
+        assert!(lost >= (CAPACITY_BYTES / line.len()) as u64 - 1, "{lost}");
         drop(opener);
-        queue.flush(LONG);
+        queue.flush(FLUSH_TIMEOUT);
         let text = String::from_utf8(written.try_iter().flatten().collect()).unwrap();
         let reported: u64 = text.lines().filter_map(|line| line.strip_suffix(" dropped")?.parse::<u64>().ok()).sum();
         assert_eq!(reported, lost);
         assert_eq!(text.lines().filter(|line| line.starts_with('x')).count() as u64 + lost, lines as u64);
         queue.push(b"afterwards\n");
-        queue.flush(LONG);
+        queue.flush(FLUSH_TIMEOUT);
         assert_eq!(written.try_iter().flatten().collect::<Vec<u8>>(), b"afterwards\n");
     }
 
@@ -226,13 +226,13 @@ mod tests {
         let (queue, dropped) = start(Closed);
         for n in 1..=3 {
             queue.push(b"one\ntwo\n");
-            queue.flush(LONG);
+            queue.flush(FLUSH_TIMEOUT);
             assert_eq!(dropped.get(), 2 * n);
         }
     }
 
     #[test]
-    fn what_an_output_has_lost_is_told_when_it_works_again() {
+    fn what_an_output_has_lost_is_reported_when_it_works_again() {
         struct Full(Receiver<()>, Sender<u8>, bool);
         impl Write for Full {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -251,11 +251,11 @@ mod tests {
         let (queue, dropped) = start(Full(room, sender, false));
         for _ in 0..3 {
             queue.push(b"lost\nlost\n");
-            queue.flush(LONG);
+            queue.flush(FLUSH_TIMEOUT);
         }
         make_room.send(()).unwrap();
         queue.push(b"kept\n");
-        queue.flush(LONG);
+        queue.flush(FLUSH_TIMEOUT);
         let text = String::from_utf8(received.try_iter().collect()).unwrap();
         assert_eq!((text.as_str(), dropped.get()), ("kept\n6 dropped\n", 6));
     }
@@ -282,7 +282,7 @@ mod tests {
         let (sender, received) = channel();
         let (queue, dropped) = start(Slow(sender, 0));
         queue.push(b"every byte once\n");
-        queue.flush(LONG);
+        queue.flush(FLUSH_TIMEOUT);
         assert_eq!(received.try_iter().collect::<Vec<u8>>(), b"every byte once\n");
         assert_eq!(dropped.get(), 0);
     }
