@@ -1,7 +1,7 @@
 //! Assembles the service: state, routes, background tasks; the order of start and of shutdown.
 
-use std::fmt;
 use std::future::Future;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +12,7 @@ use actix_server::{Server, ServerHandle};
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
 use actix_web::web;
+use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -23,13 +24,14 @@ use crate::api::http::valid_host;
 use crate::api::list::LargeLists;
 use crate::api::metrics::MetricsAccess;
 use crate::api::state::AppState;
-use crate::auth::password::Passwords;
+use crate::auth::password::{HashError, Passwords};
 use crate::auth::token::Keys;
 use crate::config::{Config, CorsOrigins};
 use crate::connection::{self, WRITE_TIMEOUT};
 use crate::events::dapr::DaprClient;
 use crate::events::relay::Relay;
 use crate::events::sidecar;
+use crate::store::error::DatabaseError;
 use crate::store::{Options, Store};
 use crate::telemetry::metrics::Metrics;
 
@@ -60,17 +62,33 @@ const CORS_REQUEST_HEADERS: [&str; 11] = [
 const CORS_EXPOSED_HEADERS: [&str; 8] =
     ["ETag", "Location", "Link", "X-Total-Count", "Retry-After", "Idempotency-Replayed", "Sync-Token", "X-Request-Id"];
 
-/// Why the service could not start: one line that says what to do.
-#[derive(Debug)]
-pub struct StartError(String);
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+/// Why the service could not start, or ended by itself: one line that says what to do.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The address is taken, or not one of this machine.
+    #[error("cannot listen on {address}: {source}; set HOST and PORT to a free address")]
+    Bind {
+        /// `HOST:PORT`.
+        address: String,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// The listener can't be used by the server.
+    #[error(transparent)]
+    Listener(io::Error),
+    /// Passwords can't be hashed.
+    #[error(transparent)]
+    Passwords(#[from] HashError),
+    /// The database can't be opened.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The client for the sidecar can't be created.
+    #[error("{0}")]
+    SidecarClient(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The server ended although nobody stopped it.
+    #[error("the server ended: {0}")]
+    Server(#[source] io::Error),
 }
-
-impl std::error::Error for StartError {}
 
 /// The assembled service: it listens, and serves once [`App::run`] is awaited.
 pub struct App {
@@ -101,14 +119,13 @@ impl App {
     /// Opens the store and sets up the server on `listener`, which is bound already: Dapr waits for our port, so
     /// waiting for Dapr before listening would be a deadlock.
     pub fn build(config: Config, listener: TcpListener) -> Result<Self, StartError> {
-        let failed = |error: &dyn fmt::Display| StartError(error.to_string());
-        let address = listener.local_addr().map_err(|e| failed(&e))?;
-        connection::widen_backlog(&listener).map_err(|e| failed(&e))?;
+        let address = listener.local_addr().map_err(StartError::Listener)?;
+        connection::widen_backlog(&listener).map_err(StartError::Listener)?;
         let limit = connection::Limit::raised();
         let metrics = Arc::new(Metrics::new());
-        let passwords = Passwords::new().map_err(|e| failed(&e))?;
+        let passwords = Passwords::new()?;
         let store = Arc::new(open_store(&config, &passwords, &metrics)?);
-        let dapr = DaprClient::new(&config).map_err(|e| failed(&e))?;
+        let dapr = DaprClient::new(&config).map_err(|error| StartError::SidecarClient(error.into()))?;
         let (sidecar, stopping) = (watch::Sender::new(false), Arc::new(AtomicBool::new(false)));
         let state = web::Data::new(AppState {
             store: Arc::clone(&store),
@@ -138,7 +155,7 @@ impl App {
         let draining = server.graceful_shutdown_signal();
         let server = server
             .listen("http", listener, move || connection::serve(routes(), address, draining.clone(), WRITE_TIMEOUT))
-            .map_err(|e| failed(&e))?
+            .map_err(StartError::Listener)?
             .run();
         let stop = watch::Sender::new(false);
         Ok(Self { address, limit, server, store, dapr, config, stop, stopping, sidecar, metrics })
@@ -190,14 +207,14 @@ impl App {
         }
         log::info!("stopped; at most {left} events will be published after the next start");
         match ended {
-            Some(Err(error)) => Err(StartError(format!("the server ended: {error}"))),
-            Some(Ok(Err(error))) => Err(StartError(format!("the server ended: {error}"))),
+            Some(Err(panicked)) => Err(StartError::Server(io::Error::other(panicked))),
+            Some(Ok(Err(error))) => Err(StartError::Server(error)),
             Some(Ok(Ok(()))) | None => Ok(()),
         }
     }
 }
 
-fn open_store(config: &Config, passwords: &Passwords, metrics: &Arc<Metrics>) -> Result<Store, StartError> {
+fn open_store(config: &Config, passwords: &Passwords, metrics: &Arc<Metrics>) -> Result<Store, DatabaseError> {
     let hash = |password: &str| {
         passwords.hash(password).unwrap_or_else(|error| {
             log::error!("a demo user's password can't be hashed: {error}");
@@ -211,7 +228,7 @@ fn open_store(config: &Config, passwords: &Passwords, metrics: &Arc<Metrics>) ->
         retention: config.retention,
         metrics: Arc::clone(metrics),
     };
-    Store::open(options).map_err(|error| StartError(error.to_string()))
+    Store::open(options)
 }
 
 fn cors(config: &Config) -> Cors {
@@ -308,7 +325,7 @@ where
     }
 }
 
-async fn drain_requests(handle: &ServerHandle, server: JoinHandle<std::io::Result<()>>) {
+async fn drain_requests(handle: &ServerHandle, server: JoinHandle<io::Result<()>>) {
     handle.stop(true).await;
     if let Ok(Err(error)) = server.await {
         log::error!("the server ended badly: {error}");

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
-use argon2::password_hash::{Error, try_generate_salt};
+use argon2::password_hash::try_generate_salt;
 use argon2::{Algorithm, Argon2, Block, CustomizedPasswordHasher, Params, PasswordVerifier, Version};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+
+pub use argon2::password_hash::Error as HashError;
 
 /// Memory in KiB, passes, lanes.
 const COST: (u32, u32, u32) = (19_456, 2, 1);
@@ -36,7 +38,7 @@ pub struct Passwords {
 
 impl Passwords {
     /// Leaves one core to everything else.
-    pub fn new() -> Result<Self, Error> {
+    pub fn new() -> Result<Self, HashError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let permits = Arc::new(Semaphore::new(cores.saturating_sub(1).max(1)));
         let nobody: u128 = rand::random();
@@ -46,7 +48,7 @@ impl Passwords {
     }
 
     /// A PHC string with a random salt. Takes a while: call it off the async threads.
-    pub fn hash(&self, password: &str) -> Result<String, Error> {
+    pub fn hash(&self, password: &str) -> Result<String, HashError> {
         self.memory.hash(password)
     }
 
@@ -82,16 +84,16 @@ impl Passwords {
 struct MemoryPool(Mutex<Vec<Vec<Block>>>);
 
 impl MemoryPool {
-    fn hash(&self, password: &str) -> Result<String, Error> {
+    fn hash(&self, password: &str) -> Result<String, HashError> {
         let (memory, passes, lanes) = COST;
         let params = Params::new(memory, passes, lanes, None)?;
         Ok(self.hash_password_with_params(password.as_bytes(), &try_generate_salt()?, params)?.to_string())
     }
 
-    fn matches(&self, password: &str, stored: &str) -> Result<bool, Error> {
+    fn matches(&self, password: &str, stored: &str) -> Result<bool, HashError> {
         match self.verify_password(password.as_bytes(), &PasswordHash::new(stored)?) {
             Ok(()) => Ok(true),
-            Err(Error::PasswordInvalid) => Ok(false),
+            Err(HashError::PasswordInvalid) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -109,7 +111,7 @@ impl CustomizedPasswordHasher<PasswordHash> for MemoryPool {
         algorithm: Option<&str>,
         version: Option<u32>,
         params: Params,
-    ) -> Result<PasswordHash, Error> {
+    ) -> Result<PasswordHash, HashError> {
         let algorithm = algorithm.map(Algorithm::try_from).transpose()?.unwrap_or_default();
         let version = version.map(Version::try_from).transpose()?.unwrap_or_default();
         if params.m_cost() > MAX_MEMORY_KIB {

@@ -3,18 +3,35 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use reqwest::StatusCode;
+use thiserror::Error;
+
 use crate::config::{Config, authority};
 
 /// How long the answer may take.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Why a service is taken for not ready, in one line.
+#[derive(Debug, Error)]
+pub enum HealthcheckError {
+    #[error(transparent)]
+    Client(reqwest::Error),
+    #[error("{url} does not answer: {source}")]
+    NoAnswer { url: String, source: reqwest::Error },
+    #[error("{url} answered {status}")]
+    NotReady { url: String, status: StatusCode },
+}
+
 /// Asks the service that the same settings start. `Err` says what is wrong, in one line.
-pub async fn check(config: &Config) -> Result<(), String> {
+pub async fn check(config: &Config) -> Result<(), HealthcheckError> {
     let url = format!("http://{}/health/ready", authority(&reachable(&config.host), config.port));
-    let client = reqwest::Client::builder().no_proxy().timeout(RESPONSE_TIMEOUT).build().map_err(|e| e.to_string())?;
-    let response = client.get(&url).send().await.map_err(|error| format!("{url} does not answer: {error}"))?;
-    let status = response.status();
-    if status.is_success() { Ok(()) } else { Err(format!("{url} answered {status}")) }
+    let client =
+        reqwest::Client::builder().no_proxy().timeout(RESPONSE_TIMEOUT).build().map_err(HealthcheckError::Client)?;
+    match client.get(&url).send().await {
+        Ok(response) if response.status().is_success() => Ok(()),
+        Ok(response) => Err(HealthcheckError::NotReady { url, status: response.status() }),
+        Err(source) => Err(HealthcheckError::NoAnswer { url, source }),
+    }
 }
 
 /// Where a service that listens on `host` is reached from the same machine.

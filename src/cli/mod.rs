@@ -2,16 +2,16 @@
 
 mod healthcheck;
 
-use std::error::Error;
 use std::io::{self, ErrorKind, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use thiserror::Error;
 
 use crate::api::docs;
-use crate::app::App;
+use crate::app::{App, StartError};
 use crate::config::env_file::EnvFile;
 use crate::config::{Config, Database, authority};
 use crate::store::maintenance;
@@ -47,8 +47,13 @@ enum Command {
     },
 }
 
+/// The result of a command is lost.
+#[derive(Debug, Error)]
+#[error("standard output can't be written: {0}")]
+struct OutputError(#[source] io::Error);
+
 /// Does what the command line asks, and returns the status to end with. An error is one line that says what to do.
-pub async fn run() -> Result<ExitCode, Box<dyn Error>> {
+pub async fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
     match Arguments::try_parse() {
         Ok(arguments) => dispatch(arguments).await?,
         Err(usage) if usage.use_stderr() => {
@@ -62,7 +67,7 @@ pub async fn run() -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn dispatch(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+async fn dispatch(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve(settings()?).await,
         Command::Healthcheck => Ok(healthcheck::check(&settings()?).await?),
@@ -74,22 +79,20 @@ async fn dispatch(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 }
 
 /// The environment, and `.env` in the working directory. Only there: a file further up belongs to something else.
-fn settings() -> Result<Config, Box<dyn Error>> {
+fn settings() -> Result<Config, Box<dyn std::error::Error>> {
     Ok(Config::from_env(EnvFile::read(Path::new(".env"))?)?)
 }
 
 /// Writes a line to standard output.
-fn print(line: &str) -> Result<(), String> {
+fn print(line: &str) -> Result<(), OutputError> {
     ignore_closed_pipe(writeln!(io::stdout(), "{line}"))
 }
 
 /// What became of something that was written to standard output. Whoever has stopped reading (`| head`) has seen
 /// enough: that is no error.
-fn ignore_closed_pipe(written: io::Result<()>) -> Result<(), String> {
+fn ignore_closed_pipe(written: io::Result<()>) -> Result<(), OutputError> {
     match written.and_then(|()| io::stdout().flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(format!("standard output can't be written: {error}"))
-        }
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(OutputError(error)),
         _ => Ok(()),
     }
 }
@@ -101,7 +104,7 @@ fn database(config: &Config) -> Result<&Path, String> {
     }
 }
 
-fn check(path: &Path) -> Result<(), Box<dyn Error>> {
+fn check(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let problems = maintenance::check(path)?;
     for problem in &problems {
         print(problem)?;
@@ -113,12 +116,12 @@ fn check(path: &Path) -> Result<(), Box<dyn Error>> {
     }
 }
 
-fn backup(path: &Path, target: &Path) -> Result<(), Box<dyn Error>> {
+fn backup(path: &Path, target: &Path) -> Result<(), Box<dyn std::error::Error>> {
     maintenance::backup(path, target)?;
     report(&format!("the backup is in {}", target.display()))
 }
 
-fn restore(path: &Path, backup: &Path) -> Result<(), Box<dyn Error>> {
+fn restore(path: &Path, backup: &Path) -> Result<(), Box<dyn std::error::Error>> {
     match maintenance::restore(path, backup)? {
         Some(replaced) => {
             report(&format!("{} is restored; what was there is kept as {}", path.display(), replaced.display()))
@@ -128,15 +131,15 @@ fn restore(path: &Path, backup: &Path) -> Result<(), Box<dyn Error>> {
 }
 
 /// Reports what was done; also in the error when that can't be written.
-fn report(line: &str) -> Result<(), Box<dyn Error>> {
+fn report(line: &str) -> Result<(), Box<dyn std::error::Error>> {
     Ok(print(line).map_err(|error| format!("{line}, but {error}"))?)
 }
 
-async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
+async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     logging::init(&config);
-    let listener = TcpListener::bind((config.host.as_str(), config.port)).map_err(|error| {
+    let listener = TcpListener::bind((config.host.as_str(), config.port)).map_err(|source| {
         let address = authority(&config.host, config.port);
-        format!("cannot listen on {address}: {error}; set HOST and PORT to a free address")
+        StartError::Bind { address, source }
     })?;
     Ok(App::build(config, listener)?.run().await?)
 }

@@ -3,9 +3,10 @@
 //! are refused. An error never shows a value.
 
 use std::collections::HashSet;
-use std::fmt;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+
+use thiserror::Error;
 
 /// The settings of one file.
 #[derive(Default)]
@@ -17,29 +18,35 @@ pub struct EnvFile {
 }
 
 /// Why a file can't be used: one line with the file, the line's number, the variable, and what is allowed.
-#[derive(Debug, PartialEq, Eq)]
-pub struct EnvFileError {
-    path: PathBuf,
-    /// Counted from 1; without one, the file as a whole can't be read.
-    line: Option<usize>,
+#[derive(Debug, Error)]
+pub enum EnvFileError {
+    /// The file as a whole can't be read.
+    #[error("{}: can't be read: {source}", path.display())]
+    Unreadable {
+        /// The file, with its directory.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// A line is not a setting.
+    #[error("{}, {source}", path.display())]
+    Line {
+        /// The file, with its directory.
+        path: PathBuf,
+        /// Which line, and what is wrong with it.
+        source: LineError,
+    },
+}
+
+/// What is wrong with a line. The text is fixed, but for the variable's name: no value gets into it.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("line {line}{}: {message}", variable.as_ref().map(|name| format!(", {name}")).unwrap_or_default())]
+pub struct LineError {
+    /// Counted from 1.
+    line: usize,
     variable: Option<String>,
-    message: String,
+    message: &'static str,
 }
-
-impl fmt::Display for EnvFileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.path.display())?;
-        if let Some(line) = self.line {
-            write!(f, ", line {line}")?;
-        }
-        if let Some(variable) = &self.variable {
-            write!(f, ", {variable}")?;
-        }
-        write!(f, ": {}", self.message)
-    }
-}
-
-impl std::error::Error for EnvFileError {}
 
 impl EnvFile {
     /// Reads `path`; `None` if there is no such file.
@@ -52,26 +59,13 @@ impl EnvFile {
             Err(error) if error.kind() == ErrorKind::IsADirectory => return Ok(None),
             // A link that leads nowhere was meant to lead somewhere.
             Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => return Ok(None),
-            Err(error) => {
-                let message = format!("can't be read: {error}");
-                return Err(EnvFileError { path, line: None, variable: None, message });
-            }
+            Err(source) => return Err(EnvFileError::Unreadable { path, source }),
         };
         match parse(&bytes) {
             Ok(variables) => Ok(Some(Self { path, variables })),
-            Err(LineError { line, variable, message }) => {
-                Err(EnvFileError { path, line: Some(line), variable, message: message.to_owned() })
-            }
+            Err(source) => Err(EnvFileError::Line { path, source }),
         }
     }
-}
-
-/// What is wrong with a line. `message` is fixed text: nothing of the file gets into it.
-#[derive(Debug, PartialEq, Eq)]
-struct LineError {
-    line: usize,
-    variable: Option<String>,
-    message: &'static str,
 }
 
 fn parse(bytes: &[u8]) -> Result<Vec<(String, String)>, LineError> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
 use serde::Deserialize;
+use thiserror::Error;
 
 use crate::domain::clock::Clock;
 use env_file::EnvFile;
@@ -154,21 +155,15 @@ impl fmt::Debug for Secret {
 }
 
 /// A setting that can't be used: which variable, what is wrong, what is allowed. One line; never a secret's value.
-#[derive(Debug, PartialEq, Eq)]
+// Without a source: what a parser says about a value can repeat it.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("{variable}: {message}")]
 pub struct ConfigError {
     /// The environment variable.
     pub variable: &'static str,
     /// What is wrong and what is allowed.
     pub message: String,
 }
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.variable, self.message)
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 fn invalid<T>(variable: &'static str, message: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError { variable, message: message.into() })
