@@ -10,6 +10,7 @@ use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, web};
 use log::Level;
 
+use super::error::log_fault;
 use super::state::AppState;
 
 /// The header that carries a request's id.
@@ -36,14 +37,15 @@ pub async fn access_log(
     // Nothing we send is to be taken for something else than it says (https://mimesniff.spec.whatwg.org/).
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let (request, took) = (response.request(), started.elapsed());
-    let (method, route, status) = (request.method().as_str(), request.match_pattern(), response.status().as_u16());
+    let (method, template, status) = (request.method().as_str(), request.match_pattern(), response.status().as_u16());
+    let (route, request_id) = (template.as_deref().unwrap_or("-"), id.to_str().unwrap_or_default());
+    log_fault(response.response(), method, route, request_id);
     // Probes come every few seconds, for ever.
     let probe = request.path().starts_with("/health") || request.path() == "/metrics";
     let level = if probe { Level::Debug } else { Level::Info };
     if log::log_enabled!(level) {
         let extensions = request.extensions();
         let user = extensions.get::<Actor>().map_or("-", |actor| actor.0.as_ref());
-        let (route, request_id) = (route.as_deref().unwrap_or("-"), id.to_str().unwrap_or_default());
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let (whole, tenth) = (us / 1000, us / 100 % 10);
         log::log!(
@@ -51,7 +53,7 @@ pub async fn access_log(
             "{method} {route} {status} {whole}.{tenth}ms user={user} request_id={request_id}"
         );
     }
-    state.metrics.request(method, route, status, took);
+    state.metrics.request(method, template, status, took);
     Ok(response)
 }
 

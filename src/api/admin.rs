@@ -1,5 +1,6 @@
 //! `/admin/events`: what an operator sees of parked events and does about them. For the role admin.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use actix_web::{HttpResponse, web};
@@ -98,11 +99,9 @@ pub struct Affected {
     )
 )]
 pub async fn parked(_: Admin, state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
+    let failed = |error: Box<dyn Error>| ApiError::internal("parked events can't be read", error);
     let read = tokio::task::spawn_blocking(move || state.store.parked(MAX_LISTED)).await;
-    let Ok(Ok(changes)) = read else {
-        log::error!("parked events can't be read: {read:?}");
-        return Err(ApiError::Internal);
-    };
+    let changes = read.map_err(|panicked| failed(panicked.into()))?.map_err(|error| failed(error.into()))?;
     let events: Vec<ParkedEvent> = changes
         .iter()
         .map(|change| ParkedEvent {

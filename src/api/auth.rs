@@ -152,22 +152,18 @@ pub async fn token(
 async fn log_in(state: &AppState, credentials: Credentials) -> Result<Option<(Arc<User>, String)>, ApiError> {
     let Credentials { username, password } = credentials;
     let user = state.store.user_by_name(&username);
-    let is_correct =
-        state.passwords.check(password, user.as_ref().map(|user| user.password_hash.as_ref())).await.map_err(
-            |error| match error {
-                CheckError::Busy => ApiError::Busy,
-                CheckError::Failed => ApiError::Internal,
-            },
-        )?;
+    let stored = user.as_ref().map(|user| user.password_hash.as_ref());
+    let is_correct = state.passwords.check(password, stored).await.map_err(|error| match error {
+        CheckError::Busy => ApiError::Busy,
+        failed => ApiError::internal("a password can't be checked", failed),
+    })?;
     let Some(user) = user.filter(|_| is_correct) else {
         // The name alone could be a password typed into the wrong field: only a short beginning is logged.
         log::warn!("Failed login attempt for user: {}", username.chars().take(64).collect::<String>());
         return Ok(None);
     };
-    let token = state.keys.issue(&user, state.clock.now().seconds()).map_err(|error| {
-        log::error!("a token can't be issued: {error}");
-        ApiError::Internal
-    })?;
+    let token = state.keys.issue(&user, state.clock.now().seconds());
+    let token = token.map_err(|error| ApiError::internal("a token can't be issued", error))?;
     Ok(Some((user, token)))
 }
 

@@ -1,17 +1,21 @@
 //! Every way a request can fail, and the one place where that becomes HTTP.
 
+use std::error::Error;
 use std::fmt;
+use std::iter::successors;
 
+use actix_web::body::MessageBody;
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde_json::json;
+use thiserror::Error;
 
 use crate::domain::validation::{BodyError, ValidationError};
 use crate::store::decide::Refusal;
 use crate::store::error::StoreError;
 
 /// A failed request. Bodies are `{"detail": …}`, as FastAPI's.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub enum ApiError {
     /// 422 with every error of the request.
     Invalid(Vec<ValidationError>),
@@ -64,8 +68,43 @@ pub enum ApiError {
     NotStored,
     /// 503: the store can't tell whether it wrote.
     OutcomeUnknown,
-    /// 500: a fault of ours; logged where it happened.
-    Internal,
+    /// 500: a fault of the service. The client learns nothing about it; [`log_fault`] logs it.
+    Internal(Fault),
+}
+
+/// What failed, and why: one line with all causes.
+#[derive(Debug, Error)]
+#[error("{what}{}", causes(source.as_ref()))]
+pub struct Fault {
+    what: &'static str,
+    source: Box<dyn Error>,
+}
+
+impl ApiError {
+    /// A fault of the service: `what` can't be done, because of `source`.
+    pub fn internal(what: &'static str, source: impl Into<Box<dyn Error>>) -> Self {
+        Self::Internal(Fault { what, source: source.into() })
+    }
+}
+
+/// Logs why a request was answered 500, with the request's id: the one place that does. Other 5xx answers are 503, about
+/// the state of the store, which logs each change of it once rather than once for each request.
+pub fn log_fault(response: &HttpResponse<impl MessageBody>, method: &str, route: &str, request_id: &str) {
+    if let Some(ApiError::Internal(fault)) = response.error().and_then(|error| error.as_error()) {
+        log::error!("{method} {route} failed: {fault} request_id={request_id}");
+    }
+}
+
+/// An error and the errors behind it; many repeat the next one's text in their own, which is not said twice.
+fn causes(error: &(dyn Error + 'static)) -> String {
+    let mut line = String::new();
+    for cause in successors(Some(error), |&error| error.source()).map(ToString::to_string) {
+        if !line.ends_with(&cause) {
+            line.push_str(": ");
+            line.push_str(&cause);
+        }
+    }
+    line
 }
 
 impl From<Vec<ValidationError>> for ApiError {
@@ -100,7 +139,7 @@ impl fmt::Display for ApiError {
     }
 }
 
-impl std::error::Error for ApiError {}
+impl Error for ApiError {}
 
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
@@ -117,7 +156,7 @@ impl ResponseError for ApiError {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooManyLists => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy | Self::NotStored | Self::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -163,7 +202,7 @@ impl ResponseError for ApiError {
             Self::OutcomeUnknown => {
                 retry(&mut response, 5, "It is not known whether the change was stored; look before you try again")
             }
-            Self::Internal => detail(&mut response, "Internal Server Error"),
+            Self::Internal(_) => detail(&mut response, "Internal Server Error"),
         }
     }
 }
@@ -256,7 +295,7 @@ mod tests {
                 Some(("retry-after", "5")),
                 json!("It is not known whether the change was stored; look before you try again"),
             ),
-            (ApiError::Internal, 500, None, json!("Internal Server Error")),
+            (ApiError::internal("x", "secret"), 500, None, json!("Internal Server Error")),
         ];
         for (error, status, header, detail) in table {
             let response = error.error_response();
@@ -267,5 +306,18 @@ mod tests {
             let body: Value = serde_json::from_slice(&to_bytes(response.into_body()).await.unwrap()).unwrap();
             assert_eq!(body["detail"], detail, "{error}");
         }
+    }
+
+    #[test]
+    fn a_fault_says_each_of_its_causes_once() {
+        #[derive(Debug, Error)]
+        #[error("the disk: {0}")]
+        struct Disk(#[source] std::io::Error);
+        #[derive(Debug, Error)]
+        #[error("a read failed")]
+        struct Read(#[source] Disk);
+        let error = Read(Disk(std::io::Error::other("it is gone")));
+        let ApiError::Internal(fault) = ApiError::internal("events can't be listed", error) else { panic!() };
+        assert_eq!(fault.to_string(), "events can't be listed: a read failed: the disk: it is gone");
     }
 }

@@ -29,10 +29,9 @@ impl LargeLists {
     /// The body of an answer with `todos`; `with_content`: not for HEAD.
     pub fn body(&self, user: UserId, todos: Vec<Arc<Todo>>, with_content: bool) -> Result<BoxBody, ApiError> {
         let mut chunks = Chunks { todos: todos.into_iter(), separator: Some(b'[') };
-        let Some(Ok(first)) = chunks.next() else {
-            log::error!("todos can't be written as JSON");
-            return Err(ApiError::Internal);
-        };
+        let first = chunks.next().transpose();
+        let first =
+            first.map_err(|error| ApiError::internal("todos can't be written as JSON", error))?.unwrap_or_default();
         if chunks.separator.is_none() {
             return Ok(first.boxed());
         }

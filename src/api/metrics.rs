@@ -49,10 +49,8 @@ async fn metrics(request: HttpRequest, state: web::Data<AppState>) -> Result<Htt
     if !matches!(sampled, Ok(Ok(()))) {
         log::warn!("the store can't be sampled for the metrics: {sampled:?}");
     }
-    let text = state.metrics.encode().map_err(|error| {
-        log::error!("the metrics can't be written: {error}");
-        ApiError::Internal
-    })?;
+    let text = state.metrics.encode();
+    let text = text.map_err(|error| ApiError::internal("the metrics can't be written", error))?;
     Ok(HttpResponse::Ok().content_type(CONTENT_TYPE).body(text))
 }
 

@@ -41,6 +41,7 @@ pub struct AppState {
 impl AppState {
     /// The state behind `request`, for extractors. It is there wherever [`super::configure`] registered the routes.
     pub(super) fn of(request: &HttpRequest) -> Result<&Self, ApiError> {
-        request.app_data::<web::Data<Self>>().map(|state| state.get_ref()).ok_or(ApiError::Internal)
+        let state = request.app_data::<web::Data<Self>>().map(|state| state.get_ref());
+        state.ok_or_else(|| ApiError::internal("a request can't be served", "its route has no state"))
     }
 }

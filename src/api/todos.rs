@@ -148,7 +148,7 @@ pub async fn delete(
 async fn apply_one(store: &Store, context: Context, command: Command) -> Result<Arc<Todo>, ApiError> {
     let changes = store.apply(context, vec![command]).await?;
     let todo = changes.first().map(|change: &Arc<Change>| Arc::clone(&change.todo));
-    todo.ok_or(ApiError::Internal)
+    todo.ok_or_else(|| ApiError::internal("a todo can't be answered", "the store applied a command without a change"))
 }
 
 /// The id and the patch, or everything that is wrong with either.

@@ -8,7 +8,9 @@ use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::password_hash::try_generate_salt;
 use argon2::{Algorithm, Argon2, Block, CustomizedPasswordHasher, Params, PasswordVerifier, Version};
 use parking_lot::Mutex;
+use thiserror::Error;
 use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 
 pub use argon2::password_hash::Error as HashError;
 
@@ -20,12 +22,17 @@ const MAX_MEMORY_KIB: u32 = 2 << 20;
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// Why a password was not checked.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Error)]
 pub enum CheckError {
     /// Too many others are being checked.
+    #[error("too many passwords are being checked")]
     Busy,
-    /// A fault of ours.
-    Failed,
+    /// The stored hash is malformed, or of a kind that isn't supported.
+    #[error("the stored hash can't be used: {0}")]
+    Hash(#[from] HashError),
+    /// The check panicked.
+    #[error(transparent)]
+    Panicked(#[from] JoinError),
 }
 
 /// Hashes and checks passwords, a bounded number at a time: each takes a core for a while, and 19 MiB that are kept.
@@ -54,8 +61,9 @@ impl Passwords {
 
     /// Whether `password` is the one behind `stored` (a PHC string); no user, no stored hash: never.
     pub async fn check(&self, password: String, stored: Option<&str>) -> Result<bool, CheckError> {
+        // The semaphore is never closed.
         let permit = tokio::time::timeout(MAX_WAIT, Arc::clone(&self.permits).acquire_owned()).await;
-        let permit = permit.map_err(|_| CheckError::Busy)?.map_err(|_| CheckError::Failed)?;
+        let Ok(Ok(permit)) = permit else { return Err(CheckError::Busy) };
         let known = stored.is_some();
         let stored = stored.unwrap_or(&self.dummy).to_owned();
         let memory = Arc::clone(&self.memory);
@@ -64,17 +72,7 @@ impl Passwords {
             let _permit = permit;
             memory.matches(&password, &stored)
         });
-        match checked.await {
-            Ok(Ok(same)) => Ok(known && same),
-            Ok(Err(error)) => {
-                log::error!("a stored password hash can't be checked: {error}");
-                Err(CheckError::Failed)
-            }
-            Err(error) => {
-                log::error!("checking a password failed: {error}");
-                Err(CheckError::Failed)
-            }
-        }
+        Ok(checked.await?? && known)
     }
 }
 
@@ -155,10 +153,10 @@ mod tests {
         let passwords = Passwords::new().unwrap();
         let stored = passwords.hash("pässword").unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
-        assert_eq!(passwords.check("pässword".into(), Some(&stored)).await, Ok(true));
-        assert_eq!(passwords.check("password".into(), Some(&stored)).await, Ok(false));
-        assert_eq!(passwords.check("pässword".into(), None).await, Ok(false));
-        assert_eq!(passwords.check("x".into(), Some("no hash")).await, Err(CheckError::Failed));
+        assert!(passwords.check("pässword".into(), Some(&stored)).await.unwrap());
+        assert!(!passwords.check("password".into(), Some(&stored)).await.unwrap());
+        assert!(!passwords.check("pässword".into(), None).await.unwrap());
+        assert!(matches!(passwords.check("x".into(), Some("no hash")).await, Err(CheckError::Hash(_))));
     }
 
     #[test]
@@ -173,7 +171,7 @@ mod tests {
         let passwords = Passwords::new().unwrap();
         let all = passwords.permits.available_permits() as u32;
         let _held = Arc::clone(&passwords.permits).acquire_many_owned(all).await.unwrap();
-        assert_eq!(passwords.check("x".into(), None).await, Err(CheckError::Busy));
+        assert!(matches!(passwords.check("x".into(), None).await, Err(CheckError::Busy)));
     }
 
     #[tokio::test]
@@ -188,8 +186,8 @@ mod tests {
             let params = Params::new(memory, passes, lanes, Some(output)).unwrap();
             // The crate's own way, with memory of its own.
             let stored = Argon2::new(algorithm, version, params).hash_password(b"imported").unwrap().to_string();
-            assert_eq!(passwords.check("imported".into(), Some(&stored)).await, Ok(true), "{stored}");
-            assert_eq!(passwords.check("Imported".into(), Some(&stored)).await, Ok(false), "{stored}");
+            assert!(passwords.check("imported".into(), Some(&stored)).await.unwrap(), "{stored}");
+            assert!(!passwords.check("Imported".into(), Some(&stored)).await.unwrap(), "{stored}");
         }
     }
 
@@ -198,12 +196,13 @@ mod tests {
         let passwords = Passwords::new().unwrap();
         let ours = passwords.hash("x").unwrap();
         let without_output = &ours[..ours.rfind('$').unwrap()];
-        assert_eq!(passwords.check("x".into(), Some(without_output)).await, Ok(false));
+        assert!(!passwords.check("x".into(), Some(without_output)).await.unwrap());
         for (from, to) in [("m=19456", "m=2097153"), ("m=19456", "m=7"), ("v=19", "v=20"), ("argon2id", "bcrypt")] {
             let stored = ours.replace(from, to);
-            assert_eq!(passwords.check("x".into(), Some(&stored)).await, Err(CheckError::Failed), "{stored}");
+            let checked = passwords.check("x".into(), Some(&stored)).await;
+            assert!(matches!(checked, Err(CheckError::Hash(_))), "{stored}");
         }
-        assert_eq!(passwords.check("x".into(), Some(&ours)).await, Ok(true));
+        assert!(passwords.check("x".into(), Some(&ours)).await.unwrap());
     }
 
     #[tokio::test]

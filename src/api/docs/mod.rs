@@ -55,7 +55,8 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
 }
 
 async fn document() -> Result<HttpResponse, ApiError> {
-    Ok(HttpResponse::Ok().content_type("application/json").body(openapi::json()?))
+    let json = openapi::json().map_err(|error| ApiError::internal("the OpenAPI document can't be written", error))?;
+    Ok(HttpResponse::Ok().content_type("application/json").body(json))
 }
 
 /// Swagger UI's page expects to lie in a directory; as FastAPI's it is at `/docs`, so its links get that directory.
@@ -87,10 +88,7 @@ fn swagger(file: &str) -> Result<SwaggerFile<'static>, ApiError> {
     match utoipa_swagger_ui::serve(file, Arc::new(config)) {
         Ok(Some(file)) => Ok(file),
         Ok(None) => Err(ApiError::NotFound),
-        Err(error) => {
-            log::error!("Swagger UI's {file} can't be served: {error}");
-            Err(ApiError::Internal)
-        }
+        Err(error) => Err(ApiError::internal("a file of Swagger UI can't be served", error)),
     }
 }
 

@@ -4,12 +4,13 @@
 use std::borrow::Cow;
 
 /// Modules whose loggers have another name than the module's path; those inside them follow.
-const NAMES: [(&str, &str); 13] = [
+const NAMES: [(&str, &str); 14] = [
     ("todo_backend::api::access_log", "todo_backend::access_log"),
     ("todo_backend::api::admin", "todo_backend::events::admin"),
     ("todo_backend::api::auth", "todo_backend::auth::routes"),
     ("todo_backend::api::dapr", "todo_backend::events::subscription"),
     ("todo_backend::api::docs", "todo_backend::docs"),
+    ("todo_backend::api::error", "todo_backend::error"),
     ("todo_backend::api::list", "todo_backend::todos::list"),
     ("todo_backend::api::metrics", "todo_backend::metrics"),
     ("todo_backend::api::todos", "todo_backend::todos::routes"),
