@@ -35,11 +35,11 @@ use crate::store::error::DatabaseError;
 use crate::store::{Options, Store};
 use crate::telemetry::metrics::Metrics;
 
-/// At stop, how long requests may take to end, in seconds.
+/// How long requests in flight may take to finish when the service stops, in seconds (actix's unit).
 const DRAIN_TIMEOUT_SECONDS: u64 = 10;
-/// With room for fewer connections than this, the start says so.
+/// With fewer connections than this, the start logs a warning.
 const FEW_CONNECTIONS: usize = 1000;
-/// A background task that panicked starts again after this.
+/// Delay before a background task that panicked is started again.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
 
 /// Request headers that pages on other origins may send.
@@ -52,7 +52,7 @@ const CORS_REQUEST_HEADERS: [&str; 11] = [
     "Idempotency-Key",
     "Last-Event-ID",
     "X-Request-Id",
-    // What tracing in a page sends (W3C Trace Context and Baggage).
+    // Sent by tracing in a page (W3C Trace Context and Baggage).
     "traceparent",
     "tracestate",
     "baggage",
@@ -90,7 +90,7 @@ pub enum StartError {
     Server(#[source] io::Error),
 }
 
-/// The assembled service: it listens, and serves once [`App::run`] is awaited.
+/// The assembled service. Its port is open already; it serves once [`App::run`] is awaited.
 pub struct App {
     address: SocketAddr,
     limit: connection::Limit,
@@ -146,7 +146,7 @@ impl App {
                 .wrap(from_fn(access_log))
                 .configure(api::configure(state.clone()))
         };
-        // actix takes SIGINT for "at once"; `run` treats it as SIGTERM.
+        // actix would stop at once on SIGINT; `run` treats it like SIGTERM.
         let server = Server::build()
             .disable_signals()
             .shutdown_timeout(DRAIN_TIMEOUT_SECONDS)
@@ -161,7 +161,7 @@ impl App {
         Ok(Self { address, limit, server, store, dapr, config, stop, stopping, sidecar, metrics })
     }
 
-    /// Where it listens.
+    /// The address that it listens on, with the port that the system chose if none was set.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -171,7 +171,7 @@ impl App {
         Stopper(self.stop.clone())
     }
 
-    /// The store, for tests that look behind the API.
+    /// The store, for tests that check what the API doesn't show.
     pub fn store(&self) -> Arc<Store> {
         Arc::clone(&self.store)
     }
@@ -198,7 +198,7 @@ impl App {
         background.send_replace(true);
         for task in tasks {
             if let Err(error) = task.await {
-                log::error!("a background task ended badly: {error}");
+                log::error!("a background task failed while stopping: {error}");
             }
         }
         let left = store.outbox().pending();
@@ -259,8 +259,8 @@ fn announce(config: &Config, address: SocketAddr, limit: connection::Limit, stor
     log::info!("up to {connections} connections at a time, with a limit of {open_files} open files");
     if connections < FEW_CONNECTIONS {
         log::warn!(
-            "{connections} connections at a time are few, further clients wait: raise the limit of open files (ulimit -Hn, \
-             LimitNOFILE=, docker run --ulimit nofile=)"
+            "only {connections} connections at a time, further clients wait: raise the limit of open files \
+             (ulimit -Hn, LimitNOFILE=, docker run --ulimit nofile=)"
         );
     }
     match &config.env_file {
@@ -312,7 +312,7 @@ fn background_tasks(
     vec![tokio::spawn(relay), tokio::spawn(watcher)]
 }
 
-/// Runs a task until it ends by itself; one that panics starts again.
+/// Runs a task until it ends by itself, and starts it again if it panics.
 async fn supervise<F, Fut>(name: &'static str, start: F, metrics: Arc<Metrics>)
 where
     F: Fn() -> Fut + Send + 'static,
@@ -328,7 +328,7 @@ where
 async fn drain_requests(handle: &ServerHandle, server: JoinHandle<io::Result<()>>) {
     handle.stop(true).await;
     if let Ok(Err(error)) = server.await {
-        log::error!("the server ended badly: {error}");
+        log::error!("the server failed while stopping: {error}");
     }
 }
 

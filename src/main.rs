@@ -1,4 +1,4 @@
-//! `todo-backend`: see `cli` for what it can be asked to do.
+//! The binary; its commands are in `cli`.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ async fn main() -> ExitCode {
     match ended {
         Ok(status) => status,
         Err(error) => {
-            // Where nobody can be told, the status says it.
+            // If this can't be written, the exit status still says it.
             let _ = writeln!(std::io::stderr(), "todo-backend: {error}");
             ExitCode::FAILURE
         }

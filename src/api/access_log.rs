@@ -15,13 +15,13 @@ use super::state::AppState;
 
 /// The header that carries a request's id.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Longest id that is taken from a client, in characters.
+/// Longest request id that is accepted from a client, in bytes.
 const MAX_ID_LEN: usize = 128;
 
-/// Who made the request, noted by the extractor for the log.
+/// The username of who makes the request: the extractor leaves it here for the log line.
 pub struct Actor(pub Arc<str>);
 
-/// Middleware: logs method, route template, status, duration, user and request id. Never the query: logins have
+/// Middleware: logs method, route template, status, duration, user and request id. Never the query: older clients send
 /// passwords in it.
 pub async fn access_log(
     state: web::Data<AppState>,
@@ -34,13 +34,13 @@ pub async fn access_log(
     let mut response = next.call(request).await?;
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, id.clone());
-    // Nothing we send is to be taken for something else than it says (https://mimesniff.spec.whatwg.org/).
+    // Browsers must not guess another type than the one we send (https://mimesniff.spec.whatwg.org/).
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let (request, took) = (response.request(), started.elapsed());
     let (method, template, status) = (request.method().as_str(), request.match_pattern(), response.status().as_u16());
     let (route, request_id) = (template.as_deref().unwrap_or("-"), id.to_str().unwrap_or_default());
     log_fault(response.response(), method, route, request_id);
-    // Probes come every few seconds, for ever.
+    // Probes come every few seconds: their lines would drown all others.
     let probe = request.path().starts_with("/health") || request.path() == "/metrics";
     let level = if probe { Level::Debug } else { Level::Info };
     if log::log_enabled!(level) {
@@ -57,7 +57,7 @@ pub async fn access_log(
     Ok(response)
 }
 
-/// Letters, digits and what commonly separates them: an id can't be more than an id in anybody's log.
+/// Letters, digits and common separators: an id from a client can't inject anything into a log.
 fn is_acceptable(id: &HeaderValue) -> bool {
     let id = id.as_bytes();
     let allowed =
@@ -75,9 +75,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_plain_ids_are_taken() {
-        for (id, taken) in [("abc-123", true), ("", false), ("a b", false), ("a\"b", false), ("{}", false)] {
-            assert_eq!(is_acceptable(&HeaderValue::from_str(id).unwrap()), taken, "{id:?}");
+    fn only_plain_ids_are_accepted() {
+        for (id, accepted) in [("abc-123", true), ("", false), ("a b", false), ("a\"b", false), ("{}", false)] {
+            assert_eq!(is_acceptable(&HeaderValue::from_str(id).unwrap()), accepted, "{id:?}");
         }
         assert!(is_acceptable(&HeaderValue::from_str(&"a".repeat(128)).unwrap()));
         assert!(!is_acceptable(&HeaderValue::from_str(&"a".repeat(129)).unwrap()));

@@ -1,4 +1,4 @@
-//! `/admin/events`: what an operator sees of parked events and does about them. For the role admin.
+//! `/admin/events`: operators list parked events, retry or skip them, and publish events again. For the role admin.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::domain::validation::{Fields, ValidationError};
 use crate::events::event;
 use crate::store::{OutboxCommand, Store};
 
-/// Parked events that are listed at once.
+/// Most parked events in one answer.
 const MAX_LISTED: usize = 1000;
 
 /// The routes under `/admin/events`.
@@ -35,61 +35,61 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .service(Endpoint::new("/admin/events/{id}/skip").post(skip).build());
 }
 
-/// An event that was refused again and again.
+/// An event that is parked, because the sidecar refused it repeatedly.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({
     "id": "3-2", "event": "todo_updated", "todo_id": 3, "version": 2, "owner": 1, "revision": 7, "actor": "admin",
     "at": "2025-01-15T10:30:00.000Z",
 }))]
 pub struct ParkedEvent {
-    /// The CloudEvent's id: todo and version.
+    /// The CloudEvent's id: `{todo_id}-{version}`.
     id: String,
     /// What happened: `todo_created`, `todo_updated` or `todo_deleted`.
     event: String,
-    /// The todo. Its later events wait behind this one.
+    /// The todo that changed. Its later events wait behind this one.
     #[schema(value_type = i64)]
     todo_id: TodoId,
-    /// The todo's version.
+    /// The todo's version after the change.
     #[schema(value_type = i64)]
     version: Version,
-    /// The account whose todo it is.
+    /// The id of the account that owns the todo.
     #[schema(value_type = i64)]
     owner: UserId,
-    /// The owner's revision.
+    /// The change's number among all changes of the owner's todos.
     #[schema(value_type = i64)]
     revision: Revision,
-    /// Who did it.
+    /// The username of the account that made the change.
     #[schema(value_type = String)]
     actor: Arc<str>,
-    /// When.
+    /// When the change was made.
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
 }
 
 /// Which events to publish again.
-// For the document; the handler reads the body itself, to tell every error.
+// Only for the document: the handler reads the body itself, to report every error.
 #[allow(dead_code)]
 #[derive(ToSchema)]
 #[schema(example = json!({ "username": "admin", "from_revision": 1 }))]
 pub struct Republish {
-    /// Whose changes.
+    /// The name of the account whose changes are published again.
     username: String,
-    /// The first of them; 1 is everything that the log still has.
+    /// The first revision to publish; 1 means everything that the log still has.
     #[schema(minimum = 1, maximum = 9223372036854775807_i64)]
     from_revision: i64,
 }
 
-/// How many events will be published.
+/// How many events the request affected.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({ "events": 1 }))]
 pub struct Affected {
-    /// The number.
+    /// The number of events.
     events: usize,
 }
 
 /// Lists parked events.
 ///
-/// Oldest first, at most 1,000. An event is parked after 5 refusals while others were accepted.
+/// Oldest first, at most 1,000. An event is parked when it was refused 5 times while others were accepted.
 #[utoipa::path(
     get, path = "/admin/events/parked", tag = "admin", operation_id = "listParkedEvents",
     security(("bearer" = []), ("password" = [])),
@@ -118,7 +118,7 @@ pub async fn parked(_: Admin, state: web::Data<AppState>) -> Result<HttpResponse
     Ok(HttpResponse::Ok().json(events))
 }
 
-/// Publishes a parked event after all.
+/// Retries a parked event.
 ///
 /// It is parked again if it is refused again.
 #[utoipa::path(
@@ -126,7 +126,7 @@ pub async fn parked(_: Admin, state: web::Data<AppState>) -> Result<HttpResponse
     security(("bearer" = []), ("password" = [])),
     params(("id" = String, Path, description = "The event's id.", example = "3-2")),
     responses(
-        (status = 200, description = "It will be published.", body = Affected),
+        (status = 200, description = "The event will be published.", body = Affected),
         Unauthenticated, Forbidden, EventNotParked, Unavailable,
     )
 )]
@@ -141,15 +141,15 @@ pub async fn retry(
     Ok(HttpResponse::Ok().json(Affected { events: 1 }))
 }
 
-/// Gives a parked event up.
+/// Skips a parked event.
 ///
-/// It is never published; later events of the same todo are.
+/// It is never published; later events of its todo are.
 #[utoipa::path(
     post, path = "/admin/events/{id}/skip", tag = "admin", operation_id = "skipParkedEvent",
     security(("bearer" = []), ("password" = [])),
     params(("id" = String, Path, description = "The event's id.", example = "3-2")),
     responses(
-        (status = 200, description = "It is given up.", body = Affected),
+        (status = 200, description = "The event was skipped.", body = Affected),
         Unauthenticated, Forbidden, EventNotParked, Unavailable,
     )
 )]
@@ -160,20 +160,20 @@ pub async fn skip(
 ) -> Result<HttpResponse, ApiError> {
     let (todo, version) = parse_event_id(&id).ok_or(ApiError::EventNotParked)?;
     run_admin_command(&state.store, OutboxCommand::Skip { todo, version }).await?;
-    log::warn!("Parked event {todo}-{version} is given up by user: {}", admin.username);
+    log::warn!("Parked event {todo}-{version} is skipped by user: {}", admin.username);
     Ok(HttpResponse::Ok().json(Affected { events: 1 }))
 }
 
 /// Publishes events again.
 ///
-/// All that the log still has of one user's changes from a revision on, for a consumer that lost them. Consumers that
-/// have them already drop them by their versions.
+/// Everything that the log still has of one user's changes, from a revision on, for a consumer that lost them.
+/// Consumers that already have them drop them by version.
 #[utoipa::path(
     post, path = "/admin/events/republish", tag = "admin", operation_id = "republishEvents",
     security(("bearer" = []), ("password" = [])),
     request_body = Republish,
     responses(
-        (status = 200, description = "They will be published.", body = Affected),
+        (status = 200, description = "The events will be published.", body = Affected),
         UnreadableBody, Unauthenticated, Forbidden, UserNotFound, TooLarge, Invalid, Unavailable,
     )
 )]

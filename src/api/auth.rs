@@ -17,7 +17,7 @@ use crate::auth::password::CheckError;
 use crate::domain::account::User;
 use crate::domain::validation::{Fields, ValidationError, is_json, parse_object};
 
-/// Largest body with a name and a password that is read, in bytes. Strangers send these: what they hold in memory is little.
+/// Largest login body that is read, in bytes. Anybody can send one, so it may take only a little memory.
 const MAX_CREDENTIALS_LEN: usize = 16 << 10;
 
 /// The routes under `/auth`.
@@ -27,19 +27,19 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .service(Endpoint::new("/auth/token").body_limit(MAX_CREDENTIALS_LEN).post(token).build());
 }
 
-/// A name and its password.
+/// A username and its password.
 #[derive(ToSchema)]
 #[schema(example = json!({ "username": "admin", "password": "admin123" }))]
 pub struct Credentials {
-    /// The account's name.
+    /// The account's username.
     username: String,
-    /// Its password.
+    /// The account's password.
     #[schema(format = Password)]
     password: String,
 }
 
 /// The form of an OAuth2 password grant (RFC 6749, section 4.3.2).
-// For the document; the handler reads the form itself, to refuse repeated parameters.
+// Only for the document: the handler reads the form itself, to refuse repeated parameters.
 #[allow(dead_code)]
 #[derive(ToSchema)]
 #[schema(example = json!({ "grant_type": "password", "username": "admin", "password": "admin123" }))]
@@ -47,14 +47,14 @@ pub struct PasswordGrant {
     /// Always `password`.
     #[schema(pattern = "^password$")]
     grant_type: String,
-    /// The account's name.
+    /// The account's username.
     username: String,
-    /// Its password.
+    /// The account's password.
     #[schema(format = Password)]
     password: String,
 }
 
-/// What a login is answered with.
+/// The answer to a login.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({ "access_token": "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2ln", "token_type": "bearer" }))]
 pub struct AccessToken {
@@ -76,13 +76,13 @@ impl AccessToken {
 
 /// Logs in.
 ///
-/// Name and password are sent as a form or as JSON. In the query, as older clients send them, they end up in the logs
-/// of proxies: don't use that in new clients.
+/// Send name and password as a form or as JSON. Older clients send them in the query, where they end up in the logs of
+/// proxies: don't do that in new clients.
 #[utoipa::path(
     post, path = "/auth/login", tag = "auth", operation_id = "login", security(()),
     params(
-        ("username" = Option<String>, Query, deprecated, description = "The account's name. Better in the body."),
-        ("password" = Option<String>, Query, deprecated, description = "Its password. Better in the body."),
+        ("username" = Option<String>, Query, deprecated, description = "The name. Send it in the body instead."),
+        ("password" = Option<String>, Query, deprecated, description = "The password. Send it in the body instead."),
     ),
     request_body(
         description = "Name and password, unless they are in the query.",
@@ -107,7 +107,7 @@ pub async fn login(
     Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(AccessToken::new(token, None)))
 }
 
-/// Logs in as OAuth2 clients do.
+/// Logs in the way OAuth2 clients do.
 ///
 /// The password grant (RFC 6749, section 4.3), which Swagger UI's Authorize uses.
 #[utoipa::path(
@@ -115,7 +115,10 @@ pub async fn login(
     request_body(content = PasswordGrant, content_type = "application/x-www-form-urlencoded"),
     responses(
         (status = 200, description = "Logged in.", body = AccessToken),
-        (status = 400, description = "The request is not a password grant, or name or password are wrong.", body = OAuthError),
+        (
+            status = 400, body = OAuthError,
+            description = "The request is not a password grant, or the name or password is wrong."
+        ),
         TooLarge, Unavailable,
     )
 )]
@@ -148,7 +151,7 @@ pub async fn token(
         .json(AccessToken::new(token, Some(state.keys.ttl().as_secs()))))
 }
 
-/// The account and a new token, if name and password are right.
+/// The account and a new token, or `None` if the name or password is wrong.
 async fn log_in(state: &AppState, credentials: Credentials) -> Result<Option<(Arc<User>, String)>, ApiError> {
     let Credentials { username, password } = credentials;
     let user = state.store.user_by_name(&username);
@@ -158,7 +161,7 @@ async fn log_in(state: &AppState, credentials: Credentials) -> Result<Option<(Ar
         failed => ApiError::internal("a password can't be checked", failed),
     })?;
     let Some(user) = user.filter(|_| is_correct) else {
-        // The name alone could be a password typed into the wrong field: only a short beginning is logged.
+        // The name could be a password typed into the wrong field: only its beginning is logged.
         log::warn!("Failed login attempt for user: {}", username.chars().take(64).collect::<String>());
         return Ok(None);
     };
@@ -178,7 +181,7 @@ fn read_credentials(request: &HttpRequest, body: &[u8]) -> Result<Credentials, A
         return both_or_missing("body", form.remove("username"), form.remove("password"));
     }
     read_json(body, is_json(content_type(request))).map_err(|error| match error {
-        // Whatever was sent and however, it may hold the password: it is not shown. (What is no JSON is `{}` already.)
+        // Whatever was sent may contain the password: errors don't show it. (For invalid JSON, `input` is `{}` anyway.)
         ApiError::Invalid(mut errors) => {
             for error in errors.iter_mut().filter(|error| error.kind != "json_invalid") {
                 error.input = Value::Null;
@@ -196,7 +199,7 @@ fn read_json(body: &[u8], is_json: bool) -> Result<Credentials, ApiError> {
     both_or_missing("body", username, password)
 }
 
-/// Both, or a `missing` for each that is not there. A body is not shown in it: it may hold the password.
+/// Both, or a `missing` error for each that was not sent. The errors don't show the body: it may contain the password.
 fn both_or_missing(
     place: &'static str,
     username: Option<String>,

@@ -21,14 +21,14 @@ use crate::domain::validation::is_json;
 use crate::events::dedupe::LastVersions;
 use crate::events::event;
 
-/// Where Dapr delivers.
+/// The route that Dapr delivers events to.
 pub const ROUTE: &str = "/events/todos";
 /// Largest event that is read, in bytes: above Kafka's limit of 1,000,000.
 const MAX_EVENT_LEN: usize = 1 << 20;
-/// Longest text about an event that is logged, in bytes: more than any todo makes.
+/// Longest text about an event that is logged, in bytes: longer than any event of ours.
 const MAX_LOGGED_LEN: usize = 64 << 10;
 
-/// What the subscription knows.
+/// The subscription to the service's own topic.
 pub struct Subscription {
     pubsub: String,
     topic: String,
@@ -37,7 +37,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// The subscription to the topic that the relay publishes to.
+    /// Subscribes to the topic that the relay publishes to.
     pub fn new(config: &Config) -> Self {
         Self {
             pubsub: config.pubsub.clone(),
@@ -60,7 +60,8 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .service(Endpoint::new(ROUTE).body_limit(MAX_EVENT_LEN).post(deliver).build());
 }
 
-/// Tells daprd what to deliver and where. daprd asks once: it must be answered from the first connection on.
+/// The subscriptions of this app. daprd asks once, as soon as the port accepts connections, so this must be served from
+/// the start.
 async fn subscriptions(state: web::Data<AppState>) -> HttpResponse {
     let subscription = &state.subscription;
     HttpResponse::Ok().json(json!([{
@@ -71,7 +72,7 @@ async fn subscriptions(state: web::Data<AppState>) -> HttpResponse {
     }]))
 }
 
-/// The parts of an event that are looked at.
+/// The attributes of an event that the service reads.
 #[derive(Deserialize)]
 struct CloudEvent {
     id: String,
@@ -83,7 +84,8 @@ struct CloudEvent {
     data: Value,
 }
 
-/// Takes one event. Answers SUCCESS or DROP: any 404 would be dropped silently, other codes are delivered again.
+/// Receives one event. Answers SUCCESS or DROP: after a 404, daprd drops the event silently; after other errors, it
+/// delivers the event again.
 async fn deliver(
     _: FromSidecar,
     state: web::Data<AppState>,
@@ -97,11 +99,11 @@ async fn deliver(
     };
     let event: CloudEvent = match serde_json::from_slice(&body) {
         Ok(event) => event,
-        Err(error) => return Ok(dropped(&format!("it is no CloudEvent of this service: {error}"))),
+        Err(error) => return Ok(dropped(&format!("it is not a CloudEvent of this service: {error}"))),
     };
     let todo = event::parse_todo(&event.source, event.subject.as_deref().unwrap_or_default());
     let version = event.data.get("version").and_then(Value::as_i64).map(Version);
-    // What is not ours is taken, and not remembered: its texts could be of any length.
+    // Foreign events are accepted, but not remembered: their ids could be of any length.
     let new = todo
         .zip(version)
         .is_none_or(|((epoch, todo), version)| state.subscription.seen.lock().advance((epoch, todo), version));
@@ -126,7 +128,7 @@ fn dropped(reason: &str) -> HttpResponse {
     status("DROP")
 }
 
-/// The beginning of a text that somebody else has written.
+/// The part of a text of unknown origin that may be logged.
 fn truncated(text: &str) -> &str {
     &text[..text.floor_char_boundary(MAX_LOGGED_LEN)]
 }
@@ -135,7 +137,7 @@ fn status(status: &'static str) -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": status }))
 }
 
-/// A request of the sidecar, as far as that can be told before its body is read: it has the sidecar's token, and is JSON.
+/// A request from the sidecar, as far as can be known before its body is read: it has the sidecar's token, and is JSON.
 struct FromSidecar;
 
 impl FromRequest for FromSidecar {
@@ -158,7 +160,7 @@ fn check_sender(request: &HttpRequest, subscription: &Subscription) -> Result<()
     if is_json(content_type(request)) { Ok(()) } else { Err(ApiError::NotJson) }
 }
 
-/// Whether the request carries the token that the sidecar was told to send.
+/// Whether the request carries the token that the sidecar is configured to send.
 fn authorized(request: &HttpRequest, token: Option<&Secret>) -> bool {
     let Some(token) = token else { return true };
     let sent = request.headers().get("dapr-api-token").map(|value| value.as_bytes()).unwrap_or_default();

@@ -14,16 +14,16 @@ use crate::domain::validation::{BodyError, ValidationError};
 use crate::store::decide::Refusal;
 use crate::store::error::StoreError;
 
-/// A failed request. Bodies are `{"detail": …}`, as FastAPI's.
+/// Why a request failed. Bodies are `{"detail": …}`, like FastAPI's.
 #[derive(Debug)]
 pub enum ApiError {
     /// 422 with every error of the request.
     Invalid(Vec<ValidationError>),
-    /// 400: `Host` is no host.
+    /// 400: the `Host` header is malformed.
     InvalidHost,
-    /// 400: the body is not text, or broke off.
+    /// 400: the body is not UTF-8, or is incomplete.
     UnreadableBody,
-    /// 413.
+    /// 413: the body is too large.
     PayloadTooLarge {
         /// The largest body that is read, in bytes.
         limit: usize,
@@ -32,7 +32,7 @@ pub enum ApiError {
     NotJson,
     /// 401: no `Authorization: Bearer …`.
     NotAuthenticated,
-    /// 401: the token is not ours, not valid any more, or its account is gone.
+    /// 401: the token is not ours or has expired, or its account does not exist any more.
     InvalidToken,
     /// 401 of `/auth/login`.
     InvalidCredentials,
@@ -40,14 +40,14 @@ pub enum ApiError {
     OAuth {
         /// The error code of the RFC.
         code: &'static str,
-        /// For people.
+        /// What went wrong, for people.
         description: &'static str,
     },
-    /// 401 to a sidecar without the right token.
+    /// 401: the sidecar sent no token, or a wrong one.
     SidecarToken,
     /// 403: only for admins.
     Forbidden,
-    /// 404: no such event waits for an operator.
+    /// 404: no event with this id is parked.
     EventNotParked,
     /// 404: no account has this name.
     UserNotFound,
@@ -55,20 +55,20 @@ pub enum ApiError {
     TodoNotFound,
     /// 404: no such path.
     NotFound,
-    /// 405.
+    /// 405: the path does not have this method.
     MethodNotAllowed {
-        /// The methods that are.
+        /// The methods that it has, separated by commas.
         allow: String,
     },
     /// 429: too many large lists are being sent to this user.
     TooManyLists,
-    /// 503: too much waits. Nothing was done.
+    /// 503: too many requests are waiting. Nothing was changed.
     Busy,
-    /// 503: the store can't write. Nothing was done.
+    /// 503: the store can't write. Nothing was changed.
     NotStored,
-    /// 503: the store can't tell whether it wrote.
+    /// 503: it is unknown whether the store wrote the change.
     OutcomeUnknown,
-    /// 500: a fault of the service. The client learns nothing about it; [`log_fault`] logs it.
+    /// 500: a fault of the service. The client learns nothing about it; `log_fault` logs it.
     Internal(Fault),
 }
 
@@ -87,8 +87,8 @@ impl ApiError {
     }
 }
 
-/// Logs why a request was answered 500, with the request's id: the one place that does. Other 5xx answers are 503, about
-/// the state of the store, which logs each change of it once rather than once for each request.
+/// Logs why a request was answered 500, with the request's id; nothing else does. All other 5xx are 503, about the
+/// store or its queue: the store logs its state once, not for each request.
 pub fn log_fault(response: &HttpResponse<impl MessageBody>, method: &str, route: &str, request_id: &str) {
     if let Some(ApiError::Internal(fault)) = response.error().and_then(|error| error.as_error()) {
         log::error!("{method} {route} failed: {fault} request_id={request_id}");
@@ -164,7 +164,7 @@ impl ResponseError for ApiError {
         let mut response = HttpResponse::build(self.status_code());
         match self {
             Self::Invalid(errors) => response.json(json!({ "detail": errors })),
-            Self::InvalidHost => detail(&mut response, "The Host header is no HOST or HOST:PORT"),
+            Self::InvalidHost => detail(&mut response, "The Host header is not HOST or HOST:PORT"),
             Self::UnreadableBody => detail(&mut response, "There was an error parsing the body"),
             Self::PayloadTooLarge { limit } => {
                 detail(&mut response, &format!("Request body is larger than {limit} bytes"))
@@ -231,7 +231,7 @@ mod tests {
         let invalid_token = r#"Bearer error="invalid_token", error_description="Invalid or expired token""#;
         let table = [
             (ApiError::Invalid(vec![error.clone()]), 422, None, json!([error])),
-            (ApiError::InvalidHost, 400, None, json!("The Host header is no HOST or HOST:PORT")),
+            (ApiError::InvalidHost, 400, None, json!("The Host header is not HOST or HOST:PORT")),
             (ApiError::UnreadableBody, 400, None, json!("There was an error parsing the body")),
             (ApiError::PayloadTooLarge { limit: 9 }, 413, None, json!("Request body is larger than 9 bytes")),
             (

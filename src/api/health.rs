@@ -1,4 +1,4 @@
-//! `/` and `/health` as the seed answers them; `/health/live` and `/health/ready` for whoever runs the service.
+//! `/` and `/health` as the seed answers them; `/health/live` and `/health/ready` for probes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,14 +15,14 @@ use crate::store::Store;
 
 /// The crate's version, which is the API's.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The name that the seed gives itself.
+/// The name that the seed reports.
 const APP_NAME: &str = "Todo Backend API with Auth";
 
 /// What readiness depends on besides the store.
 pub struct Readiness {
     /// True while the sidecar is ready.
     pub sidecar: watch::Receiver<bool>,
-    /// True from the begin of the shutdown on.
+    /// True once the shutdown has begun.
     pub stopping: Arc<AtomicBool>,
 }
 
@@ -35,15 +35,15 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .service(Endpoint::new("/health/ready").get(ready).build());
 }
 
-/// That the service runs.
+/// The service is running.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({ "status": "Todo backend running" }))]
 pub struct Running {
-    /// Always the same.
+    /// Always the same text.
     status: &'static str,
 }
 
-/// That the service runs, and which.
+/// The service is running, with its version.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({ "status": "healthy", "version": "2.0.0", "app": "Todo Backend API with Auth" }))]
 pub struct Healthy {
@@ -63,53 +63,55 @@ pub struct Ready {
     status: &'static str,
     /// `writable`, or `failing`: changes are answered 503.
     store: &'static str,
-    /// `ready` or `away`.
+    /// `ready`, or `away` when it does not answer or is not ready.
     sidecar: &'static str,
-    /// Changes that are not known as published yet.
+    /// Changes that are not known to be published yet.
     #[schema(minimum = 0)]
     pending_events: usize,
 }
 
-/// Says that the service runs.
+/// Reports that the service is running.
 ///
-/// As the service that this one replaces.
+/// For clients of the service that this one replaces.
 #[utoipa::path(
     get, path = "/", tag = "health", operation_id = "getRoot", security(()),
-    responses((status = 200, description = "It runs.", body = Running))
+    responses((status = 200, description = "The service is running.", body = Running))
 )]
 pub async fn root() -> HttpResponse {
     HttpResponse::Ok().json(Running { status: "Todo backend running" })
 }
 
-/// Says that the service runs, and its version.
+/// Reports that the service is running, and its version.
 ///
-/// As the service that this one replaces. Probes better use `/health/live` and `/health/ready`.
+/// For clients of the service that this one replaces. Probes should use `/health/live` and `/health/ready`.
 #[utoipa::path(
     get, path = "/health", tag = "health", operation_id = "getHealth", security(()),
-    responses((status = 200, description = "It runs.", body = Healthy))
+    responses((status = 200, description = "The service is running.", body = Healthy))
 )]
 pub async fn health() -> HttpResponse {
     HttpResponse::Ok().json(Healthy { status: "healthy", version: VERSION, app: APP_NAME })
 }
 
-/// Says that the process answers.
+/// Reports that the process answers.
 ///
-/// A liveness probe: restart the service when this is not answered.
+/// A liveness probe: restart the service when it gets no answer.
 #[utoipa::path(
     get, path = "/health/live", tag = "health", operation_id = "getLiveness", security(()),
-    responses((status = 200, description = "It answers.", body = Running, example = json!({ "status": "alive" })))
+    responses(
+        (status = 200, description = "The process answers.", body = Running, example = json!({ "status": "alive" }))
+    )
 )]
 pub async fn live() -> HttpResponse {
     HttpResponse::Ok().json(Running { status: "alive" })
 }
 
-/// Says whether the service can do its work.
+/// Reports whether the service can do its work.
 ///
 /// A readiness probe. Without its sidecar the service is degraded, but ready: changes are stored and published later.
 #[utoipa::path(
     get, path = "/health/ready", tag = "health", operation_id = "getReadiness", security(()),
     responses(
-        (status = 200, description = "It works, perhaps without its sidecar.", body = Ready),
+        (status = 200, description = "The service works, possibly without its sidecar.", body = Ready),
         (status = 503, description = "The store can't write, or the service is stopping.", body = Ready),
     )
 )]
@@ -145,7 +147,7 @@ mod tests {
     use crate::telemetry::metrics::Metrics;
 
     #[actix_web::test]
-    async fn a_service_that_stops_is_unavailable_whatever_else_is_well() {
+    async fn a_service_that_stops_is_unavailable_even_if_all_else_is_well() {
         let config = Config::from_variables([("DATABASE_URL".to_owned(), "sqlite::memory:".to_owned())]).unwrap();
         let options = Options {
             database: &config.database,

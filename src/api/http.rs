@@ -1,4 +1,4 @@
-//! What every route shares: methods with HEAD and a full `Allow`, bodies with a limit, and what becomes of unknown paths.
+//! What every route shares: methods with HEAD and a full `Allow`, bodies with a limit, and unknown paths.
 
 use std::future::Future;
 use std::net::Ipv6Addr;
@@ -21,7 +21,7 @@ use crate::domain::validation::{BodyError, is_json, parse_object};
 /// Largest body that is read, in bytes, unless a route has its own limit.
 pub const MAX_BODY_LEN: usize = 256 << 10;
 
-/// A path and its methods. Other methods are answered 405 with all that are allowed; HEAD works where GET does.
+/// A path and its methods. Other methods are answered 405, with an `Allow` of all it has; HEAD works where GET does.
 pub struct Endpoint {
     resource: Resource,
     methods: Vec<Method>,
@@ -33,7 +33,7 @@ impl Endpoint {
         Self { resource: web::resource(path), methods: Vec::new() }
     }
 
-    /// Answers GET and HEAD.
+    /// Adds the handler of GET and HEAD.
     pub fn get<F, Args>(mut self, handler: F) -> Self
     where
         F: Handler<Args>,
@@ -46,7 +46,7 @@ impl Endpoint {
         self
     }
 
-    /// Answers POST.
+    /// Adds the handler of POST.
     pub fn post<F, Args>(self, handler: F) -> Self
     where
         F: Handler<Args>,
@@ -56,7 +56,7 @@ impl Endpoint {
         self.method(Method::POST, handler)
     }
 
-    /// Answers PUT.
+    /// Adds the handler of PUT.
     pub fn put<F, Args>(self, handler: F) -> Self
     where
         F: Handler<Args>,
@@ -66,7 +66,7 @@ impl Endpoint {
         self.method(Method::PUT, handler)
     }
 
-    /// Answers DELETE.
+    /// Adds the handler of DELETE.
     pub fn delete<F, Args>(self, handler: F) -> Self
     where
         F: Handler<Args>,
@@ -87,13 +87,13 @@ impl Endpoint {
         self
     }
 
-    /// Reads bodies up to `bytes` here.
+    /// Accepts bodies of up to `bytes` instead of [`MAX_BODY_LEN`].
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.resource = self.resource.app_data(PayloadConfig::new(bytes)).app_data(BodyLimit(bytes));
         self
     }
 
-    /// The endpoint, to be registered.
+    /// The finished endpoint, ready to be registered.
     pub fn build(self) -> Resource {
         let allow = self.methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
         self.resource.default_service(web::to(move || {
@@ -103,8 +103,8 @@ impl Endpoint {
     }
 }
 
-/// Answers paths that no route has: 404, or 307 to the path without its trailing slash if there is a route. Only for
-/// GET and HEAD: `DELETE /todos/` and an empty id must not become something else.
+/// Answers unknown paths: 404, or 307 to the path without its trailing slash if that exists. Redirects only GET and
+/// HEAD: `DELETE /todos/`, with an empty id, must not become another request.
 pub async fn unknown_path(request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let path = request.path();
     let trimmed = path.trim_end_matches('/');
@@ -113,7 +113,7 @@ pub async fn unknown_path(request: HttpRequest) -> Result<HttpResponse, ApiError
         && request.resource_map().has_resource(trimmed)
     {
         // Relative: a proxy may serve this under a prefix that it doesn't pass on. Not for more than one slash: clients
-        // don't agree on what is above an empty segment.
+        // disagree about what is above an empty segment.
         let target = match (path.len() - trimmed.len(), trimmed.rsplit_once('/')) {
             (1, Some((_, last))) => format!("../{last}"),
             _ => trimmed.to_owned(),
@@ -125,13 +125,12 @@ pub async fn unknown_path(request: HttpRequest) -> Result<HttpResponse, ApiError
     Err(ApiError::NotFound)
 }
 
-/// Middleware: refuses a `Host` that is none (RFC 9112, section 3.2); proxies and logs would each make something else
-/// of it.
+/// Middleware: refuses a malformed `Host` (RFC 9112, section 3.2), which proxies and logs could each read differently.
 pub async fn valid_host(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    // Without one, HTTP/1.0 is fine, and actix refuses HTTP/1.1.
+    // HTTP/1.0 may omit it; actix itself refuses HTTP/1.1 without it.
     if request.headers().get(header::HOST).is_none_or(|host| is_host(host.as_bytes())) {
         return next.call(request).await.map(ServiceResponse::map_into_left_body);
     }
@@ -139,7 +138,7 @@ pub async fn valid_host(
 }
 
 /// `uri-host [ ":" port ]` (RFC 9110, section 7.2; RFC 3986, section 3.2.2); empty where the target has no authority.
-/// Not `IPvFuture`, which no address is.
+/// No `IPvFuture`: such addresses don't exist.
 fn is_host(value: &[u8]) -> bool {
     let Ok(value) = std::str::from_utf8(value) else { return false };
     let (is_good, port) = match value.strip_prefix('[').and_then(|value| value.split_once(']')) {
@@ -155,7 +154,7 @@ fn is_host(value: &[u8]) -> bool {
     is_good && port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// `reg-name`, which an IPv4 address is too.
+/// A `reg-name`; IPv4 addresses have the same syntax.
 fn is_name(name: &str) -> bool {
     let mut parts = name.split('%');
     let is_plain = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&b));
@@ -166,14 +165,14 @@ fn is_name(name: &str) -> bool {
         })
 }
 
-/// A route's own limit, in bytes: [`PayloadConfig`] applies it, but does not tell it.
+/// A route's own limit, in bytes: [`PayloadConfig`] applies it, but does not expose it.
 struct BodyLimit(usize);
 
 /// A request's body, read up to the route's limit.
 pub struct RawBody(pub Bytes);
 
-/// A request's JSON object, read up to the route's limit; what is wrong with it is for the handler to tell, together
-/// with what else is wrong.
+/// A request's JSON object, read up to the route's limit. The handler reports what is wrong with it, together with what
+/// else is wrong.
 pub struct JsonBody(pub Result<Map<String, Value>, BodyError>);
 
 impl FromRequest for JsonBody {
@@ -187,7 +186,7 @@ impl FromRequest for JsonBody {
     }
 }
 
-/// The `Content-Type` as it was sent, or nothing.
+/// The `Content-Type` as it was sent, or an empty string.
 pub fn content_type(request: &HttpRequest) -> &str {
     request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
@@ -208,7 +207,7 @@ impl FromRequest for RawBody {
     }
 }
 
-/// The trace of a request: its own, or a new one.
+/// The trace context of a request: the one it sent, or a new one.
 impl FromRequest for TraceParent {
     type Error = ApiError;
     type Future = std::future::Ready<Result<Self, ApiError>>;

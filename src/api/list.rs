@@ -1,4 +1,4 @@
-//! A user's todos as they are answered: at once if they are few, otherwise chunk by chunk, as the client reads them.
+//! The body of a list of todos: whole if it is short, otherwise chunk by chunk, as the client reads it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,18 +15,18 @@ use super::error::ApiError;
 use crate::domain::account::UserId;
 use crate::domain::todo::Todo;
 
-/// The todo that makes a chunk at least this long, in bytes, is its last.
+/// A chunk ends with the todo that makes it at least this long, in bytes.
 const CHUNK_LEN: usize = 64 << 10;
-/// Lists of more than one chunk that are sent to one user at the same time.
+/// Most lists of more than one chunk that are sent to one user at the same time.
 const MAX_CONCURRENT: usize = 8;
 
-/// Counts the lists of more than one chunk that are being sent to each user: until the client has read them, they hold
-/// the todos in memory as they were.
+/// Counts the lists of more than one chunk that are being sent to each user. Each keeps its todos in memory, as they
+/// were, until the client has read it.
 #[derive(Clone, Default)]
 pub struct LargeLists(Arc<Mutex<HashMap<UserId, usize>>>);
 
 impl LargeLists {
-    /// The body of an answer with `todos`; `with_content`: not for HEAD.
+    /// The body of an answer with `todos`, or [`ApiError::TooManyLists`]. HEAD has no content, and no limit.
     pub fn body(&self, user: UserId, todos: Vec<Arc<Todo>>, with_content: bool) -> Result<BoxBody, ApiError> {
         let mut chunks = Chunks { todos: todos.into_iter(), separator: Some(b'[') };
         let first = chunks.next().transpose();
@@ -36,19 +36,19 @@ impl LargeLists {
             return Ok(first.boxed());
         }
         if !with_content {
-            // As long as nobody knows.
+            // Of unknown length, as the answer to GET would be.
             return Ok(BodyStream::new(empty::<serde_json::Result<Bytes>>()).boxed());
         }
         let large = self.begin(user).ok_or(ApiError::TooManyLists)?;
         let rest = unfold((chunks, large), |(mut chunks, large)| async {
-            // Others are served before the next chunk is made.
+            // Other requests are served before the next chunk is built.
             yield_now().await;
             Some((chunks.next()?, (chunks, large)))
         });
         Ok(BodyStream::new(iter([Ok(first)]).chain(rest)).boxed())
     }
 
-    /// `None` if as many are being sent to the user as may be.
+    /// `None` if the user has reached the limit.
     fn begin(&self, user: UserId) -> Option<LargeList> {
         let mut counts = self.0.lock();
         let count = counts.entry(user).or_default();
@@ -81,7 +81,7 @@ impl Drop for LargeList {
 /// The JSON array of some todos, in chunks.
 struct Chunks {
     todos: vec::IntoIter<Arc<Todo>>,
-    /// What stands before the next todo; `None` after the end.
+    /// The byte before the next todo; `None` after the end.
     separator: Option<u8>,
 }
 
@@ -167,7 +167,7 @@ mod tests {
         while poll_fn(&mut next).await.is_some() {
             chunks += 1;
         }
-        // None before the first chunk, one before the end.
+        // No pause before the first chunk, one before the end.
         assert_eq!((chunks, pauses), (5, 5));
     }
 
@@ -179,7 +179,7 @@ mod tests {
             (0..MAX_CONCURRENT).map(|_| lists.body(OWNER, large.clone(), true).unwrap()).collect();
         let refused = || matches!(lists.body(OWNER, large.clone(), true), Err(ApiError::TooManyLists));
         assert!(refused());
-        // Other users, small lists and HEAD are not concerned.
+        // Other users, small lists and HEAD are not affected.
         lists.body(UserId(2), large.clone(), true).unwrap();
         lists.body(OWNER, small, true).unwrap();
         lists.body(OWNER, large.clone(), false).unwrap();

@@ -10,7 +10,7 @@ use super::user::bearer;
 use crate::config::{Config, Secret};
 use crate::telemetry::metrics::CONTENT_TYPE;
 
-/// The route.
+/// Registers `/metrics`.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config.service(Endpoint::new("/metrics").get(metrics).build());
 }
@@ -22,13 +22,13 @@ pub struct MetricsAccess {
 }
 
 impl MetricsAccess {
-    /// As the settings say: with DEBUG=True everybody; otherwise whoever has the token, and the machine itself.
+    /// With DEBUG=True, everybody; otherwise this machine, and clients that send the token.
     pub fn new(config: &Config) -> Self {
         Self { everybody: config.debug, token: config.metrics_token.clone() }
     }
 
     fn allows(&self, request: &HttpRequest) -> bool {
-        // The connection's own address: headers of proxies can be forged.
+        // The address of the connection itself: proxies' headers can be forged.
         let local = request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
         let sent = bearer(request).unwrap_or_default().as_bytes();
         let token = self.token.as_ref().map(|token| token.expose().as_bytes());
@@ -36,7 +36,7 @@ impl MetricsAccess {
     }
 }
 
-/// Metrics for Prometheus.
+/// All metrics as Prometheus reads them.
 async fn metrics(request: HttpRequest, state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
     if !state.metrics_access.allows(&request) {
         return Err(ApiError::NotAuthenticated);

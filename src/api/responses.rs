@@ -23,7 +23,7 @@ pub struct ErrorBody {
     "input": "", "ctx": { "min_length": 1 },
 }] }))]
 pub struct ValidationErrors {
-    /// One entry for each problem.
+    /// One entry for each error.
     #[schema(min_items = 1)]
     detail: Vec<ValidationError>,
 }
@@ -38,7 +38,7 @@ pub struct OAuthError {
     error: String,
     /// What went wrong.
     error_description: String,
-    /// The same, as everywhere in this API.
+    /// The same text, in the field that all errors of this API have.
     detail: String,
 }
 
@@ -46,7 +46,7 @@ pub struct OAuthError {
 #[derive(IntoResponses)]
 #[response(
     status = 401,
-    description = "No token was sent, or one that is not valid (any more): log in again.",
+    description = "No token was sent, or it is invalid or has expired: log in again.",
     headers(("WWW-Authenticate" = String, description = "`Bearer`, with an error code where a token was sent (RFC 6750).")),
     examples(
         ("no token" = (value = json!({ "detail": "Not authenticated" }))),
@@ -59,7 +59,7 @@ pub struct Unauthenticated(ErrorBody);
 #[derive(IntoResponses)]
 #[response(
     status = 401,
-    description = "There is no such user, or the password is another.",
+    description = "There is no such user, or the password is wrong.",
     headers(("WWW-Authenticate" = String, description = "`Bearer`")),
     example = json!({ "detail": "Invalid username or password" })
 )]
@@ -69,7 +69,7 @@ pub struct InvalidCredentials(ErrorBody);
 #[derive(IntoResponses)]
 #[response(
     status = 404,
-    description = "The user has no todo with this id; somebody else may.",
+    description = "The user has no todo with this id; another user may.",
     example = json!({ "detail": "Todo not found" })
 )]
 pub struct TodoNotFound(ErrorBody);
@@ -78,7 +78,7 @@ pub struct TodoNotFound(ErrorBody);
 #[derive(IntoResponses)]
 #[response(
     status = 403,
-    description = "Only for the role admin.",
+    description = "Requires the role admin.",
     example = json!({ "detail": "Not enough permissions" })
 )]
 pub struct Forbidden(ErrorBody);
@@ -105,7 +105,7 @@ pub struct UserNotFound(ErrorBody);
 #[derive(IntoResponses)]
 #[response(
     status = 400,
-    description = "The body is not UTF-8, or broke off.",
+    description = "The body is not UTF-8, or is incomplete.",
     example = json!({ "detail": "There was an error parsing the body" })
 )]
 pub struct UnreadableBody(ErrorBody);
@@ -114,32 +114,33 @@ pub struct UnreadableBody(ErrorBody);
 #[derive(IntoResponses)]
 #[response(
     status = 413,
-    description = "The body is larger than 256 KiB; with a name and a password, than 16 KiB.",
+    description = "The body is larger than 256 KiB (16 KiB for a login).",
     example = json!({ "detail": "Request body is larger than 262144 bytes" })
 )]
 pub struct TooLarge(ErrorBody);
 
 /// The request is not valid.
 #[derive(IntoResponses)]
-#[response(status = 422, description = "Something in the request is not valid; all problems are listed.")]
+#[response(status = 422, description = "The request is not valid; all errors are listed.")]
 pub struct Invalid(ValidationErrors);
 
 /// Too many large lists at once.
 #[derive(IntoResponses)]
 #[response(
     status = 429,
-    description = "8 lists of more than 64 KiB are being sent to this user; read one of them before the next.",
-    headers(("Retry-After" = u32, description = "Seconds after which to try again.")),
+    description = "8 lists of more than 64 KiB are being sent to this user already; read one of them to its end first.",
+    headers(("Retry-After" = u32, description = "Seconds to wait before trying again.")),
     example = json!({ "detail": "Too many large lists are being sent to this user" })
 )]
 pub struct TooManyLists(ErrorBody);
 
-/// Nothing was done; later it may work.
+/// The store can't take the change now.
 #[derive(IntoResponses)]
 #[response(
     status = 503,
-    description = "Too much waits, or the database can't be written. The detail says whether anything was changed.",
-    headers(("Retry-After" = u32, description = "Seconds after which to try again.")),
+    description = "Too many requests are waiting, or the database can't be written. The detail says whether anything \
+        was changed.",
+    headers(("Retry-After" = u32, description = "Seconds to wait before trying again.")),
     example = json!({ "detail": "Too many requests are waiting; nothing was changed, try again" })
 )]
 pub struct Unavailable(ErrorBody);

@@ -27,7 +27,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
 
 /// Lists all todos of the user.
 ///
-/// In the order in which they were made.
+/// In the order in which they were created.
 #[utoipa::path(
     get, path = "/todos", tag = "todos", operation_id = "listTodos", security(("bearer" = []), ("password" = [])),
     responses(
@@ -44,15 +44,15 @@ pub async fn list(
     Ok(private().content_type(ContentType::json()).body(body))
 }
 
-/// Makes a todo.
+/// Creates a todo.
 ///
-/// It is on disk when this is answered, and its `todo.created` event follows.
+/// It is on disk before this is answered, and a `todo.created` event follows.
 #[utoipa::path(
     post, path = "/todos", tag = "todos", operation_id = "createTodo", security(("bearer" = []), ("password" = [])),
     request_body = NewTodo,
     responses(
         (
-            status = 201, description = "The todo was made; it is durable.", body = Todo,
+            status = 201, description = "The todo was created; it is durable.", body = Todo,
             headers(("Location" = String, description = "The new todo, relative to this path."))
         ),
         UnreadableBody, Unauthenticated, TooLarge, Invalid, Unavailable,
@@ -94,7 +94,7 @@ pub async fn read(
     Ok(private().json(todo))
 }
 
-/// Changes a todo.
+/// Updates a todo.
 ///
 /// Fields that are not sent stay as they are. A `todo.updated` event follows.
 #[utoipa::path(
@@ -102,7 +102,7 @@ pub async fn read(
     params(("id" = i64, Path, description = "The todo's id.", example = 1)),
     request_body = TodoPatch,
     responses(
-        (status = 200, description = "The todo after the change; it is durable.", body = Todo),
+        (status = 200, description = "The todo after the update; it is durable.", body = Todo),
         UnreadableBody, Unauthenticated, TodoNotFound, TooLarge, Invalid, Unavailable,
     )
 )]
@@ -127,7 +127,7 @@ pub async fn update(
     delete, path = "/todos/{id}", tag = "todos", operation_id = "deleteTodo", security(("bearer" = []), ("password" = [])),
     params(("id" = i64, Path, description = "The todo's id.", example = 1)),
     responses(
-        (status = 204, description = "The todo is gone, durably."),
+        (status = 204, description = "The todo was deleted, durably."),
         Unauthenticated, TodoNotFound, Invalid, Unavailable,
     )
 )]
@@ -156,7 +156,7 @@ fn parse_update(id: &str, body: Result<Map<String, Value>, BodyError>) -> Result
     let id = parse_id(id);
     let patch = match body {
         Ok(object) => TodoPatch::parse(object),
-        // Bad JSON is told alone, as FastAPI does: it is found before anything else is looked at.
+        // Invalid JSON is reported alone, as FastAPI does, which finds it before it checks anything else.
         Err(BodyError::Invalid(errors)) if errors.iter().all(|error| error.kind != "json_invalid") => Err(errors),
         Err(error) => return Err(error.into()),
     };
@@ -169,12 +169,12 @@ fn parse_update(id: &str, body: Result<Map<String, Value>, BodyError>) -> Result
     }
 }
 
-/// An id that somebody could have.
+/// The id, if a todo can have it.
 fn existing(id: Option<i64>) -> Result<TodoId, ApiError> {
     id.map(TodoId).ok_or(ApiError::TodoNotFound)
 }
 
-/// 200 with headers that keep one user's data out of another's browser.
+/// 200 with headers that keep one user's data out of caches that others share.
 fn private() -> actix_web::HttpResponseBuilder {
     let mut response = HttpResponse::Ok();
     response.insert_header((header::CACHE_CONTROL, "private, no-cache"));

@@ -1,4 +1,4 @@
-//! The permission in a handler's signature: `AuthUser` is a request with a valid token of an account that exists.
+//! Permissions as types in a handler's signature: an [`AuthUser`] exists only for a valid token of an existing account.
 
 use std::future::{Ready, ready};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::error::ApiError;
 use super::state::AppState;
 use crate::domain::account::{Role, User};
 
-/// Who makes the request.
+/// The account that makes the request.
 pub struct AuthUser(pub Arc<User>);
 
 impl FromRequest for AuthUser {
@@ -28,7 +28,7 @@ impl FromRequest for AuthUser {
     }
 }
 
-/// Who makes the request, and may use the routes under `/admin`.
+/// The account that makes the request, which may use the routes under `/admin`.
 pub struct Admin(pub Arc<User>);
 
 impl FromRequest for Admin {

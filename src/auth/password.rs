@@ -14,9 +14,10 @@ use tokio::task::JoinError;
 
 pub use argon2::password_hash::Error as HashError;
 
-/// Memory in KiB, passes, lanes.
+/// The cost of our hashes: memory in KiB, passes, lanes.
 const COST: (u32, u32, u32) = (19_456, 2, 1);
-/// A stored hash may need more than ours: up to what RFC 9106 recommends at most (section 4), in KiB.
+/// The most memory that a stored hash may need, in KiB: the highest recommendation of RFC 9106 (section 4). Imported
+/// hashes can cost more than ours.
 const MAX_MEMORY_KIB: u32 = 2 << 20;
 /// How long a request waits for its turn.
 const MAX_WAIT: Duration = Duration::from_secs(2);
@@ -35,22 +36,23 @@ pub enum CheckError {
     Panicked(#[from] JoinError),
 }
 
-/// Hashes and checks passwords, a bounded number at a time: each takes a core for a while, and 19 MiB that are kept.
+/// Hashes and checks passwords, a bounded number at a time: each occupies a core for a while, and 19 MiB that are kept
+/// for the next one.
 pub struct Passwords {
     permits: Arc<Semaphore>,
     memory: Arc<MemoryPool>,
-    /// Checked against when there is no such user, so that both cases take as long.
+    /// Checked when there is no such user, so that the time doesn't reveal whether there is.
     dummy: Box<str>,
 }
 
 impl Passwords {
-    /// Leaves one core to everything else.
+    /// Checks on as many cores as there are, less one for everything else.
     pub fn new() -> Result<Self, HashError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let permits = Arc::new(Semaphore::new(cores.saturating_sub(1).max(1)));
-        let nobody: u128 = rand::random();
+        let random: u128 = rand::random();
         let memory = Arc::new(MemoryPool::default());
-        let dummy = memory.hash(&nobody.to_string())?.into();
+        let dummy = memory.hash(&random.to_string())?.into();
         Ok(Self { permits, memory, dummy })
     }
 
@@ -59,7 +61,7 @@ impl Passwords {
         self.memory.hash(password)
     }
 
-    /// Whether `password` is the one behind `stored` (a PHC string); no user, no stored hash: never.
+    /// Whether `password` matches `stored`, a PHC string. Without one, because there is no such user, it never does.
     pub async fn check(&self, password: String, stored: Option<&str>) -> Result<bool, CheckError> {
         // The semaphore is never closed.
         let permit = tokio::time::timeout(MAX_WAIT, Arc::clone(&self.permits).acquire_owned()).await;
@@ -68,7 +70,7 @@ impl Passwords {
         let stored = stored.unwrap_or(&self.dummy).to_owned();
         let memory = Arc::clone(&self.memory);
         let checked = tokio::task::spawn_blocking(move || {
-            // Kept until the work is done, even if the client is gone by then.
+            // Held until the work is done, even if the client has disconnected by then.
             let _permit = permit;
             memory.matches(&password, &stored)
         });
@@ -76,8 +78,8 @@ impl Passwords {
     }
 }
 
-/// What passwords are hashed in, used again by the next one. Freed memory would stay with the process: glibc keeps it
-/// for each thread that has ever hashed.
+/// Memory for hashing, reused by the next hash. Freeing it would not return it to the system: glibc keeps it for each
+/// thread that has ever hashed.
 #[derive(Default)]
 struct MemoryPool(Mutex<Vec<Vec<Block>>>);
 
@@ -97,8 +99,8 @@ impl MemoryPool {
     }
 }
 
-/// argon2's own implementation, but for where the memory comes from. It also makes the verifier, which takes the
-/// parameters of the stored hash and compares in constant time.
+/// argon2's own implementation, except that the memory comes from the pool. It also provides the verifier, which takes
+/// the parameters of the stored hash and compares in constant time.
 impl CustomizedPasswordHasher<PasswordHash> for MemoryPool {
     type Params = Params;
 
@@ -120,7 +122,7 @@ impl CustomizedPasswordHasher<PasswordHash> for MemoryPool {
         let mut blocks = self.0.lock().pop().unwrap_or_default();
         let hashed = grow(&mut blocks, argon2.params().block_count())
             .and_then(|()| argon2.hash_password_into_with_memory(password, salt, &mut output, &mut blocks));
-        // What a costlier hash needed is not kept.
+        // Memory that only a costlier hash needed is not kept.
         blocks.truncate(COST.0 as usize);
         blocks.shrink_to_fit();
         self.0.lock().push(blocks);
@@ -135,7 +137,7 @@ impl CustomizedPasswordHasher<PasswordHash> for MemoryPool {
     }
 }
 
-/// Makes it at least `len` blocks. What is in them doesn't matter: argon2 writes each before it reads it.
+/// Grows `blocks` to at least `len`. Their content doesn't matter: argon2 writes each before it reads it.
 fn grow(blocks: &mut Vec<Block>, len: usize) -> Result<(), argon2::Error> {
     let missing = len.saturating_sub(blocks.len());
     blocks.try_reserve_exact(missing).map_err(|_| argon2::Error::OutOfMemory)?;
@@ -184,7 +186,7 @@ mod tests {
             (Algorithm::Argon2d, Version::V0x13, (19_456, 1, 1), 32),
         ] {
             let params = Params::new(memory, passes, lanes, Some(output)).unwrap();
-            // The crate's own way, with memory of its own.
+            // As the crate itself hashes, with its own memory.
             let stored = Argon2::new(algorithm, version, params).hash_password(b"imported").unwrap().to_string();
             assert!(passwords.check("imported".into(), Some(&stored)).await.unwrap(), "{stored}");
             assert!(!passwords.check("Imported".into(), Some(&stored)).await.unwrap(), "{stored}");

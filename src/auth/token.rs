@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::domain::account::{Role, User, UserId};
 
-/// How long after its end a token is still valid, in seconds: clocks differ a little.
+/// How long after `exp` a token is still accepted: clocks differ a little (RFC 7519, section 4.1.4).
 const EXPIRY_LEEWAY_SECONDS: i64 = 5;
-/// How long before its beginning a token is already valid, in seconds: a machine that was asleep resumes with a clock
-/// that is behind until it is set again.
+/// How long before `iat` and `nbf` a token is already accepted: a machine that was asleep resumes with a clock that is
+/// behind until it is set again.
 const START_LEEWAY_SECONDS: i64 = 60;
 
 /// What a token says. Times are NumericDates: seconds since 1970.
@@ -19,20 +19,20 @@ const START_LEEWAY_SECONDS: i64 = 60;
 pub struct Claims {
     /// The username, for people and for the seed's clients.
     pub sub: String,
-    /// When the token ends.
+    /// When the token expires.
     pub exp: i64,
     /// When it was issued.
     pub iat: i64,
-    /// The account: this decides.
+    /// The id of the account that the token is for; a username may change hands.
     pub uid: UserId,
-    /// What the account was allowed when the token was issued.
+    /// The account's role when the token was issued.
     pub role: Role,
-    /// Not valid before; we don't issue it, but respect it.
+    /// Not valid before this time. We don't issue it, but honour it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nbf: Option<i64>,
 }
 
-/// The token is not one of ours, or not valid now. Which of these, nobody is told.
+/// The token is not one of ours, or not valid now. Which of these is not disclosed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct InvalidToken;
 
@@ -46,7 +46,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The keys that the settings name.
+    /// The key, algorithm and lifetime of the settings.
     pub fn new(config: &Config) -> Self {
         Self::from_secret(config.secret_key.expose().as_bytes(), config.algorithm, config.access_token_ttl)
     }
@@ -89,7 +89,7 @@ impl Keys {
         let decoded =
             jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation).map_err(|_| InvalidToken)?;
         let claims = decoded.claims;
-        // Whoever made the token demands that an extension is understood, and none is (RFC 7515, section 4.1.11).
+        // The issuer demands that an extension is understood, and we understand none (RFC 7515, section 4.1.11).
         if decoded.header.crit.is_some() {
             return Err(InvalidToken);
         }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_issued_token_verifies_and_says_who_it_is_for() {
+    fn an_issued_token_verifies_and_names_its_account() {
         let token = keys().issue(&user(), NOW).unwrap();
         let claims = keys().verify(&token, NOW).unwrap();
         assert_eq!((claims.sub.as_str(), claims.uid, claims.role), ("admin", UserId(7), Role::Admin));
@@ -214,7 +214,7 @@ mod tests {
             ("another algorithm", signed(&Header::new(Algorithm::HS512), &claims(), SECRET)),
             ("padding", format!("{good}=")),
             ("white space", format!(" {good}")),
-            ("a payload that is no object", hs256(&json!("admin"))),
+            ("a payload that is not an object", hs256(&json!("admin"))),
             ("expired", with("exp", json!(NOW - 6))),
             ("exp as text", with("exp", json!((NOW + 60).to_string()))),
             ("exp negative", with("exp", json!(-1))),

@@ -11,7 +11,7 @@ use crate::config::{Config, authority};
 /// How long the answer may take.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a service is taken for not ready, in one line.
+/// Why the service is not ready, in one line.
 #[derive(Debug, Error)]
 pub enum HealthcheckError {
     #[error(transparent)]
@@ -22,7 +22,7 @@ pub enum HealthcheckError {
     NotReady { url: String, status: StatusCode },
 }
 
-/// Asks the service that the same settings start. `Err` says what is wrong, in one line.
+/// Asks the service that runs with the same settings.
 pub async fn check(config: &Config) -> Result<(), HealthcheckError> {
     let url = format!("http://{}/health/ready", authority(&reachable(&config.host), config.port));
     let client =

@@ -1,4 +1,4 @@
-//! The command line: `todo-backend [serve]`, and what operators and containers run.
+//! The command line: `todo-backend [serve]`, and commands for operators and containers.
 
 mod healthcheck;
 
@@ -27,37 +27,37 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the service; what happens without a command
+    /// Run the service; the default without a command
     Serve,
-    /// Ask the service that runs with the same settings whether it is ready; for a container's HEALTHCHECK
+    /// Ask the running service with the same settings whether it is ready; for a container's HEALTHCHECK
     Healthcheck,
     /// Print the OpenAPI document
     Openapi,
     /// Check the database file and the rules of its log; works while the service runs
     Check,
-    /// Copy the database, as it is at one moment, to FILE; works while the service runs
+    /// Copy the database, as of one moment, to FILE; works while the service runs
     Backup {
-        /// The new file
+        /// The file to create
         file: PathBuf,
     },
-    /// Put a backup in the database's place, with a new epoch; the service must not run
+    /// Replace the database by a backup, with a new epoch; the service must not be running
     RestoreBackup {
-        /// The backup
+        /// The backup to restore
         file: PathBuf,
     },
 }
 
-/// The result of a command is lost.
+/// Standard output can't be written, so the result of a command is lost.
 #[derive(Debug, Error)]
 #[error("standard output can't be written: {0}")]
 struct OutputError(#[source] io::Error);
 
-/// Does what the command line asks, and returns the status to end with. An error is one line that says what to do.
+/// Runs the command of the command line, and returns the exit status. An error is one line that says what to do.
 pub async fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
     match Arguments::try_parse() {
         Ok(arguments) => dispatch(arguments).await?,
         Err(usage) if usage.use_stderr() => {
-            // Where nobody can be told, the status says it.
+            // If this can't be written, the exit status still says it.
             let _ = usage.print();
             return Ok(ExitCode::from(2));
         }
@@ -88,8 +88,7 @@ fn print(line: &str) -> Result<(), OutputError> {
     ignore_closed_pipe(writeln!(io::stdout(), "{line}"))
 }
 
-/// What became of something that was written to standard output. Whoever has stopped reading (`| head`) has seen
-/// enough: that is no error.
+/// Flushes standard output after a write. A reader that closes the pipe (`| head`) has seen enough: that is no failure.
 fn ignore_closed_pipe(written: io::Result<()>) -> Result<(), OutputError> {
     match written.and_then(|()| io::stdout().flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(OutputError(error)),
@@ -100,7 +99,7 @@ fn ignore_closed_pipe(written: io::Result<()>) -> Result<(), OutputError> {
 fn database(config: &Config) -> Result<&Path, String> {
     match &config.database {
         Database::File(path) => Ok(path),
-        Database::Temporary => Err("DATABASE_URL names a temporary database: there is no file to work on".to_owned()),
+        Database::Temporary => Err("DATABASE_URL names a temporary database: there is no file to work with".to_owned()),
     }
 }
 

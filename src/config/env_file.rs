@@ -1,5 +1,5 @@
 //! `.env`: settings for development, one `NAME=value` a line. Values are literal: nothing is substituted, escaped or
-//! continued, so that a secret is what was written. Quotation marks and comments that could be meant in two ways
+//! continued, so that a secret is what was written. Quotation marks and comments that could be read in two ways
 //! are refused. An error never shows a value.
 
 use std::collections::HashSet;
@@ -51,13 +51,13 @@ pub struct LineError {
 impl EnvFile {
     /// Reads `path`; `None` if there is no such file.
     pub fn read(path: &Path) -> Result<Option<Self>, EnvFileError> {
-        // The whole name, so that nobody has to guess the working directory.
+        // The absolute path, so that nobody has to guess the working directory.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
-            // A directory of this name is somebody's virtual environment, not settings.
+            // A directory of this name is a virtual environment, not settings.
             Err(error) if error.kind() == ErrorKind::IsADirectory => return Ok(None),
-            // A link that leads nowhere was meant to lead somewhere.
+            // A dangling link is a mistake, not a missing file.
             Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => return Ok(None),
             Err(source) => return Err(EnvFileError::Unreadable { path, source }),
         };
@@ -82,7 +82,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<(String, String)>, LineError> {
             continue;
         }
         let line = line.strip_prefix("export ").unwrap_or(line);
-        // What stands before the sign is only shown when it can be a name: it could be a part of a value.
+        // What precedes the sign is only shown if it can be a name: it could be part of a value.
         let named = line.split_once('=').map(|(name, value)| (name.trim(), value)).filter(|(name, _)| is_name(name));
         let (name, value) = named.ok_or_else(|| {
             error(None, "is not NAME=value; a name has letters, digits and '_', and a value ends with its line")
@@ -102,11 +102,11 @@ fn is_name(text: &str) -> bool {
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-/// A value without the white space around it, and without the quotation marks around all of it.
+/// A value without the white space around it, and without quotation marks around the whole of it.
 fn literal(text: &str) -> Result<&str, &'static str> {
     let value = text.trim();
     if value.contains(char::is_control) {
-        return Err("has a control character in it, such as a line end that is none here; lines end with LF or CR LF");
+        return Err("has a control character in it, such as a CR alone; lines end with LF or CR LF");
     }
     for quote in ['"', '\''] {
         let Some(rest) = value.strip_prefix(quote) else { continue };
@@ -117,7 +117,7 @@ fn literal(text: &str) -> Result<&str, &'static str> {
                  contain itself, and a value that begins with another character"),
         };
     }
-    // Others take this for a comment: a secret would end here unseen, or a port would not be a number.
+    // Other tools read this as a comment. Read literally, it would become part of a secret, or make a port no number.
     if text.split('#').rev().skip(1).any(|before| before.ends_with(char::is_whitespace)) {
         return Err("has ' #' in it; put a comment on a line of its own, or quotation marks around the value");
     }
@@ -202,7 +202,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_link_that_leads_nowhere_is_an_error_and_no_file_is_none() {
+    fn a_dangling_link_is_an_error_and_a_missing_file_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join(".env");
         assert!(EnvFile::read(&file).unwrap().is_none());

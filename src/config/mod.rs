@@ -1,5 +1,5 @@
 //! Typed settings from the environment. The defaults below are the documentation of what development needs;
-//! with `DEBUG=False` the settings refuse whatever would be unsafe in production.
+//! with `DEBUG=False`, settings that would be unsafe in production are refused.
 
 pub mod env_file;
 
@@ -60,7 +60,7 @@ pub struct Config {
     pub port: u16,
     /// Where todos are stored. Default: `sqlite:data/todos.db`.
     pub database: Database,
-    /// The broker that the sidecar's component uses; only shown, the service never talks to it.
+    /// The broker that the sidecar's component uses: only logged, the service never connects to it.
     pub kafka_broker: String,
     /// The topic events go to. Default: `todos`.
     pub topic: String,
@@ -78,12 +78,12 @@ pub struct Config {
     pub algorithm: Algorithm,
     /// How long an access token is valid. Default: 30 minutes.
     pub access_token_ttl: Duration,
-    /// Which pages on other origins may use the API.
+    /// Which other origins may use the API from a browser.
     pub cors: CorsOrigins,
     /// env_logger's filter. Default: `info`, without actix's own start-up lines and
-    /// its ERROR for every request that is no HTTP, which any client could cause.
+    /// its ERROR for every request that is not HTTP, which any client could cause.
     pub log_filter: String,
-    /// Lines for people or for machines.
+    /// Log lines for people or for machines.
     pub log_format: LogFormat,
     /// Opens `/metrics` to other machines. Without it and with DEBUG=False, only loopback may read them.
     pub metrics_token: Option<Secret>,
@@ -98,9 +98,9 @@ pub struct Config {
 /// Where todos are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Database {
-    /// An SQLite file, made on first start.
+    /// An SQLite file, created on first start.
     File(PathBuf),
-    /// A private temporary file that goes away with the process.
+    /// A private temporary file, deleted when the process ends.
     Temporary,
 }
 
@@ -113,17 +113,17 @@ pub enum CorsOrigins {
     Listed(Vec<String>),
 }
 
-/// How long the log keeps published changes. What is not published is always kept, and everything after it of the
+/// How long the log keeps published changes. Unpublished ones are always kept, and so is everything after them of the
 /// same owner.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
-    /// How long, in time that the service runs: a wall clock that jumps prunes nothing.
+    /// How long, in running time of the service: a jump of the wall clock prunes nothing.
     pub keep: Duration,
-    /// How many of one owner at most.
+    /// How many changes of one owner, at most.
     pub per_owner: i64,
 }
 
-/// What a log line looks like.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// `2025-01-15 10:30:00,123 - auth.routes - INFO - …`, the seed's format.
@@ -169,8 +169,8 @@ fn invalid<T>(variable: &'static str, message: impl Into<String>) -> Result<T, C
     Err(ConfigError { variable, message: message.into() })
 }
 
-/// A value as an error shows it: only if it is short and plain. Whatever else stands there could hold a secret that lost
-/// its line.
+/// A value as an error shows it: only if it is short and plain. Anything else could contain a secret that lost its line
+/// break.
 fn shown(value: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if value.len() <= 32 && value.chars().all(plain) { format!("{value:?}") } else { "not usable".to_owned() }
@@ -180,7 +180,7 @@ impl Config {
     /// Reads the process's environment and, for what is not set there, `file`.
     pub fn from_env(file: Option<EnvFile>) -> Result<Self, ConfigError> {
         let environment = std::env::vars_os().filter_map(|(name, value)| {
-            // A value that is no UTF-8 text is passed on mangled: wherever it matters, it is refused there.
+            // A value that is not UTF-8 is passed on lossily: where it matters, it is refused.
             Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
         });
         let (path, variables) = file.map(|file| (file.path, file.variables)).unzip();
@@ -192,7 +192,7 @@ impl Config {
     /// empty string counts as not set, and only upper-case names count.
     pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         let set = variables.into_iter().map(|(name, value)| (name, value.trim().to_owned()));
-        // envy would take `debug` for DEBUG, and both together for a mistake.
+        // envy would read `debug` as DEBUG, and report both together as a duplicate.
         let set: HashMap<String, String> =
             set.filter(|(name, value)| !value.is_empty() && *name == name.to_ascii_uppercase()).collect();
         let raw: Raw =
@@ -258,7 +258,7 @@ where
     }
 }
 
-/// A Kafka topic or Dapr component: names that can stand in a URL's path as they are.
+/// The name of a Kafka topic or Dapr component: characters that need no escaping in a URL's path.
 fn name(variable: &'static str, value: Option<String>, default: &str) -> Result<String, ConfigError> {
     let value = value.unwrap_or_else(|| default.to_owned());
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -269,7 +269,7 @@ fn name(variable: &'static str, value: Option<String>, default: &str) -> Result<
     }
 }
 
-/// It is logged, so it must not hold a password.
+/// It is logged, so it must not contain a password.
 fn broker(value: Option<String>) -> Result<String, ConfigError> {
     match value {
         Some(value) if value.contains('@') || value.contains(char::is_control) => {
@@ -290,7 +290,7 @@ fn token(variable: &'static str, value: Option<String>) -> Result<Option<Secret>
 }
 
 fn secret_key(value: Option<String>, debug: bool) -> Result<Secret, ConfigError> {
-    const HOW: &str = "make one with: openssl rand -hex 32";
+    const HOW: &str = "create one with: openssl rand -hex 32";
     let value = value.unwrap_or_else(|| SEED_SECRET_KEY.to_owned());
     if !debug && value == SEED_SECRET_KEY {
         return invalid(
@@ -322,18 +322,18 @@ fn database(value: Option<String>) -> Result<Database, ConfigError> {
             "" => invalid("DATABASE_URL", format!("names no file; {ALLOWED}")),
             ":memory:" => Ok(Database::Temporary),
             path if path.contains('?') => invalid("DATABASE_URL", format!("has options; {ALLOWED}")),
-            // SQLite's own URIs (https://sqlite.org/uri.html): another name for a file, another file for the lock.
+            // SQLite's own URIs (https://sqlite.org/uri.html) give a file a second name, and so a second lock file.
             path if path.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("file:")) => {
                 invalid("DATABASE_URL", format!("has one of SQLite's file: URIs; {ALLOWED}"))
             }
             path => Ok(Database::File(path.into())),
         },
-        // The value may hold a password: it is not repeated.
+        // The value may contain a password: it is not repeated.
         None => invalid("DATABASE_URL", format!("is for a database that is not supported; {ALLOWED}")),
     }
 }
 
-/// A host as it stands in settings, without the brackets that an IPv6 address has in URLs.
+/// A host as settings have it, without the brackets that an IPv6 address has in URLs.
 fn bare_host(host: &str) -> &str {
     let inside = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     inside.filter(|inside| inside.contains(':')).unwrap_or(host)
@@ -367,7 +367,7 @@ fn sidecar_url(
             "a host name or an IP address",
         ),
     };
-    // What stands before the @ may be a password: it is neither kept, since the address is logged, nor repeated.
+    // What precedes the @ may be a password: the address is logged, so it must not be kept, nor repeated here.
     if url.contains('@') {
         return invalid(variable, format!("has credentials in it; allowed is {allowed}"));
     }
@@ -380,7 +380,7 @@ fn sidecar_url(
         {
             Ok(url)
         }
-        _ => invalid(variable, format!("gives no address; allowed is {allowed}")),
+        _ => invalid(variable, format!("is not a valid address; allowed is {allowed}")),
     }
 }
 
@@ -402,7 +402,7 @@ fn cors(value: Option<String>, debug: bool) -> Result<CorsOrigins, ConfigError> 
         if !exact {
             return invalid(
                 "CORS_ALLOWED_ORIGINS",
-                "has an entry that is none; allowed are origins such as https://app.example.org, separated by commas",
+                "has an entry that isn't one; allowed are origins such as https://app.example.org, separated by commas",
             );
         }
     }
@@ -514,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_write_a_temporary_database_is_one() {
+    fn both_ways_to_write_a_temporary_database_work() {
         for url in ["sqlite::memory:", "sqlite://:memory:"] {
             assert_eq!(config(&[("DATABASE_URL", url)]).unwrap().database, Database::Temporary, "{url}");
         }

@@ -1,8 +1,8 @@
-//! Where one HTTP/1 request ends and the next begins (RFC 9112, sections 6 and 7), and how requests go on to actix.
+//! Where one HTTP/1 request ends and the next begins (RFC 9112, sections 6 and 7), and what is forwarded to actix.
 //!
-//! Pure: bytes in, bytes out. What goes on leaves nothing to be read in two ways: chunks are written anew, without
-//! extensions and trailers. A head that is not plainly well formed goes on in a way that actix refuses. Nothing goes on
-//! after it, nor from a chunk that is none.
+//! Pure: bytes in, bytes out. Nothing is forwarded that could be read in two ways: chunks are written anew, without
+//! extensions and trailers. A head that is not plainly well-formed is forwarded so that actix refuses it. After such a
+//! head, and from a malformed chunk on, nothing is forwarded any more.
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
@@ -10,14 +10,14 @@ use std::mem::MaybeUninit;
 use bytes::{Buf, BytesMut};
 use httparse::{Header, Status};
 
-/// Headers that actix reads at most; more are its to refuse.
+/// Most headers that actix reads; it refuses more.
 const MAX_HEADERS: usize = 96;
-/// A head that is longer goes on unfinished: actix refuses it with 431.
+/// Longest head, in bytes. A longer one is forwarded unfinished: actix refuses it with 431.
 const MAX_HEAD_LEN: usize = 128 << 10;
 /// The longest line before a chunk, and the longest trailer section, in bytes.
 const MAX_LINE_LEN: usize = 16 << 10;
 
-/// What comes next.
+/// What the next byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Head,
@@ -29,9 +29,9 @@ enum Part {
     Chunk(u64),
     /// The line break after a chunk.
     ChunkEnd,
-    /// The lines after the last chunk, of which there were so many bytes.
+    /// The lines after the last chunk, of which this many bytes have passed.
     Trailer(usize),
-    /// Nothing that goes on.
+    /// Nothing that is forwarded.
     Nothing,
 }
 
@@ -39,12 +39,12 @@ enum Part {
 #[derive(Debug)]
 pub struct Framing {
     part: Part,
-    /// Bytes of an incomplete head that were looked at.
+    /// Bytes of an incomplete head that have been parsed in vain.
     searched: usize,
 }
 
 impl Framing {
-    /// At the beginning of a connection.
+    /// The beginning of a connection.
     pub fn new() -> Self {
         Self { part: Part::Head, searched: 0 }
     }
@@ -54,13 +54,13 @@ impl Framing {
         self.part == Part::Head
     }
 
-    /// Whether nothing goes on any more.
+    /// Whether nothing is forwarded any more.
     pub fn is_over(&self) -> bool {
         self.part == Part::Nothing
     }
 
-    /// Takes from `bytes` what is known, and returns what goes on to actix; `None` until more bytes have come. Never
-    /// returns anything of two requests.
+    /// Takes the next part from `bytes`, and returns what of it is forwarded to actix; `None` if more bytes are needed.
+    /// Never returns bytes of two requests.
     pub fn next(&mut self, bytes: &mut BytesMut) -> Option<BytesMut> {
         while !bytes.is_empty() {
             match self.part {
@@ -122,7 +122,7 @@ impl Framing {
         None
     }
 
-    /// The head of a request as it goes on; empty if there was an empty line instead.
+    /// The head of a request as it is forwarded; empty if there was an empty line instead.
     fn head(&mut self, bytes: &mut BytesMut) -> Option<BytesMut> {
         for empty in [&b"\r\n"[..], b"\n"] {
             if bytes.starts_with(empty) {
@@ -130,7 +130,7 @@ impl Framing {
                 return Some(BytesMut::new());
             }
         }
-        // Parsing an unfinished head again for every byte that comes would take time without end.
+        // Parsing an unfinished head again for every byte that arrives would take quadratic time.
         let may_be_complete = self.searched == 0
             || bytes.len() > MAX_HEAD_LEN
             || bytes[self.searched.min(bytes.len())..].contains(&b'\n');
@@ -164,11 +164,11 @@ fn take(bytes: &mut BytesMut, count: u64) -> BytesMut {
     bytes.split_to(count)
 }
 
-/// A line that can't be one.
+/// A line that is malformed or too long.
 struct BadLine;
 
 /// Takes a line without its CRLF; `None` until it is complete. Control characters are refused: what ends a line for one
-/// reader and not for another is how requests are smuggled.
+/// parser and not for another allows request smuggling.
 fn take_line(bytes: &mut BytesMut, limit: usize) -> Result<Option<BytesMut>, BadLine> {
     let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else {
         return if bytes.len() > limit { Err(BadLine) } else { Ok(None) };
@@ -182,7 +182,7 @@ fn take_line(bytes: &mut BytesMut, limit: usize) -> Result<Option<BytesMut>, Bad
     Ok(Some(line))
 }
 
-/// The size in the line before a chunk: hexadecimal, with any number of zeros before it, and extensions after it.
+/// The size in the line before a chunk: hexadecimal, with any number of leading zeros, and extensions after it.
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let size = line.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii_end();
     let digits = std::str::from_utf8(size).ok().filter(|size| size.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
@@ -193,11 +193,11 @@ enum Found {
     Head {
         length: usize,
         next: Part,
-        /// The head as it goes on, if that is not as it came.
+        /// The head as it is forwarded, if that differs from how it arrived.
         rewritten: Option<BytesMut>,
     },
     Incomplete,
-    /// No head of a request.
+    /// Not the head of a request.
     None,
 }
 
@@ -213,7 +213,7 @@ fn read_head(bytes: &[u8]) -> Found {
         return Found::Head {
             length,
             next: Part::Nothing,
-            rewritten: rewritten(&request, alone, "connection: close\r\n"),
+            rewritten: rewritten(&request, without_body_and_connection, "connection: close\r\n"),
         };
     }
     // Where it is ambiguous, actix refuses the head.
@@ -247,7 +247,7 @@ fn body(request: &httparse::Request<'_, '_>) -> Option<Part> {
     Some(body.unwrap_or(Part::Head))
 }
 
-/// A head with what `keep` returns as the headers' values, and `more` header lines.
+/// A head with the headers and values that `keep` returns, and `more` header lines.
 fn rewritten<'b>(
     request: &httparse::Request<'_, 'b>,
     keep: fn(&Header<'b>) -> Option<Cow<'b, [u8]>>,
@@ -267,10 +267,10 @@ fn rewritten<'b>(
     Some(head)
 }
 
-/// Leaves out `Upgrade` and what goes with it in `Connection`; `Cow::Owned` if it left out a part of a value.
+/// Leaves out `Upgrade` and the options in `Connection` that belong to it; `Cow::Owned` if it left out part of a value.
 ///
-/// No other protocol is spoken here, so an offer to change is ignored (RFC 9110, section 7.8). actix would take an
-/// `Upgrade: websocket` for the end of all framing, and answer `Connection: upgrade` with the same.
+/// We support no other protocol, so an offer to upgrade is ignored (RFC 9110, section 7.8). actix would read everything
+/// after `Upgrade: websocket` as a body, and answer `Connection: upgrade` with the same.
 fn without_upgrade<'b>(header: &Header<'b>) -> Option<Cow<'b, [u8]>> {
     if header.name.eq_ignore_ascii_case("upgrade") {
         return None;
@@ -289,8 +289,8 @@ fn without_upgrade<'b>(header: &Header<'b>) -> Option<Cow<'b, [u8]>> {
     (!kept.is_empty()).then(|| kept.join(&b", "[..]).into())
 }
 
-/// For CONNECT, which is always refused: without what says that something follows, and how the connection goes on.
-fn alone<'b>(header: &Header<'b>) -> Option<Cow<'b, [u8]>> {
+/// For CONNECT, which is always refused: leaves out headers about a body and about the connection.
+fn without_body_and_connection<'b>(header: &Header<'b>) -> Option<Cow<'b, [u8]>> {
     let left_out = ["connection", "upgrade", "content-length", "transfer-encoding", "expect"];
     (!left_out.iter().any(|name| header.name.eq_ignore_ascii_case(name))).then(|| header.value.into())
 }
@@ -299,7 +299,7 @@ fn alone<'b>(header: &Header<'b>) -> Option<Cow<'b, [u8]>> {
 mod tests {
     use super::*;
 
-    /// What goes on, request by request, when `stream` comes in pieces of `size` bytes.
+    /// What is forwarded, request by request, when `stream` comes in pieces of `size` bytes.
     fn requests(stream: &[u8], size: usize) -> (Vec<String>, Framing) {
         let (mut framing, mut bytes, mut requests) = (Framing::new(), BytesMut::new(), vec![Vec::new()]);
         for piece in stream.chunks(size) {
@@ -315,7 +315,7 @@ mod tests {
         (requests.into_iter().map(|bytes| String::from_utf8(bytes).unwrap()).collect(), framing)
     }
 
-    /// Each request of `stream` goes on as `expected`, wherever the stream is cut.
+    /// Each request of `stream` is forwarded as `expected`, wherever the stream is cut.
     #[track_caller]
     fn assert_split(stream: &str, expected: &[&str]) {
         for size in 1..=stream.len() {
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_go_on_without_what_could_be_read_in_two_ways() {
+    fn chunks_are_forwarded_without_what_could_be_read_in_two_ways() {
         let head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
         for (sent, expected) in [
             ("00000000000000000000D\r\n0123456789abc\r\n000\r\n\r\n", "d\r\n0123456789abc\r\n0\r\n\r\n"),
@@ -357,10 +357,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_goes_on_from_a_chunk_that_is_none() {
+    fn nothing_is_forwarded_from_a_malformed_chunk_on() {
         let head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
         let long = "e".repeat(MAX_LINE_LEN + 1);
-        for (sent, goes_on) in [
+        for (sent, forwarded) in [
             ("zz\r\n", ""),
             ("\r\n", ""),
             (";a\r\n", ""),
@@ -384,14 +384,14 @@ mod tests {
             let stream = format!("{head}{sent}GET / HTTP/1.1\r\n\r\n");
             for size in (1..=stream.len()).filter(|size| *size < 60 || size % 997 == 0) {
                 let (found, framing) = requests(stream.as_bytes(), size);
-                assert_eq!(found, [format!("{head}{goes_on}")], "{sent:?} in pieces of {size}");
+                assert_eq!(found, [format!("{head}{forwarded}")], "{sent:?} in pieces of {size}");
                 assert_eq!(framing.part, Part::Nothing);
             }
         }
     }
 
     #[test]
-    fn an_offer_to_change_the_protocol_is_left_out() {
+    fn an_offer_to_upgrade_is_left_out() {
         for (head, expected) in [
             (
                 "GET /health HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nHost: x\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n",
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_request_that_is_not_plainly_well_formed_nothing_goes_on() {
+    fn nothing_is_forwarded_after_a_request_that_is_not_plainly_well_formed() {
         let get = "GET / HTTP/1.1\r\n\r\n";
         for head in [
             "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
@@ -440,14 +440,14 @@ mod tests {
         for line in ["no request", "GET / HTTP/1.1\r\nbad header"] {
             let stream = format!("{line}\r\n\r\n{get}");
             let (found, framing) = requests(stream.as_bytes(), 1);
-            // As soon as it is clear, and all of what had come by then.
+            // As soon as that is clear, with everything that had arrived by then.
             assert_eq!((framing.part, found.len()), (Part::Nothing, 1));
             assert!(stream.starts_with(&found[0]) && found[0].len() <= line.len() + 4, "{found:?}");
         }
     }
 
     #[test]
-    fn a_tunnel_goes_on_as_a_request_that_ends_the_connection() {
+    fn a_tunnel_is_forwarded_as_a_request_that_ends_the_connection() {
         let connect = "CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\nConnection: keep-alive\r\nExpect: 100-continue\r\n";
         for body in ["\r\n", "Content-Length: 2\r\n\r\nab", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"] {
             let stream = format!("{connect}{body}GET / HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_without_end_goes_on_unfinished_and_takes_no_time() {
+    fn a_head_without_end_is_forwarded_unfinished_and_takes_no_time() {
         let lines = [&b"GET / HTTP/1.1\r\n"[..], &b"X: y\r\n".repeat(90), b"Y: ", &vec![b'x'; MAX_HEAD_LEN]].concat();
         let begun = std::time::Instant::now();
         for stream in [lines, [&b"\r\n".repeat(MAX_HEAD_LEN)[..], b"G"].concat()] {

@@ -1,35 +1,35 @@
-//! How many connections there may be. Each takes a file descriptor: clients that took all of them would leave none for
-//! the sidecar and the database.
+//! The limit of connections. Each takes a file descriptor: clients must not take those that the sidecar and the
+//! database need.
 
 use std::io;
 use std::net::TcpListener;
 
-/// Connections that the kernel completes before they are accepted; the standard library asks for 128. The kernel has a
-/// limit of its own (`net.core.somaxconn`).
+/// Connections that the kernel completes before they are accepted; the standard library's default is 128. The kernel
+/// has a limit of its own (`net.core.somaxconn`).
 #[cfg(unix)]
 const BACKLOG: i32 = 2048;
-/// Descriptors that are no client's: for up to 64 publishes in flight and 512 more whose outcome is not known yet, each on
-/// a connection of its own; for the database, the log, and the event loop of each worker.
+/// Descriptors that clients can't take: for up to 64 publishes in flight and 512 more whose outcome is not known yet,
+/// each on its own connection; for the database, the log, and the event loop of each worker.
 const RESERVED_DESCRIPTORS: usize = 700;
-/// What actix lets one worker have by itself.
+/// actix's own default limit for one worker.
 const MAX_CONNECTIONS_PER_WORKER: usize = 25_600;
 
-/// How many connections of clients are open at a time. Who comes then waits in the listener's backlog.
+/// How many client connections are open at a time. Further clients wait in the listener's backlog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
     /// The limit of open file descriptors that this comes from.
     pub open_files: usize,
     /// Threads that serve connections.
     pub workers: usize,
-    /// Connections of each.
+    /// Most connections of each.
     pub per_worker: usize,
 }
 
 impl Limit {
-    /// The limit of this process, which may have more descriptors from now on: as many as its hard limit allows.
+    /// Raises the process's soft limit of open files to its hard limit, and derives the limit of connections from it.
     pub fn raised() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        // actix has no more workers.
+        // actix allows no more workers.
         Self::new(raise_open_files(), cores.min(512))
     }
 
@@ -42,20 +42,20 @@ impl Limit {
         }
     }
 
-    /// Connections of all workers.
+    /// Most connections of all workers together.
     pub fn connections(&self) -> usize {
         self.workers * self.per_worker
     }
 }
 
-/// Raises the soft limit of open files to the hard one (getrlimit(2)); returns what it is then. It is low by default for
-/// the sake of programs that use `select`.
+/// Raises the soft limit of open files to the hard one (getrlimit(2)); returns the new one. The soft limit is low by
+/// default for the sake of programs that use `select`.
 #[cfg(unix)]
 fn raise_open_files() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    // macOS has no hard limit, and doesn't take more than this.
+    // macOS reports no hard limit, but accepts no more than this (OPEN_MAX).
     let most = maximum.unwrap_or(10_240);
     let limit = match current {
         Some(current) if current < most => match setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum }) {
@@ -75,15 +75,15 @@ fn raise_open_files() -> usize {
     usize::MAX
 }
 
-/// Lets as many clients connect at the same moment as the kernel allows. Those for whom there is no room try again only
+/// Enlarges the listener's backlog, for clients that connect at the same moment. Those that don't fit try again only
 /// after a second.
 #[cfg(unix)]
 pub fn widen_backlog(listener: &TcpListener) -> io::Result<()> {
-    // On a socket that listens already, this changes the backlog.
+    // On a socket that is listening already, this changes the backlog.
     Ok(rustix::net::listen(listener, BACKLOG)?)
 }
 
-/// Only where it can be done.
+/// Not supported here.
 #[cfg(not(unix))]
 pub fn widen_backlog(_: &TcpListener) -> io::Result<()> {
     Ok(())
@@ -102,7 +102,7 @@ mod tests {
             (256, 2, 86),
             (1_048_576, 2, 51_200),
             (usize::MAX, 1, 25_600),
-            // As few as that can't work.
+            // Too few to work, but it must not divide by zero or reserve all.
             (0, 3, 3),
         ] {
             let limit = Limit::new(open_files, workers);

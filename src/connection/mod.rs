@@ -1,10 +1,10 @@
-//! A client's connection: what lies between its socket and actix.
+//! The layer between a client's socket and actix.
 //!
 //! actix-http reads ahead: it decodes the next request while one is being answered, and then frames that answer, and
-//! decides whether the connection goes on, by what it decoded last (`HEAD`, `Connection`, the version). And an `Upgrade`
-//! that is not meant changes how it reads and closes the whole connection. So each connection hands requests on one at a
-//! time, without such offers: the next one only when the answer to the last one is out (RFC 9112, section 9.3.2). And it
-//! closes itself, so that what was answered arrives.
+//! decides whether to keep the connection, by the request that it decoded last (`HEAD`, `Connection`, the version). An
+//! `Upgrade`, which we don't support, makes it read everything as a body and close the connection. So this layer
+//! forwards one request at a time, without offers to upgrade: the next one only after the last answer was written
+//! (RFC 9112, section 9.3.2). It also closes the socket itself, so that the client receives the whole answer.
 
 mod framing;
 mod limits;
@@ -35,25 +35,25 @@ use tokio_util::io::poll_read_buf;
 use framing::Framing;
 pub use limits::{Limit, widen_backlog};
 
-/// How long an idle connection is kept: longer than the 60 s after which proxies and clients commonly stop using
-/// one, so that a request is not sent into a connection that is just being closed.
+/// How long an idle connection is kept: longer than the 60 s after which proxies and clients commonly stop reusing one,
+/// so that no request is sent into a connection that is just being closed.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(75);
-/// What a client still sends when its connection is closed is read on for this long, unseen. Closing at once resets the
-/// connection: answers that the client has not read yet are lost (RFC 9112, section 9.6).
+/// How long input is read and discarded when a connection is closed. Closing a socket with unread input resets the
+/// connection, and answers that the client has not read yet are lost (RFC 9112, section 9.6).
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
-/// A client that sends nothing for this long after the end, and doesn't close, is taken for one that sends no more.
-const SILENCE_TIMEOUT: Duration = Duration::from_millis(500);
-/// A client that takes nothing of its answer for this long is cut off: until then it holds the answer in memory.
+/// A client that sends nothing for this long after our end was closed is assumed to send nothing more.
+const QUIET_TIMEOUT: Duration = Duration::from_millis(500);
+/// A client that reads nothing of its answer for this long is disconnected: until then, the answer stays in memory.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The most of an answer that actix gets at once, in bytes. It copies what it gets.
+/// The longest piece of an answer that actix gets at once, in bytes: it copies what it gets.
 const MAX_PIECE_LEN: usize = 64 << 10;
-/// Bytes for which there is room when a client is read.
+/// Room for each read from a client, in bytes.
 const READ_LEN: usize = 8 << 10;
-/// Bytes of later requests that are read while one is being answered.
+/// Most bytes of later requests that are read while one is being answered.
 const MAX_PIPELINED_LEN: usize = 64 << 10;
 
-/// Serves an actix-web app on accepted connections; ends idle ones when `draining` says so, and cuts off clients that
-/// take nothing of their answer for `write_timeout`.
+/// Serves an actix-web app on accepted connections. Closes idle ones when `draining` is signalled, and disconnects
+/// clients that read nothing of their answer for `write_timeout`.
 pub fn serve<I, S, B>(
     app: I,
     address: SocketAddr,
@@ -73,24 +73,24 @@ where
     let app = map_config(app.into_factory(), |()| AppConfig::default());
     let in_turn = apply_fn_factory(app, |request: Request, app: &S::Service| {
         let turn = request.conn_data::<Turn>().cloned().unwrap_or_default();
-        let knows_chunks = request.version() >= Version::HTTP_11;
+        let supports_chunks = request.version() >= Version::HTTP_11;
         let answer = app.call(request);
         async move {
             let mut response = match answer.await {
                 Ok(response) => response.into().map_into_boxed_body(),
                 Err(error) => Response::from(error.into().error_response()),
             };
-            if turn.stage() == Stage::Arriving {
-                // The rest of it is not waited for.
-                turn.set(Stage::Asked);
+            if turn.stage() == Stage::Receiving {
+                // Answered before all of it arrived: the rest is not awaited.
+                turn.set(Stage::Received);
                 response.head_mut().set_connection_type(ConnectionType::Close);
             }
-            if !knows_chunks && response.body().size() == BodySize::Stream {
-                // actix would send chunks (RFC 9112, section 6.1); what has no length ends with the connection.
+            if !supports_chunks && response.body().size() == BodySize::Stream {
+                // HTTP/1.0 has no chunks (RFC 9112, section 6.1): a body without a length ends with the connection.
                 response.head_mut().no_chunking(true);
                 response.head_mut().set_connection_type(ConnectionType::Close);
             }
-            Ok::<_, S::Error>(response.map_body(|_, body| Answer { body, taken: Bytes::new(), turn }))
+            Ok::<_, S::Error>(response.map_body(|_, body| ResponseBody { body, taken: Bytes::new(), turn }))
         }
     });
     let http = HttpService::build()
@@ -99,7 +99,7 @@ where
             async move { draining.notified().await }
         })
         .keep_alive(KEEP_ALIVE_TIMEOUT)
-        // When actix ends a connection, it need not read on: `Connection::close` does.
+        // actix need not read on when it ends a connection: `Connection::close` does.
         .client_disconnect_timeout(Duration::ZERO)
         .local_addr(address)
         .on_connect_ext(|connection: &Shared<TcpStream>, data| {
@@ -113,11 +113,11 @@ where
         let served = http.call((Shared(Rc::clone(&connection)), Protocol::Http1, peer));
         async move {
             let ended = served.await;
-            // It is there: actix' half has gone with `served`.
+            // Always `Some`: actix's reference was dropped with `served`.
             if let Some(connection) = Rc::into_inner(connection).map(RefCell::into_inner) {
-                if connection.is_cut {
-                    log::info!("a client that took nothing of its answer for {write_timeout:?} was cut off");
-                    // A reset: what the kernel still has of the answer goes as well.
+                if connection.timed_out {
+                    log::info!("a client that read nothing of its answer for {write_timeout:?} was disconnected");
+                    // A reset: the kernel drops its part of the answer, too.
                     let _ = connection.socket.set_zero_linger();
                 } else {
                     connection.close().await;
@@ -128,11 +128,11 @@ where
     })
 }
 
-/// Linux says that a socket can be written again only when a third of its buffer is free, and that buffer grows to
-/// megabytes: a client that reads slowly would seem to read nothing for minutes.
+/// Linux reports a socket as writable only when a third of its buffer is free, and the buffer grows to megabytes: a
+/// client that reads slowly would seem to read nothing for minutes.
 #[cfg(target_os = "linux")]
 fn limit_unsent(socket: &TcpStream) {
-    /// Bytes that the kernel has, and has not sent.
+    /// Most bytes that the kernel holds unsent.
     const MAX_UNSENT: u32 = 128 << 10;
     if let Err(error) = socket2::SockRef::from(socket).set_tcp_notsent_lowat(MAX_UNSENT) {
         log::debug!("TCP_NOTSENT_LOWAT can't be set: {error}");
@@ -142,15 +142,15 @@ fn limit_unsent(socket: &TcpStream) {
 #[cfg(not(target_os = "linux"))]
 fn limit_unsent(_: &TcpStream) {}
 
-/// The body of an answer. actix drops it when all of it is on its way to the socket.
-struct Answer {
+/// The body of an answer. actix drops it when it has taken all of it for writing.
+struct ResponseBody {
     body: BoxBody,
-    /// Taken from `body`, and not yet by actix.
+    /// Taken from `body`, but not yet by actix.
     taken: Bytes,
     turn: Turn,
 }
 
-impl MessageBody for Answer {
+impl MessageBody for ResponseBody {
     type Error = Box<dyn std::error::Error>;
 
     fn size(&self) -> BodySize {
@@ -169,27 +169,27 @@ impl MessageBody for Answer {
     }
 }
 
-impl Drop for Answer {
+impl Drop for ResponseBody {
     fn drop(&mut self) {
         self.turn.set(Stage::Written);
     }
 }
 
-/// How far the answer to the present request is.
+/// How far the current request and its answer are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Stage {
-    /// There is no request, or its answer is out.
+    /// There is no request, or its answer was written.
     #[default]
     Done,
-    /// The request goes on, as it comes.
-    Arriving,
-    /// All of the request went on, or what is missing is not waited for.
-    Asked,
-    /// The answer is complete, but not all of it was taken by the socket yet.
+    /// The request is being forwarded as it arrives.
+    Receiving,
+    /// All of the request was forwarded, or the rest is not awaited.
+    Received,
+    /// The answer is complete, but the socket has not accepted all of it yet.
     Written,
 }
 
-/// Whose turn it is: what a connection and the service behind it know of each other.
+/// The stage that a connection and the service behind it share: whose turn it is.
 #[derive(Clone, Default)]
 struct Turn(Rc<Cell<Stage>>);
 
@@ -203,27 +203,32 @@ impl Turn {
     }
 }
 
-/// What actix reads requests from and writes answers to; who has given it to actix gets it back in the end.
+/// What actix reads requests from and writes answers to. Shared, so that the connection can be closed when actix is
+/// done with it.
 struct Shared<T>(Rc<RefCell<Connection<T>>>);
 
-/// A socket, and how far its requests and answers are.
+/// A socket with its input, and the stage of the current request.
+///
+/// Input moves from the socket to `read`, and from there, at most one request at a time, to `ready`, which actix reads.
+/// Invariants: `ready` never holds bytes of two requests, and nothing of a request is forwarded unless the stage was
+/// [`Stage::Done`] when it began.
 struct Connection<T> {
     socket: T,
     framing: Framing,
     turn: Turn,
-    /// Came, and was not looked at.
+    /// Received, but not parsed yet.
     read: BytesMut,
-    /// Goes on to actix.
+    /// To be read by actix.
     ready: BytesMut,
-    /// The client sends no more.
-    ended: bool,
-    /// Reads on when the answer is out: what waits, or no more of what is answered already.
+    /// The client has closed its end.
+    is_eof: bool,
+    /// Woken when the answer is written: then a waiting request can be read, or the end of a refused one.
     reader: Option<Waker>,
     write_timeout: Duration,
-    /// Runs while the socket takes nothing.
-    stalled: Option<Pin<Box<Sleep>>>,
-    /// It took nothing for too long.
-    is_cut: bool,
+    /// Runs while the socket accepts nothing.
+    write_timer: Option<Pin<Box<Sleep>>>,
+    /// The socket accepted nothing for too long.
+    timed_out: bool,
 }
 
 impl<T> Connection<T> {
@@ -234,11 +239,11 @@ impl<T> Connection<T> {
             turn: Turn::default(),
             read: BytesMut::new(),
             ready: BytesMut::new(),
-            ended: false,
+            is_eof: false,
             reader: None,
             write_timeout,
-            stalled: None,
-            is_cut: false,
+            write_timer: None,
+            timed_out: false,
         }
     }
 
@@ -247,7 +252,7 @@ impl<T> Connection<T> {
         self.framing.between_requests() && self.turn.stage() != Stage::Done
     }
 
-    /// Moves the next part of what was read to what goes on, if it may.
+    /// Moves the next part of `read` to `ready`, if it may be forwarded; returns whether it did.
     fn advance(&mut self) -> bool {
         if self.must_wait() || self.is_refused() {
             return false;
@@ -256,17 +261,17 @@ impl<T> Connection<T> {
         let Some(part) = self.framing.next(&mut self.read) else { return false };
         self.ready = part;
         if begins {
-            self.turn.set(Stage::Arriving);
+            self.turn.set(Stage::Receiving);
         }
-        if self.turn.stage() == Stage::Arriving && self.framing.between_requests() {
-            self.turn.set(Stage::Asked);
+        if self.turn.stage() == Stage::Receiving && self.framing.between_requests() {
+            self.turn.set(Stage::Received);
         }
         true
     }
 
-    /// Whether the client still has to send a part of a request that was answered without it.
+    /// Whether the rest of a request is missing that was answered without it.
     fn is_refused(&self) -> bool {
-        !self.framing.between_requests() && self.turn.stage() != Stage::Arriving
+        !self.framing.between_requests() && self.turn.stage() != Stage::Receiving
     }
 }
 
@@ -278,31 +283,31 @@ impl<T: AsyncRead + Unpin> Connection<T> {
                 buffer.put_slice(&self.ready[..count]);
                 self.ready.advance(count);
                 if self.ready.is_empty() {
-                    // Gives up its share of the memory, so that it can be used again.
+                    // Releases its share of the buffer, so that `read` can reuse it.
                     self.ready = BytesMut::new();
                 }
                 return Poll::Ready(Ok(()));
             }
             if self.is_refused() || self.framing.is_over() {
-                // Told as an end. Otherwise actix would read a refused body in chunks for ever, and drop an answer that is
-                // on its way when a chunk is none.
+                // Reported as the end of input. Otherwise actix would read a refused body of chunks for ever, and drop
+                // an answer that is being written when a chunk is malformed.
                 return Poll::Ready(Ok(()));
             }
             let waiting = !self.read.is_empty() && self.must_wait();
             if waiting || !self.framing.between_requests() {
                 self.reader = Some(context.waker().clone());
             }
-            if self.ended {
-                // What is left of an unfinished request is nobody's.
+            if self.is_eof {
+                // What is left in `read` is an unfinished request.
                 return if waiting { Poll::Pending } else { Poll::Ready(Ok(())) };
             }
             if waiting && self.read.len() >= MAX_PIPELINED_LEN {
                 return Poll::Pending;
             }
-            // Also while a request is being answered: that is how a client that is gone is noticed.
+            // Also while a request is being answered, to notice a client that has disconnected.
             self.read.reserve(READ_LEN);
             match poll_read_buf(pin!(&mut self.socket), context, &mut self.read) {
-                Poll::Ready(Ok(0)) => self.ended = true,
+                Poll::Ready(Ok(0)) => self.is_eof = true,
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
@@ -314,24 +319,24 @@ impl<T: AsyncRead + Unpin> Connection<T> {
 impl<T: AsyncWrite + Unpin> Connection<T> {
     fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if let Poll::Ready(written) = pin!(&mut self.socket).poll_write(context, bytes) {
-            self.stalled = None;
+            self.write_timer = None;
             return Poll::Ready(written);
         }
-        let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.write_timeout)));
+        let timer = self.write_timer.get_or_insert_with(|| Box::pin(sleep(self.write_timeout)));
         ready!(timer.as_mut().poll(context));
-        self.is_cut = true;
+        self.timed_out = true;
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
-    /// Tells the client that nothing more comes, and reads on for a while if it sends. One that closes is done with at once.
+    /// Closes our end, and discards input for a while if the client still sends. Returns at once if it closes, too.
     async fn close(mut self) {
-        // Whoever is gone already needs nothing of this.
+        // Fails if the client has disconnected already.
         let _ = self.socket.shutdown().await;
         let sends = !self.read.is_empty()
             || !self.framing.between_requests()
-            || matches!(timeout(SILENCE_TIMEOUT, self.socket.read(&mut [0])).await, Ok(Ok(1..)));
+            || matches!(timeout(QUIET_TIMEOUT, self.socket.read(&mut [0])).await, Ok(Ok(1..)));
         if sends {
             let _ = timeout(LINGER_TIMEOUT, copy(&mut self.socket, &mut sink())).await;
         }
@@ -349,7 +354,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Shared<T> {
         self.0.borrow_mut().poll_write(context, bytes)
     }
 
-    /// actix flushes when the socket has taken everything that was there to be written.
+    /// actix flushes when the socket has accepted everything there was to write.
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut connection = self.0.borrow_mut();
         if connection.turn.stage() == Stage::Written {

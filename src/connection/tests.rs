@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn only_a_client_that_takes_nothing_for_all_of_the_time_is_cut_off() {
+async fn only_a_client_that_reads_nothing_for_the_whole_timeout_is_disconnected() {
     let (socket, mut client) = duplex(1);
     let connection = Rc::new(RefCell::new(Connection::new(socket, WRITE_TIMEOUT)));
     let mut shared = Shared(Rc::clone(&connection));
@@ -30,10 +30,10 @@ async fn only_a_client_that_takes_nothing_for_all_of_the_time_is_cut_off() {
     let (written, ()) = join(shared.write_all(&[0; 12]), reads).await;
     assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
     assert!((WRITE_TIMEOUT..WRITE_TIMEOUT + Duration::from_secs(1)).contains(&(begun.elapsed() - 10 * pause)));
-    assert!(connection.borrow().is_cut);
+    assert!(connection.borrow().timed_out);
 }
 
-/// A body without end, and when it was dropped.
+/// A body without end, which notifies when it is dropped.
 struct Endless(Arc<Notify>);
 
 impl Drop for Endless {
@@ -42,17 +42,17 @@ impl Drop for Endless {
     }
 }
 
-/// Serves `/endless` and `/slow`, which takes three times the limit.
+/// Serves `/endless`, and `/slow`, which takes three times the timeout.
 fn start(write_timeout: Duration) -> (ServerHandle, SocketAddr, Arc<Notify>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let dropped = Arc::new(Notify::new());
     let server = Server::build().disable_signals().workers(1).shutdown_timeout(0);
-    let (draining, tell) = (server.graceful_shutdown_signal(), Arc::clone(&dropped));
+    let (draining, notify) = (server.graceful_shutdown_signal(), Arc::clone(&dropped));
     let app = move || {
-        let tell = Arc::clone(&tell);
+        let notify = Arc::clone(&notify);
         let endless = move || {
-            let body = Endless(Arc::clone(&tell));
+            let body = Endless(Arc::clone(&notify));
             let chunks = repeat_with(move || {
                 let _kept = &body;
                 Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b'x'; 4 * MAX_PIECE_LEN]))
@@ -85,7 +85,7 @@ async fn the_connection_of_a_client_that_reads_nothing_is_reset() {
     let (server, address, dropped) = start(limit);
     let begun = Instant::now();
     let mut stream = get(address, "/endless");
-    timeout(Duration::from_secs(60), dropped.notified()).await.expect("the answer is given up");
+    timeout(Duration::from_secs(60), dropped.notified()).await.expect("the answer is dropped");
     assert!(begun.elapsed() >= limit);
     let rest = spawn_blocking(move || stream.read_to_end(&mut Vec::new())).await.unwrap();
     assert_eq!(rest.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
@@ -93,13 +93,13 @@ async fn the_connection_of_a_client_that_reads_nothing_is_reset() {
 }
 
 #[actix_web::test]
-async fn a_client_that_reads_slowly_is_not_cut_off() {
+async fn a_client_that_reads_slowly_is_not_disconnected() {
     let limit = Duration::from_secs(2);
     let (server, address, dropped) = start(limit);
     let mut stream = get(address, "/endless");
     let read = spawn_blocking(move || {
         let begun = Instant::now();
-        // In the time of the limit, less than what Linux waits for before it says that a large buffer can be written.
+        // In one timeout, less than Linux waits for before it reports a large buffer as writable.
         while begun.elapsed() < 3 * limit {
             stream.read_exact(&mut [0; 20 << 10]).expect("the answer goes on");
             std::thread::sleep(Duration::from_millis(50));
@@ -109,12 +109,14 @@ async fn a_client_that_reads_slowly_is_not_cut_off() {
     let stream = read.await.unwrap();
     assert!(timeout(Duration::ZERO, dropped.notified()).await.is_err(), "the answer goes on");
     drop(stream);
-    timeout(Duration::from_secs(60), dropped.notified()).await.expect("a client that goes is not waited for");
+    timeout(Duration::from_secs(60), dropped.notified())
+        .await
+        .expect("the answer is dropped when the client disconnects");
     server.stop(false).await;
 }
 
 #[actix_web::test]
-async fn neither_a_slow_handler_nor_an_idle_connection_is_cut_off() {
+async fn neither_a_slow_handler_nor_an_idle_connection_is_disconnected() {
     let limit = Duration::from_millis(100);
     let (server, address, _) = start(limit);
     let talk = spawn_blocking(move || {

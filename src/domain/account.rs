@@ -36,16 +36,16 @@ impl Role {
     }
 }
 
-/// An account.
+/// An account and its credentials.
 #[derive(Debug, Clone)]
 pub struct User {
-    /// Immutable; what todos and tokens refer to.
+    /// Immutable: todos and tokens refer to it.
     pub id: UserId,
-    /// Unique among the accounts of one moment.
+    /// Unique among existing accounts.
     pub username: Arc<str>,
     /// A PHC string (argon2id).
     pub password_hash: Box<str>,
-    /// What the account may do.
+    /// Decides which routes the account may use.
     pub role: Role,
 }
 
@@ -53,13 +53,13 @@ pub struct User {
 pub struct DemoUser {
     /// The name to log in with.
     pub username: &'static str,
-    /// The password, known to everybody.
+    /// The password, which is published.
     pub password: &'static str,
-    /// What the account may do.
+    /// Decides which routes the account may use.
     pub role: Role,
 }
 
-/// The seed's demo users. They exist only with DEBUG=True: without it, they are neither made nor loaded.
+/// The seed's demo users. They exist only with DEBUG=True: without it, they are neither created nor loaded.
 pub const DEMO_USERS: [DemoUser; 3] = [
     DemoUser { username: "admin", password: "admin123", role: Role::Admin },
     DemoUser { username: "user", password: "user123", role: Role::User },

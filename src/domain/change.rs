@@ -8,8 +8,8 @@ use crate::domain::number::number;
 use crate::domain::todo::{Field, Todo};
 use crate::domain::trace::TraceParent;
 
-/// Random 64 bits made with a database and renewed when a backup is restored: versions and revisions of one epoch
-/// say nothing about those of another. Shown as 16 hex digits.
+/// 64 random bits, created with a database and renewed when a backup is restored: versions and revisions of different
+/// epochs are unrelated. Shown as 16 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch(pub u64);
 
@@ -20,22 +20,22 @@ impl fmt::Display for Epoch {
 }
 
 number! {
-    /// Counts the changes of one owner, from 1, contiguous, in commit order.
+    /// Counts the changes of one owner: from 1, without gaps, in commit order.
     Revision
 }
 
 impl Revision {
-    /// After every other.
+    /// Not less than any revision of a change.
     pub const MAX: Self = Self(i64::MAX);
 
-    /// The one after this.
+    /// The revision of the owner's next change.
     pub fn next(self) -> Self {
         Self(self.0 + 1)
     }
 }
 
-/// A change's place in the log. The order of places over all owners is the business of the store alone: with several
-/// writers there is none. Everybody else can tell places apart, and not which one is earlier.
+/// A change's place in the log. Only the store may order places: with several writers, those of different owners have
+/// no order. Others can compare them for equality, and with a [`Cursor`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Place(pub i64);
 
@@ -45,25 +45,25 @@ impl fmt::Display for Place {
     }
 }
 
-/// How far the log was read, or heard of.
+/// How far the log was read or reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cursor(i64);
 
 impl Cursor {
-    /// Before the first change.
+    /// Covers nothing.
     pub const START: Self = Self(0);
 
-    /// Everything up to this place.
+    /// Covers everything up to this place.
     pub fn up_to(place: Place) -> Self {
         Self(place.0)
     }
 
-    /// Whether it is past this place.
+    /// Whether this place was read or reported.
     pub fn covers(self, place: Place) -> bool {
         place.0 <= self.0
     }
 
-    /// What either of them covers.
+    /// Covers what either of them covers.
     #[must_use]
     pub fn join(self, other: Self) -> Self {
         Self(self.0.max(other.0))
@@ -75,7 +75,7 @@ impl Cursor {
     }
 }
 
-/// What became of a change's event. The numbers are those of `changes.state`: append only.
+/// The state of a change's event. The numbers are those of `changes.state` in the database: only append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryState {
     /// It is to be published.
@@ -89,26 +89,26 @@ pub enum DeliveryState {
 }
 
 impl DeliveryState {
-    /// All of them.
+    /// All states, each at the index that is its number.
     pub const ALL: [Self; 4] = [Self::Pending, Self::Published, Self::Parked, Self::Skipped];
 }
 
 /// What a change did to its todo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It was made.
+    /// It was created.
     Created,
     /// Fields were replaced.
     Updated,
-    /// It is gone.
+    /// It was deleted.
     Deleted,
 }
 
 impl Kind {
-    /// All kinds; a kind's place is its number in the database: append only.
+    /// All kinds, each at the index that is its number in the database: only append.
     pub const ALL: [Self; 3] = [Self::Created, Self::Updated, Self::Deleted];
 
-    /// `created`, `updated`, `deleted`.
+    /// `created`, `updated` or `deleted`, as in the types of events.
     pub fn name(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -121,21 +121,21 @@ impl Kind {
 /// A committed mutation of one todo.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
-    /// Where it stands in the log. Stays inside the service.
+    /// Its place in the log, which is not shown to clients.
     pub place: Place,
-    /// Which database.
+    /// The epoch of its database.
     pub epoch: Epoch,
-    /// Per owner, contiguous from 1, in commit order.
+    /// Its number among the changes of the owner.
     pub revision: Revision,
-    /// What happened.
+    /// What happened to the todo.
     pub kind: Kind,
-    /// When; never earlier than the owner's change before it.
+    /// When it was committed; never earlier than the owner's change before it.
     pub at: Timestamp,
-    /// The username of who did it.
+    /// The username of who made the change.
     pub actor: Arc<str>,
-    /// Which fields are different from before.
+    /// The fields that are different from before; all of them after a creation.
     pub changed: Vec<Field>,
-    /// The trace of the request that did it.
+    /// The trace context of the request that made the change.
     pub trace: TraceParent,
     /// The todo after the change; after a deletion, its last state. Carries owner, id and version.
     pub todo: Arc<Todo>,

@@ -14,7 +14,7 @@ use time::macros::format_description;
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// The latest time RFC 3339 can say: 9999-12-31T23:59:59.999Z.
+    /// The latest time that RFC 3339 can express: 9999-12-31T23:59:59.999Z.
     const MAX: i64 = 253_402_300_799_999;
 
     /// Whole seconds since the epoch, as JWT's NumericDate has them (RFC 7519, section 2).
@@ -22,13 +22,13 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
-    /// Reads an RFC 3339 time.
+    /// Parses an RFC 3339 time.
     pub fn parse(text: &str) -> Option<Self> {
         let time = OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
         i64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok().map(Self)
     }
 
-    /// The time as calendar fields in UTC; a clock that is out of RFC 3339's range is shown as the nearest end of it.
+    /// The time as calendar fields in UTC; a time outside RFC 3339's range becomes the nearest end of the range.
     pub fn to_utc(self) -> OffsetDateTime {
         let nanoseconds = i128::from(self.0.clamp(0, Self::MAX)) * 1_000_000;
         OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
@@ -48,7 +48,7 @@ impl Serialize for Timestamp {
     }
 }
 
-/// Where the service reads the wall clock; tests put a hostile one in its place.
+/// Where the service reads the wall clock; tests replace it by a hostile one.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
@@ -61,12 +61,12 @@ impl Clock {
         })
     }
 
-    /// A clock that shows what `now` returns.
+    /// A clock whose time is what `now` returns.
     pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }
 
-    /// The time it is.
+    /// The current time.
     pub fn now(&self) -> Timestamp {
         (self.0)()
     }

@@ -1,6 +1,6 @@
-//! Numbers that must not be taken for each other: one type for each.
+//! Newtypes for numbers that must not be mixed up.
 
-/// Makes a type of its own for an `i64` that is an id or a count.
+/// Defines a newtype for an `i64` that is an id or a count.
 macro_rules! number {
     ($(#[$about:meta])* $name:ident) => {
         $(#[$about])*

@@ -15,7 +15,7 @@ pub const MAX_TITLE_LEN: usize = 200;
 pub const MAX_DESCRIPTION_LEN: usize = 10_000;
 
 number! {
-    /// A todo's id. Never used again, not even after the todo is gone.
+    /// A todo's id. Never reused, not even after the todo is deleted.
     TodoId
 }
 
@@ -25,45 +25,45 @@ number! {
 }
 
 impl Version {
-    /// That of a todo when it is created.
+    /// The version of a todo that was just created.
     pub const FIRST: Self = Self(1);
 
-    /// The one after this.
+    /// The version after the todo's next change.
     pub fn next(self) -> Self {
         Self(self.0 + 1)
     }
 
-    /// The one before this; 0 before the first.
+    /// The version before this one; 0 before the first.
     pub fn previous(self) -> Self {
         Self(self.0 - 1)
     }
 }
 
-/// A todo as the store and the log have it. Serialized as clients see it, in the seed's key order.
+/// A todo as the store and the log keep it. Serialized as clients see it, in the seed's key order.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[schema(description = "A todo.", example = json!({
     "id": 1, "title": "Learn Dapr", "description": "Publish and subscribe", "completed": false,
     "created_at": "2025-01-15T10:30:00.000Z", "updated_at": "2025-01-15T10:30:00.000Z",
 }))]
 pub struct Todo {
-    /// Unique over all users, never used again.
+    /// Unique over all users, never reused.
     #[schema(value_type = i64, minimum = 1)]
     pub id: TodoId,
-    /// Whose it is.
+    /// The account that owns it.
     #[serde(skip)]
     pub owner: UserId,
-    /// From 1; every change, deletion included, takes the next.
+    /// Every change takes the next one, the deletion included.
     #[serde(skip)]
     pub version: Version,
     /// What is to be done: 1 to 200 characters.
     #[schema(value_type = String, min_length = 1, max_length = 200)]
     pub title: Box<str>,
-    /// More about it: up to 10,000 characters.
+    /// Details: up to 10,000 characters.
     #[schema(value_type = Option<String>, max_length = 10_000, required = true)]
     pub description: Option<Box<str>>,
-    /// Done or not.
+    /// Whether it is done.
     pub completed: bool,
-    /// When it was made.
+    /// When it was created.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     /// When it last changed.
@@ -75,16 +75,16 @@ pub struct Todo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Field {
-    /// The title.
+    /// [`Todo::title`].
     Title,
-    /// The description.
+    /// [`Todo::description`].
     Description,
-    /// Done or not.
+    /// [`Todo::completed`].
     Completed,
 }
 
 impl Field {
-    /// All of them, in the order in which they are shown.
+    /// All fields, in the order in which events list them.
     pub const ALL: [Self; 3] = [Self::Title, Self::Description, Self::Completed];
 
     /// The field's name in JSON.
@@ -99,23 +99,23 @@ impl Field {
 
 /// The body of `POST /todos`, checked.
 #[derive(Debug, Clone, PartialEq, ToSchema)]
-#[schema(description = "A todo to be made.", example = json!({
+#[schema(description = "A todo to create.", example = json!({
     "title": "Learn Dapr", "description": "Publish and subscribe", "completed": false,
 }))]
 pub struct NewTodo {
     /// What is to be done: 1 to 200 characters.
     #[schema(value_type = String, min_length = 1, max_length = 200)]
     pub title: Box<str>,
-    /// More about it: up to 10,000 characters.
+    /// Details: up to 10,000 characters.
     #[schema(value_type = Option<String>, max_length = 10_000)]
     pub description: Option<Box<str>>,
-    /// Done or not; not, if it was not sent.
+    /// Whether it is done; false if not sent.
     #[schema(required = false, default = false)]
     pub completed: bool,
 }
 
 impl NewTodo {
-    /// Reads `{title, description?, completed?}`.
+    /// Parses `{title, description?, completed?}`.
     pub fn parse(body: Map<String, Value>) -> Result<Self, Vec<ValidationError>> {
         let mut fields = Fields::new(body);
         fields.require(&["title"]);
@@ -131,10 +131,10 @@ impl NewTodo {
     }
 }
 
-/// The body of `PUT /todos/{id}`, checked: what was sent replaces, what was not sent stays.
+/// The body of `PUT /todos/{id}`, checked: fields that were sent are replaced, the others stay as they are.
 #[derive(Debug, Clone, PartialEq, Default, ToSchema)]
 #[schema(
-    description = "What to change of a todo: what is sent replaces, what is not sent stays.",
+    description = "What to change in a todo: fields that are sent are replaced, the others stay as they are.",
     example = json!({ "title": "Learn more Dapr", "description": null, "completed": true })
 )]
 pub struct TodoPatch {
@@ -145,13 +145,13 @@ pub struct TodoPatch {
     // `Some(None)` is null.
     #[schema(value_type = Option<String>, max_length = 10_000)]
     pub description: Option<Option<Box<str>>>,
-    /// Done or not.
+    /// Whether it is done.
     #[schema(value_type = bool, required = false)]
     pub completed: Option<bool>,
 }
 
 impl TodoPatch {
-    /// Reads `{title?, description?, completed?}`; only the description can be null.
+    /// Parses `{title?, description?, completed?}`; only the description can be null.
     pub fn parse(body: Map<String, Value>) -> Result<Self, Vec<ValidationError>> {
         let mut fields = Fields::new(body);
         let patch = Self {
@@ -163,7 +163,7 @@ impl TodoPatch {
         Ok(patch)
     }
 
-    /// Changes `todo` and returns which fields are different now.
+    /// Changes `todo`, and returns the fields that are different now.
     pub fn apply(self, todo: &mut Todo) -> Vec<Field> {
         let mut changed = Vec::new();
         if let Some(title) = self.title.filter(|title| *title != todo.title) {

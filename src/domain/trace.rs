@@ -1,4 +1,4 @@
-//! W3C Trace Context: the `traceparent` of a request goes on in its event.
+//! W3C Trace Context: the `traceparent` of a request is passed on in its event.
 
 use std::fmt;
 
@@ -13,8 +13,8 @@ impl TraceParent {
     /// Length of a version 00 header.
     const LENGTH: usize = 55;
 
-    /// Reads a header; `None` if it is not valid. A later version is read as far as version 00 goes, as the
-    /// specification asks.
+    /// Parses a header; `None` if it is not valid. Of a later version, the part that version 00 defines is read, as the
+    /// specification demands.
     pub fn parse(header: &str) -> Option<Self> {
         let known = header.get(..Self::LENGTH)?;
         let rest = &header[Self::LENGTH..];

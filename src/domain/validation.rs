@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-/// The most of what was sent that an error shows, in bytes: otherwise an answer could be several times the request.
+/// The longest input that an error shows whole, in bytes: otherwise an answer could be several times as long as its
+/// request.
 const MAX_INPUT_LEN: usize = 1024;
 
 /// One error of a request, as FastAPI describes it.
@@ -49,7 +50,7 @@ impl From<&'static str> for Location {
 }
 
 impl ValidationError {
-    /// A error without context.
+    /// An error without context.
     pub fn new(
         kind: &'static str,
         loc: &[&'static str],
@@ -71,7 +72,7 @@ impl ValidationError {
     }
 }
 
-/// What an error shows of `input`: a string is cut as it is, an array or an object as the JSON that it is.
+/// What an error shows of `input`: a long string is cut, and so is the JSON text of a long array or object.
 fn shown(input: Value) -> Value {
     match &input {
         Value::Null | Value::Bool(_) | Value::Number(_) => input,
@@ -81,7 +82,7 @@ fn shown(input: Value) -> Value {
     }
 }
 
-/// The beginning of `input`'s JSON; `None` if it is short enough. Writes no more of it than that.
+/// The beginning of `input`'s JSON text; `None` if it is short enough. Serializes no more than is shown.
 fn cut_json(input: &impl Serialize) -> Option<Value> {
     let mut json = io::Cursor::new([0; MAX_INPUT_LEN]);
     serde_json::to_writer(&mut json, input).is_err().then(|| cut(json.get_ref()))
@@ -98,12 +99,12 @@ fn cut(text: &[u8]) -> Value {
 pub enum BodyError {
     /// The bytes are not UTF-8: FastAPI answers 400 to these.
     NotText,
-    /// Not JSON, or JSON but no object.
+    /// Not JSON, or JSON but not an object.
     Invalid(Vec<ValidationError>),
 }
 
-/// Reads a body as a JSON object. A duplicate key: the last one wins. One that is not sent as JSON (`is_json`) is
-/// taken for a string, as FastAPI does: that also keeps simple cross-site forms out.
+/// Parses a body as a JSON object. Of duplicate keys, the last one wins. A body that was not sent as JSON (`is_json`)
+/// is treated as a string, as FastAPI does: that also keeps simple cross-site forms out.
 pub fn parse_object(body: &[u8], is_json: bool) -> Result<Map<String, Value>, BodyError> {
     if body.is_empty() {
         return Err(BodyError::Invalid(vec![ValidationError::missing(&["body"], Value::Null)]));
@@ -156,24 +157,24 @@ fn offset(text: &str, error: &serde_json::Error) -> usize {
     text[..end].chars().count()
 }
 
-/// Takes the fields of a body's object one by one; unknown fields are ignored.
+/// Parses the fields of a body's object one by one, and collects what is wrong; unknown fields are ignored.
 pub struct Fields {
     map: Map<String, Value>,
     errors: Vec<ValidationError>,
 }
 
 impl Fields {
-    /// Reads the fields of `map`.
+    /// The fields of `map`, none of them parsed yet.
     pub fn new(map: Map<String, Value>) -> Self {
         Self { map, errors: Vec::new() }
     }
 
-    /// Notes a `missing` error for each of `names` that was not sent. Call it before taking any field:
+    /// Adds a `missing` error for each of `names` that was not sent. Call it before taking any field:
     /// the error shows the whole body.
     pub fn require(&mut self, names: &[&'static str]) {
         for &name in names {
             if !self.map.contains_key(name) {
-                // Only what is short is copied.
+                // Copies only a short body.
                 let input = cut_json(&self.map).unwrap_or_else(|| self.map.clone().into());
                 self.errors.push(ValidationError::missing(&["body", name], input));
             }
@@ -214,7 +215,7 @@ impl Fields {
     pub fn integer(&mut self, name: &'static str, min: i64) -> Option<i64> {
         let value = self.map.remove(name)?;
         let loc = ["body", name];
-        // JSON Schema and pydantic take 5.0 for an integer; beyond 2^53 a float is no exact number any more.
+        // JSON Schema and pydantic accept 5.0 as an integer; beyond 2^53, floats are not exact.
         let whole = |number: &f64| number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
         match value.as_i64().or_else(|| value.as_f64().filter(whole).map(|number| number as i64)) {
             Some(number) if number >= min => return Some(number),
@@ -267,7 +268,7 @@ fn plural(count: usize) -> &'static str {
     if count == 1 { "character" } else { "characters" }
 }
 
-/// A todo's id in the path. Digits beyond i64 are an id that nobody has (`Ok(None)`, a 404), not a bad request.
+/// A todo's id in the path. Digits beyond i64 are an id that no todo has (`Ok(None)`, a 404), not a bad request.
 pub fn parse_id(text: &str) -> Result<Option<i64>, Vec<ValidationError>> {
     if let Ok(id) = text.parse() {
         return Ok(Some(id));
@@ -314,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn json_that_is_no_object_is_named_as_such() {
+    fn json_that_is_not_an_object_is_reported_as_such() {
         for body in ["null", "[]", "\"x\"", "1"] {
             assert_eq!(error(body).kind, "model_attributes_type", "{body}");
         }
@@ -358,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_integers_and_too_large_ones_belong_to_nobody() {
+    fn ids_are_integers_and_no_todo_has_one_that_is_too_large() {
         assert_eq!(parse_id("7"), Ok(Some(7)));
         assert_eq!(parse_id("-1"), Ok(Some(-1)));
         assert_eq!(parse_id("99999999999999999999"), Ok(None));

@@ -11,15 +11,15 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::telemetry::logging;
 
-/// One label.
+/// A label's name and value.
 type Label = (&'static str, &'static str);
-/// A family of histograms, made as they are needed.
+/// A family of histograms, created on first use.
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// Labels of a request: method, route template, status.
 type HttpLabels = [(&'static str, String); 3];
 
-/// Labels that are counted from the start at zero: `rate` and `increase` don't see the step from nothing to 1.
+/// Labels whose counters exist from the start, at zero: `rate` and `increase` don't see a step from nothing to 1.
 const PUBLISH_RESULTS: [&str; 4] = ["stored", "refused", "unavailable", "unknown"];
 const STORE_ERRORS: [&str; 4] = ["not_found", "busy", "not_applied", "unknown"];
 const BACKGROUND_TASKS: [&str; 2] = ["relay", "sidecar watcher"];
@@ -34,7 +34,7 @@ fn sizes() -> Histogram {
     Histogram::new(exponential_buckets(1.0, 2.0, 10))
 }
 
-/// Every metric of the process. Whoever measures something holds it; `/metrics` shows it.
+/// Every metric of the process. Shared by all that measure something; `/metrics` shows it.
 pub struct Metrics {
     registry: Registry,
     http: Histograms<HttpLabels>,
@@ -51,30 +51,30 @@ pub struct Metrics {
     pub breaker_open: Gauge,
     /// Todos whose last publish failed: each waits by itself before it is tried again.
     pub failing_todos: Gauge,
-    /// Sampled when `/metrics` is read.
+    /// Set when `/metrics` is read.
     pub samples: Samples,
 }
 
 /// What is looked up when `/metrics` is read.
 #[derive(Default)]
 pub struct Samples {
-    /// Changes that are not known as published.
+    /// Changes that are not known to be published.
     pub outbox_pending: Gauge,
     /// Age of the oldest of them, in seconds.
     pub outbox_oldest_seconds: Gauge,
-    /// Changes that wait for an operator.
+    /// Parked changes, which wait for an operator.
     pub outbox_parked: Gauge,
     /// Operations that wait for the writer.
     pub queue_depth: Gauge,
-    /// Live todos.
+    /// Todos that are not deleted.
     pub todos: Gauge,
     /// 1 while the database can be written.
     pub store_writable: Gauge,
     /// 1 while the sidecar is ready.
     pub sidecar_ready: Gauge,
-    /// Size of the database file.
+    /// Size of the database file, in bytes.
     pub database_bytes: Gauge,
-    /// Size of SQLite's write-ahead log.
+    /// Size of SQLite's write-ahead log, in bytes.
     pub wal_bytes: Gauge,
     /// Changes in the log.
     pub log_changes: Gauge,
@@ -87,7 +87,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All at zero.
+    /// All metrics, at zero.
     pub fn new() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("todo_backend"),
@@ -157,7 +157,7 @@ impl Metrics {
         gauge(registry, "log_changes", "Changes in the log", &samples.log_changes);
     }
 
-    /// Counts a request. `route` is its template, never its path: paths are without number.
+    /// Counts a request and its time. `route` is the template, never the path: the number of paths has no limit.
     pub fn request(&self, method: &str, route: Option<String>, status: u16, took: Duration) {
         let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
         let method = if known.contains(&method) { method } else { "other" };
@@ -166,7 +166,7 @@ impl Metrics {
         self.http.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
-    /// Counts an attempt to publish.
+    /// Counts an attempt to publish and its time.
     pub fn published(&self, result: &'static str, took: Duration) {
         self.publishes.get_or_create(&[("result", result)]).inc();
         self.publish_seconds.observe(took.as_secs_f64());
@@ -182,13 +182,13 @@ impl Metrics {
         self.restarts.get_or_create(&[("task", task)]).inc();
     }
 
-    /// Measures a commit.
+    /// Records the size and time of a commit.
     pub fn committed(&self, operations: usize, took: Duration) {
         self.commit_operations.observe(operations as f64);
         self.commit_seconds.observe(took.as_secs_f64());
     }
 
-    /// Measures an event's way from its change to the subscription.
+    /// Records the time from a change to its event's return through the subscription.
     pub fn delivered(&self, took: Duration) {
         self.delivery_seconds.observe(took.as_secs_f64());
     }
@@ -198,7 +198,7 @@ impl Metrics {
         self.pruned.inc_by(changes as u64);
     }
 
-    /// Everything as [`CONTENT_TYPE`].
+    /// All metrics as [`CONTENT_TYPE`].
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode_registry(&mut text, &self.registry)?;
@@ -206,12 +206,12 @@ impl Metrics {
     }
 }
 
-/// The format that every Prometheus and `promtool` read, whatever they ask for.
+/// The format that every version of Prometheus and `promtool` reads, whatever it asks for.
 /// <https://prometheus.io/docs/instrumenting/exposition_formats/>
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// OpenMetrics text as Prometheus's: there a counter's help and type are under the same name as its value, with
-/// `_total`, and units are not told.
+/// Converts OpenMetrics text to Prometheus's, where a counter's help and type have the same name as its value, with
+/// `_total`, and units are not declared.
 fn to_prometheus(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
     let mut help = None;
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_is_described_under_the_name_of_its_value() {
+    fn a_counters_description_has_the_name_of_its_value() {
         let metrics = Metrics::new();
         metrics.pruned(3);
         let text = metrics.encode().unwrap();

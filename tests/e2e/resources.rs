@@ -73,7 +73,7 @@ async fn events_of_others_are_neither_remembered_nor_logged_in_full() {
     assert!(grown <= MARGIN, "{grown} bytes more");
     stack
         .service()
-        .wait_for("an event was dropped: it is no CloudEvent of this service: invalid type: string", PATIENCE);
+        .wait_for("an event was dropped: it is not a CloudEvent of this service: invalid type: string", PATIENCE);
     let lines = stack.service().lines();
     assert!(lines.iter().all(|line| line.len() < 70_000), "{:?}", lines.iter().map(String::len).max());
 }
@@ -93,7 +93,7 @@ async fn as_many_files_may_be_open_as_the_hard_limit_allows() {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
     assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["1900", "1900", "files"]);
     stack.service().wait_for("connections at a time, with a limit of 1900 open files", PATIENCE);
-    assert!(!stack.service().lines().iter().any(|line| line.contains("are few")));
+    assert!(!stack.service().lines().iter().any(|line| line.contains("further clients wait")));
 }
 
 /// A client with a request of which the answer is not read yet.
@@ -116,7 +116,7 @@ async fn idle_clients_leave_descriptors_for_the_sidecar_and_give_way_to_others()
     start_with_limits(&mut stack, 512, 512);
     let announced = stack.service().wait_for("connections at a time, with a limit of 512 open files", PATIENCE);
     let connections: usize = announced.split("up to ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-    stack.service().wait_for(&format!("{connections} connections at a time are few"), PATIENCE);
+    stack.service().wait_for(&format!("only {connections} connections at a time, further clients wait"), PATIENCE);
     stack.client("demo", "demo123").await.create("to be published").await;
 
     let address = ("127.0.0.1", stack.service_port());

@@ -400,7 +400,7 @@ async fn a_host_that_is_none_is_refused_and_the_connection_kept() {
                 let answer = read_answer(&mut BufReader::new(&mut *stream), "GET").unwrap();
                 assert_eq!(answer.status, status, "{host:?}");
                 if status == 400 {
-                    assert_eq!(answer.body, r#"{"detail":"The Host header is no HOST or HOST:PORT"}"#);
+                    assert_eq!(answer.body, r#"{"detail":"The Host header is not HOST or HOST:PORT"}"#);
                     assert!(answer.header("x-request-id").is_some());
                 }
             }

@@ -1,4 +1,4 @@
-//! The OpenAPI document and its two readers, Swagger UI and ReDoc. All assets come from this binary, no CDN.
+//! The OpenAPI document and its two viewers, Swagger UI and ReDoc. All assets are in this binary, none come from a CDN.
 
 pub mod openapi;
 
@@ -13,8 +13,8 @@ use utoipa_swagger_ui::SwaggerFile;
 use crate::api::error::ApiError;
 use crate::api::http::Endpoint;
 
-/// ReDoc 2.5.4, from the npm package `redoc` (MIT, see redoc/LICENSE.txt). It would fetch its maker's logo from a CDN;
-/// an empty image takes the place of that.
+/// ReDoc 2.5.4, from the npm package `redoc` (MIT, see redoc/LICENSE.txt). It would fetch its vendor's logo from a CDN;
+/// an empty image replaces it.
 static REDOC_JS: LazyLock<String> = LazyLock::new(|| {
     include_str!("redoc/redoc.standalone.js").replace(
         "https://cdn.redoc.ly/redoc/logo-mini.svg",
@@ -22,12 +22,12 @@ static REDOC_JS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Both pages run only scripts of this origin. They set inline styles; ReDoc searches in a worker made from a blob.
+/// Both pages run only scripts of this origin. They set inline styles; ReDoc searches in a worker created from a blob.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
     img-src 'self' data:; font-src 'self'; connect-src 'self'; worker-src blob:; base-uri 'none'; \
     form-action 'none'; frame-ancestors 'none'";
 
-/// The standalone bundle starts itself on this element.
+/// The standalone bundle renders into the `redoc` element.
 const REDOC_PAGE: &str = r#"<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -44,7 +44,7 @@ const REDOC_PAGE: &str = r#"<!DOCTYPE html>
 </html>
 "#;
 
-/// The routes of the document and its readers.
+/// The routes of the document and its viewers.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
         .service(Endpoint::new("/openapi.json").get(document).build())
@@ -59,7 +59,8 @@ async fn document() -> Result<HttpResponse, ApiError> {
     Ok(HttpResponse::Ok().content_type("application/json").body(json))
 }
 
-/// Swagger UI's page expects to lie in a directory; as FastAPI's it is at `/docs`, so its links get that directory.
+/// Swagger UI's page expects to be served from a directory. Ours is at `/docs`, like FastAPI's, so its links get the
+/// directory.
 async fn swagger_page() -> Result<HttpResponse, ApiError> {
     let page = swagger("index.html")?;
     let html = String::from_utf8_lossy(&page.bytes).replace("\"./", "\"docs/");
@@ -78,7 +79,7 @@ async fn swagger_file(file: web::Path<String>) -> Result<HttpResponse, ApiError>
 }
 
 fn swagger(file: &str) -> Result<SwaggerFile<'static>, ApiError> {
-    // Relative to /docs, as everything on both pages: a proxy may serve them under a prefix.
+    // Relative to /docs, like everything on both pages: a proxy may serve them under a prefix.
     let config = utoipa_swagger_ui::Config::new(["openapi.json"])
         .validator_url("none")
         .display_operation_id(true)

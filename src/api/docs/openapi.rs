@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document, put together from the handlers' own descriptions.
+//! The OpenAPI 3.1 document, assembled from the handlers' annotations.
 
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::Operation;
@@ -19,7 +19,7 @@ use crate::api::responses::{ErrorBody, ValidationErrors};
         title = "Todo Backend API",
         description = "Todos whose every change is durable before it is answered, and published to Kafka through Dapr.\n\n\
             Log in with `POST /auth/login` or `POST /auth/token`, and send the token as `Authorization: Bearer TOKEN`. \
-            Todos belong to the user who made them. HEAD works where GET does. Times are RFC 3339 in UTC with \
+            Todos belong to the user who created them. HEAD works where GET does. Times are RFC 3339 in UTC with \
             milliseconds. Unknown fields are ignored.\n\n\
             The events that changes cause are described in `docs/events.md`; the routes that the Dapr sidecar calls \
             are not part of this document.",
@@ -38,8 +38,8 @@ use crate::api::responses::{ErrorBody, ValidationErrors};
     tags(
         (name = "auth", description = "Logging in."),
         (name = "todos", description = "The todos of the user who is logged in."),
-        (name = "admin", description = "What operators do; for the role admin."),
-        (name = "health", description = "Whether the service works. Only at the root."),
+        (name = "admin", description = "For operators: requires the role admin."),
+        (name = "health", description = "Whether the service works. Served at the root only."),
     ),
     paths(
         crate::api::health::root,
@@ -58,7 +58,7 @@ use crate::api::responses::{ErrorBody, ValidationErrors};
         crate::api::admin::skip,
         crate::api::admin::republish,
     ),
-    // What the answers in `responses` refer to: utoipa collects only what paths name themselves.
+    // The answers in `responses` refer to these: utoipa collects only schemas that paths name themselves.
     components(schemas(ErrorBody, ValidationErrors)),
     modifiers(&WholeDocument)
 )]
@@ -93,7 +93,7 @@ impl Modify for WholeDocument {
                 {
                     body.required = Some(Required::False);
                 }
-                // utoipa says "no security" as `[{}]`, which code generators take for some; `[]` is none to all of them.
+                // utoipa writes "no security" as `[{}]`, which some code generators misread; they all understand `[]`.
                 if operation.security.as_deref() == Some(&[SecurityRequirement::default()]) {
                     operation.security = Some(Vec::new());
                 }
@@ -117,7 +117,7 @@ fn add_request_id(operation: &mut Operation) {
     }
 }
 
-/// The document as JSON, for people: indented.
+/// The document as indented JSON.
 pub fn json() -> serde_json::Result<String> {
     serde_json::to_string_pretty(&Document::openapi())
 }

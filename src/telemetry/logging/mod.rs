@@ -21,12 +21,12 @@ use crate::domain::clock::Timestamp;
 use names::logger;
 use queue::Queue;
 
-/// How long a clean stop waits for whoever reads the log.
+/// How long a clean stop waits for the reader of the log.
 const STOP_FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a panic or an abort waits for whoever reads the log.
+/// How long a panic or an abort waits for the reader of the log.
 const CRASH_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Lines that nobody could read: of all that is logged in this process.
+/// Lines that were dropped because the reader was too slow. Static, like the `log` crate's logger.
 static DROPPED: LazyLock<Counter<u64, AtomicU64>> = LazyLock::new(Counter::default);
 static QUEUE: LazyLock<Queue> = LazyLock::new(|| Queue::new(DROPPED.clone()));
 
@@ -42,13 +42,13 @@ pub fn init(config: &Config) {
     let report = move |count| dropped_line(count, clock.now(), format);
     let writer = std::thread::Builder::new().name("log-writer".into());
     if let Err(error) = writer.spawn(move || QUEUE.write_to(io::stdout(), report)) {
-        // The service works all the same.
+        // The service works without a log, too.
         let _ = writeln!(io::stderr(), "todo-backend: nothing is logged, the thread for it can't be started: {error}");
         return;
     }
     let level = lines.filter();
     if log::set_boxed_logger(Box::new(Logger(lines))).is_err() {
-        log::error!("logging goes on as it was started before");
+        log::error!("logging was started before, and goes on with its first settings");
         return;
     }
     log::set_max_level(level);
@@ -59,17 +59,17 @@ pub fn init(config: &Config) {
     }));
 }
 
-/// Waits until everything that was logged is written, or until nobody reads it for too long. For a clean stop.
+/// Waits until everything that was logged is written, for 5 s at most. For a clean stop.
 pub fn finish() {
     QUEUE.flush(STOP_FLUSH_TIMEOUT);
 }
 
-/// Counts lines that were dropped because nobody read them in time.
+/// Counts lines that were dropped because the reader was too slow.
 pub fn dropped() -> Counter<u64, AtomicU64> {
     DROPPED.clone()
 }
 
-/// env_logger's filter and formatting under the names of our loggers, with a queue behind them that can be flushed.
+/// env_logger's filter and formatting, with the names of our loggers, in front of a queue that can be flushed.
 struct Logger(env_logger::Logger);
 
 impl Log for Logger {
@@ -83,13 +83,13 @@ impl Log for Logger {
         self.0.log(&record.to_builder().target(&target).build());
     }
 
-    /// For what aborts: `log::logger().flush()`.
+    /// Called before an abort, as `log::logger().flush()`.
     fn flush(&self) {
         QUEUE.flush(CRASH_FLUSH_TIMEOUT);
     }
 }
 
-/// Takes what env_logger writes: a whole line at a time.
+/// Receives what env_logger writes: a whole line at a time.
 struct Lines;
 
 impl Write for Lines {
@@ -137,7 +137,7 @@ fn write_line(out: &mut impl Write, record: &Record<'_>, at: Timestamp, format: 
     }
 }
 
-/// `2025-01-15 10:30:00,123`. What comes before the comma stays the same for thousands of lines of a busy service.
+/// `2025-01-15 10:30:00,123`. What precedes the comma is cached: a busy service logs thousands of lines a second.
 fn write_time(out: &mut impl Write, at: Timestamp) -> io::Result<()> {
     thread_local! {
         static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
@@ -180,7 +180,7 @@ impl<'kvs> VisitSource<'kvs> for Fields<'_> {
     }
 }
 
-/// Writes text with control characters escaped: what a client sends can't forge a line or drive a terminal.
+/// Writes text with control characters escaped: input from clients can't forge a line or control a terminal.
 struct OneLine<'a, W>(&'a mut W);
 
 impl<W: Write> fmt::Write for OneLine<'_, W> {
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn how_many_lines_were_dropped_is_a_line_like_the_others() {
+    fn the_number_of_dropped_lines_is_logged_in_the_same_format() {
         let text = String::from_utf8(dropped_line(7, Timestamp(0), LogFormat::Text)).unwrap();
         let expected = "1970-01-01 00:00:00,000 - logging - WARNING - 7 log lines were dropped here: \
             standard output is not read fast enough\n";

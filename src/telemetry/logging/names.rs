@@ -1,9 +1,9 @@
-//! Names of loggers. They are part of what the service promises (docs/operations.md lists them): the filters and alerts
-//! of operators refer to them, and the seed's readers expect them. So a module that moves keeps its logger's name here.
+//! Names of loggers. They are part of the service's contract (docs/operations.md lists them): operators' filters and
+//! alerts refer to them, and readers of the seed's log expect them. A module that moves keeps its logger's name here.
 
 use std::borrow::Cow;
 
-/// Modules whose loggers have another name than the module's path; those inside them follow.
+/// Modules whose loggers are not named after their paths. Modules inside them follow.
 const NAMES: [(&str, &str); 14] = [
     ("todo_backend::api::access_log", "todo_backend::access_log"),
     ("todo_backend::api::admin", "todo_backend::events::admin"),
@@ -38,7 +38,7 @@ mod tests {
     use super::logger;
 
     #[test]
-    fn a_logger_is_not_named_after_the_place_of_its_module() {
+    fn a_module_that_moves_keeps_its_loggers_name() {
         for (module, name) in [
             ("todo_backend::api::todos", "todo_backend::todos::routes"),
             ("todo_backend::api::docs::openapi", "todo_backend::docs::openapi"),

@@ -1,5 +1,5 @@
-//! Log lines on their way out: whoever logs hands a line over and goes on; one thread writes them, in order, many at a
-//! time. Nobody waits for whoever reads the log: when the queue is full, lines are dropped, and how many is reported.
+//! The queue of log lines: callers hand over a line and continue; one thread writes them, in order, many at a time.
+//! Nothing waits for the reader of the log: when the queue is full, lines are dropped, and their number is reported.
 
 use std::io::{ErrorKind, Write};
 use std::sync::Arc;
@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use prometheus_client::metrics::counter::Counter;
 
-/// Bytes that wait at most; as many more are being written. Some 25,000 lines of requests.
+/// Most bytes that wait, some 25,000 lines of requests. As many more can be on their way out.
 const CAPACITY_BYTES: usize = 4 << 20;
-/// How long the thread lets lines gather after the first one: one write for all of them.
+/// How long the thread waits for more lines after the first, to write them together.
 const BATCH_DELAY: Duration = Duration::from_millis(2);
-/// How long a write that would block is left alone: standard output can be a pipe that another program made non-blocking.
+/// Delay before a write that would block is tried again: another program can make the pipe of standard output
+/// non-blocking.
 const RETRY_DELAY: Duration = Duration::from_millis(10);
 
 /// The queue. Cheap to clone: all clones are the same queue.
@@ -22,9 +23,9 @@ pub struct Queue(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    /// There is something to write.
+    /// Signals that there is something to write.
     filled: Condvar,
-    /// Something was written.
+    /// Signals that something was written.
     written: Condvar,
     /// Lines that were dropped.
     dropped: Counter<u64, AtomicU64>,
@@ -34,9 +35,9 @@ struct Shared {
 struct State {
     /// Whole lines, each with its line feed.
     waiting: Vec<u8>,
-    /// Bytes that were ever taken.
+    /// Bytes accepted since the start.
     taken: u64,
-    /// Bytes of these that are out, or given up because they can't be written.
+    /// Bytes of these that were written, or given up because they can't be.
     out: u64,
     /// Lines that were dropped and are not reported yet.
     unreported: u64,
@@ -49,7 +50,7 @@ impl Queue {
         Self(Arc::new(Shared { state, filled, written, dropped }))
     }
 
-    /// Takes a line, with its line feed, or drops it. Never waits for the output.
+    /// Accepts a line, with its line feed, or drops it. Never waits for the output.
     pub fn push(&self, line: &[u8]) {
         let mut state = self.0.state.lock();
         if state.waiting.len() + line.len() > CAPACITY_BYTES {
@@ -66,7 +67,7 @@ impl Queue {
         }
     }
 
-    /// Waits until everything that was taken so far is out, but not longer than `limit`.
+    /// Waits until everything that was accepted so far is written, but not longer than `limit`.
     pub fn flush(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
         let Some(mut state) = self.0.state.try_lock_until(deadline) else { return };
@@ -74,7 +75,7 @@ impl Queue {
         while state.out < taken && !self.0.written.wait_until(&mut state, deadline).timed_out() {}
     }
 
-    /// Writes what comes to `output`, for ever. `report` makes the line that says how many were dropped.
+    /// Writes lines to `output` for ever. `report` formats the line that says how many were dropped.
     pub fn write_to(&self, mut output: impl Write, report: impl Fn(u64) -> Vec<u8>) {
         let (mut batch, mut failed) = (Vec::new(), false);
         loop {
@@ -98,7 +99,7 @@ impl Queue {
             let lost = batch[written.min(taken)..taken].iter().filter(|&&byte| byte == b'\n').count() as u64;
             self.0.dropped.inc_by(lost);
             let mut state = self.0.state.lock();
-            // Told once the output works again; so is a report that was lost itself.
+            // Reported once the output works again; so is a report that was lost itself.
             state.unreported += lost + if failed { unreported } else { 0 };
             state.out += taken as u64;
             drop(state);
@@ -108,7 +109,7 @@ impl Queue {
     }
 }
 
-/// Writes all of `bytes`; returns what the output doesn't take any more.
+/// Writes all of `bytes`; returns the rest that the output refused.
 fn write<'a>(output: &mut impl Write, mut bytes: &'a [u8]) -> &'a [u8] {
     while !bytes.is_empty() {
         match output.write(bytes) {
@@ -119,7 +120,7 @@ fn write<'a>(output: &mut impl Write, mut bytes: &'a [u8]) -> &'a [u8] {
             Err(_) => break,
         }
     }
-    // What is buffered is as good as dropped then; the next lines find out the same.
+    // A failure means that buffered bytes are lost; the next write fails in the same way, and counts.
     let _ = output.flush();
     bytes
 }
@@ -134,7 +135,7 @@ mod tests {
     /// Longer than any flush in a test takes.
     const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
 
-    /// Passes on what is written, and takes it only when it is let.
+    /// Passes on what is written, and accepts a write only when the test lets it.
     struct Gate {
         opened: Receiver<()>,
         open: bool,
@@ -143,7 +144,7 @@ mod tests {
 
     impl Write for Gate {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            // The sender is dropped once it may stay open.
+            // A dropped sender means that it stays open.
             self.open |= self.opened.recv().is_err();
             self.writes.send(bytes.to_vec()).unwrap();
             Ok(bytes.len())
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_full_output_and_what_is_dropped_is_counted_and_reported() {
+    fn no_caller_waits_for_a_full_output_and_dropped_lines_are_counted_and_reported() {
         let (output, opener, written) = gate();
         let (queue, dropped) = start(output);
         let line = [&[b'x'; 999][..], b"\n"].concat();
