@@ -50,7 +50,7 @@ impl TodoMap {
     }
 
     /// The number of todos of all owners.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.len
     }
 }

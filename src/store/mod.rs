@@ -179,7 +179,7 @@ impl Store {
 
     /// The number of live todos of all users.
     pub fn todo_count(&self) -> usize {
-        self.shared.todos.read().len()
+        self.shared.todos.read().count()
     }
 
     /// The account with this id.

@@ -1,0 +1,103 @@
+//! What must hold.
+
+use std::ops::Range;
+
+use super::*;
+
+impl World {
+    /// The first change that is not known to be published; `None`: all are.
+    pub fn first_left(&self, todo: TodoId) -> Option<&Entry> {
+        let left = |seq: &&i64| self.log[**seq as usize - 1].state != Some(DeliveryState::Published);
+        self.todos.get(&todo)?.iter().find(left).map(|seq| &self.log[*seq as usize - 1])
+    }
+
+    /// Whether everything is published, but for what waits for an operator and what is of the pulse.
+    pub fn done(&self) -> bool {
+        let mut parked = HashSet::from([TodoId(0)]);
+        self.log[self.settled..].iter().filter(|entry| entry.state != Some(DeliveryState::Published)).all(|entry| {
+            let todo = entry.change.todo.id;
+            parked.contains(&todo) || (entry.state.is_some() && parked.insert(todo))
+        })
+    }
+
+    pub fn assert_done(&self) {
+        assert!(self.quiet.is_some() && self.to_commit == 0);
+        assert!(
+            self.done() && self.first_left(TodoId(0)).is_none(),
+            "the world ends with changes that are not published"
+        );
+        for (todo, versions) in &self.todos {
+            let parked = self.first_left(*todo).map(|entry| entry.change.todo.version.0);
+            let stored = self.stored.get(todo).copied().unwrap_or(0);
+            let expected = parked.map_or(versions.len() as i64, |version| version - 1);
+            let unheard = parked.is_some_and(|version| stored >= version);
+            assert!(stored == expected || unheard, "of todo {todo}, Kafka has {stored} of {expected}");
+            if let Some(&poison) = self.poisoned.get(todo).filter(|poison| **poison <= versions.len() as i64) {
+                assert!(parked.is_some_and(|version| version <= poison), "poison is not parked");
+            }
+        }
+        assert_eq!((self.lanes.buffered, self.lanes.in_flight(), self.lanes.suspects()), (0, 0, 0));
+        assert!(self.lanes.lanes.is_empty(), "lanes are left behind");
+    }
+
+    /// The relay sleeps for good: all that it was told of waits for an operator.
+    pub fn assert_nothing_to_do(&self) {
+        let known = |seq: i64| self.log[seq as usize - 1].state.or_else(|| self.marks.get(&seq).copied());
+        for entry in &self.log[self.settled.min(self.told)..self.told] {
+            if known(entry.change.place.0).is_none() {
+                let versions = &self.todos[&entry.change.todo.id];
+                let parked = versions.iter().any(|seq| known(*seq) == Some(DeliveryState::Parked));
+                assert!(parked || !self.inbox.is_empty(), "change {} is forgotten", entry.change.place.0);
+            }
+        }
+    }
+
+    /// `wake_at` is when `start` has something to do again: not before, and then really.
+    pub fn look_into_the_future(&mut self, wake: Option<u64>) {
+        if !self.random.random_ratio(1, if self.lanes.buffered > 100 { 4096 } else { 32 }) {
+            return;
+        }
+        let mut future = self.lanes.clone();
+        let mut does = |at: u64| {
+            let (hungry, breaker) = (future.hungry.len(), future.breaker.clone());
+            future.start(at).is_some() || future.hungry.len() > hungry || future.breaker != breaker
+        };
+        match wake {
+            Some(wake) if wake > self.now => {
+                assert!(!does(wake - 1), "something to do before {wake}");
+                assert!(does(wake), "nothing to do at {wake}");
+            }
+            Some(_) => assert!(does(self.now)),
+            None => assert!(!does(u64::MAX / 2), "something to do, and no wake-up"),
+        }
+    }
+
+    /// The machine's own books.
+    pub fn assert_consistent(&self) {
+        let Dispatcher { lanes, ready, backlog, retrying, hungry, reading, suspects, .. } = &self.lanes;
+        assert_eq!(self.lanes.buffered, lanes.values().map(|lane| lane.queue.len()).sum::<usize>());
+        assert_eq!(self.lanes.in_flight, lanes.values().filter(|lane| lane.since.is_some()).count());
+        suspects.assert_consistent();
+        let is_suspect = |todo: &TodoId| suspects.contains(*todo);
+        assert!(lanes.keys().filter(|todo| is_suspect(todo)).count() == suspects.len(), "a suspect has no lane");
+        assert!(retrying.iter().all(is_suspect) && !ready.iter().chain(backlog).any(is_suspect));
+        // Every lane is in one place.
+        let queued = [ready, backlog, retrying, hungry].into_iter().flatten().copied();
+        let waiting = suspects.waiting();
+        // A lane that was parked while it was read for is gone.
+        let read_for = reading.iter().flatten().copied().filter(|todo| lanes.contains_key(todo));
+        let flying = lanes.iter().filter(|(_, lane)| lane.since.is_some()).map(|(todo, _)| *todo);
+        let mut places: Vec<TodoId> = queued.chain(waiting).chain(read_for).chain(flying).collect();
+        places.sort_unstable();
+        let mut all: Vec<TodoId> = lanes.keys().copied().collect();
+        all.sort_unstable();
+        assert_eq!(places, all);
+        for (todo, lane) in lanes {
+            assert!(lane.queue.len() <= self.plan.limits.lane);
+            assert!(!self.lanes.parked.contains(todo));
+            let versions: Vec<i64> = lane.queue.iter().map(|change| change.todo.version.0).collect();
+            let contiguous: Range<i64> = lane.last.0 + 1 - versions.len() as i64..lane.last.0 + 1;
+            assert!(versions.iter().copied().eq(contiguous), "versions {versions:?} up to {}", lane.last);
+        }
+    }
+}

@@ -1,0 +1,496 @@
+//! A simulated world: a plan, a log, a sidecar and its weather, a process that runs the dispatcher, and time.
+
+mod checks;
+mod relay;
+mod surroundings;
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use super::super::*;
+use crate::domain::account::UserId;
+use crate::domain::change::{DeliveryState, Epoch, Kind, Place, Revision};
+use crate::domain::clock::Timestamp;
+use crate::domain::todo::Todo;
+use crate::domain::trace::TraceParent;
+
+/// Worlds in a normal run.
+pub const SEEDS: u64 = 10_000;
+/// Every so many worlds, one has the service's own limits and more changes than fit.
+const BIG_EVERY: u64 = 400;
+/// How long a publish may take, as the client has it.
+const TIMEOUT: u64 = 15_000;
+/// The longest a frozen broker was seen to sit on a publish before it stored it.
+const LATE: u64 = 181_000;
+/// How long a log that could not be read is left alone.
+const READ_AGAIN: u64 = 1_000;
+/// How often marks are committed when nothing else is.
+const MARKS: u64 = 1_000;
+/// Once nothing fails any more, a todo of its own gets a change this often: a success that confirms refusals.
+const PULSE: u64 = 1_000;
+
+/// Says which world it was.
+pub struct NameOnPanic(pub u64);
+
+impl Drop for NameOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("this world again: RELAY_SEED={} cargo test --lib dispatcher", self.0);
+        }
+    }
+}
+
+/// What happened, to see that the worlds are as nasty as they are meant to be.
+#[derive(Debug, Default)]
+pub struct Totals {
+    pub changes: u64,
+    pub attempts: u64,
+    pub duplicates: u64,
+    pub timeouts: u64,
+    pub restarts: u64,
+    pub readings: u64,
+    pub failed_readings: u64,
+    pub overflows: u64,
+    pub parked: u64,
+    pub parked_good: u64,
+    pub parked_while_reading: u64,
+    pub full: u64,
+    pub full_lanes: u64,
+    pub crowded: u64,
+    pub hanging: u64,
+    pub outages: u64,
+    pub partial_outages: u64,
+    /// Changes that readings gave, and that they looked at to discover todos.
+    pub read: u64,
+    pub looked_at: u64,
+}
+
+impl Totals {
+    pub fn counts(&mut self) -> [&mut u64; 19] {
+        let Self { changes, attempts, duplicates, timeouts, restarts, readings, failed_readings, .. } = self;
+        let Self { overflows, parked, parked_good, parked_while_reading, full, full_lanes, crowded, .. } = self;
+        let Self { hanging, outages, partial_outages, read, looked_at, .. } = self;
+        [
+            changes,
+            attempts,
+            duplicates,
+            timeouts,
+            restarts,
+            readings,
+            failed_readings,
+            overflows,
+            parked,
+            parked_good,
+            parked_while_reading,
+            full,
+            full_lanes,
+            crowded,
+            hanging,
+            outages,
+            partial_outages,
+            read,
+            looked_at,
+        ]
+    }
+
+    pub fn add(&mut self, mut other: Self) {
+        for (sum, more) in self.counts().into_iter().zip(other.counts()) {
+            *sum += *more;
+        }
+    }
+
+    pub fn assert_that_everything_happened(mut self) {
+        assert!(self.counts().into_iter().all(|count| *count > 0), "something never happened");
+    }
+}
+
+/// What a world is like.
+pub struct Plan {
+    pub limits: Limits,
+    /// Changes that the inbox takes before it overflows.
+    pub inbox: usize,
+    /// How many todos there are; 0: each change is of a new one.
+    pub todos: i64,
+    /// How many changes of todos there are before the relay first starts, and after.
+    pub before: usize,
+    pub after: usize,
+    /// Changes in one commit, at most, and the longest pause between commits.
+    pub group: usize,
+    pub pause: u64,
+    /// How often a commit is about todo 1.
+    pub hot: f64,
+    /// How often an attempt is refused, fails at once, or gets no answer.
+    pub refused: f64,
+    pub failed: f64,
+    pub silent: f64,
+    /// How long an answer takes, at most.
+    pub latency: u64,
+    pub outages: usize,
+    pub restarts: usize,
+    pub reading: u64,
+    pub reading_fails: f64,
+    pub marks_fail: f64,
+    /// How long a commit can be in the log before the relay is told.
+    pub told_late: u64,
+}
+
+impl Plan {
+    pub fn new(random: &mut SmallRng, big: bool) -> Self {
+        let mut often = |chance: f64, most: f64| match random.random_bool(chance) {
+            true => random.random_range(0.0..most),
+            false => 0.0,
+        };
+        let (refused, failed, silent) = (often(0.3, 0.5), often(0.4, 0.3), often(0.3, 0.15));
+        let (reading_fails, marks_fail, hot) = (often(0.3, 0.7), often(0.3, 0.9), often(0.5, 1.0));
+        let lane = random.random_range(1..=6);
+        let buffered = lane * random.random_range(2..=6);
+        let limits = match big {
+            true => Limits::REAL,
+            false => Limits {
+                in_flight: random.random_range(1..=8),
+                failures: random.random_range(1..=8),
+                hanging: random.random_range(0..=8),
+                suspects: random.random_range(1..=3),
+                buffered,
+                lane,
+                reading: random.random_range(1..=buffered),
+            },
+        };
+        let changes =
+            if big { MAX_BUFFERED + random.random_range(0..MAX_BUFFERED / 2) } else { random.random_range(1..60) };
+        let before = if random.random_bool(0.5) { random.random_range(0..=changes) } else { 0 };
+        Self {
+            limits,
+            inbox: if big { MAX_BUFFERED } else { random.random_range(2..40) },
+            todos: if big { random.random_range(100..5000) } else { random.random_range(1..15) },
+            before,
+            after: changes - before,
+            group: if big { 512 } else { random.random_range(1..10) },
+            pause: *choose(random, &[1, 20, 500, 5_000]),
+            hot,
+            refused,
+            failed,
+            silent,
+            latency: *choose(random, &[1, 20, 100, 3_000]),
+            outages: random.random_range(0..=3),
+            restarts: if random.random_bool(0.5) { random.random_range(0..=3) } else { 0 },
+            reading: *choose(random, &[0, 5, 50, 1_000]),
+            reading_fails,
+            marks_fail,
+            told_late: *choose(random, &[0, 0, 1, 300]),
+        }
+    }
+}
+
+fn choose<'a, T>(random: &mut SmallRng, all: &'a [T]) -> &'a T {
+    &all[random.random_range(0..all.len())]
+}
+
+/// What the log has of a change, and what is known of it besides.
+pub struct Entry {
+    pub change: Arc<Change>,
+    pub committed: u64,
+    pub state: Option<DeliveryState>,
+    /// No sidecar ever takes it.
+    pub poison: bool,
+    /// How often another todo's success followed on failures, and on refusals; of this process.
+    pub confirmed: u32,
+    pub refusals: u32,
+    /// After a failure: when it may be sent again, at the earliest.
+    pub again: u64,
+    /// The process that was told that it is stored.
+    pub acknowledged_by: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Weather {
+    Fine,
+    /// All are refused.
+    Refusing,
+    /// Nobody listens.
+    Away,
+    /// Nobody answers.
+    Silent,
+    /// Every so many todos are refused, or get no answer; negative: all but those.
+    Partly(Failure, i64),
+}
+
+#[derive(Debug)]
+pub enum Event {
+    /// Commit a group; afterwards, plan the next one.
+    Commit,
+    /// The relay is told of what was committed, up to this `seq`.
+    Told(i64),
+    /// Marks are committed.
+    Marks,
+    /// An attempt ends for the client.
+    Answer(i64, PublishResult),
+    /// An attempt reaches Kafka.
+    Land(i64),
+    /// The log is seen as it is now.
+    Snapshot,
+    ReadingEnds,
+    Weather(Weather),
+    SidecarReady,
+    /// The process dies; `false`: only the relay's task does.
+    Restart(bool),
+    /// From now on, nothing fails.
+    Quiet,
+    Pulse,
+}
+
+pub struct Reading {
+    pub wanted: Wanted,
+    pub marked: BTreeMap<i64, DeliveryState>,
+    pub found: Option<Found>,
+}
+
+/// A publish that the process waits for.
+pub struct Flight {
+    pub seq: i64,
+    pub since: u64,
+    pub answer: (u64, u64),
+    pub land: Option<(u64, u64)>,
+}
+
+pub struct World {
+    pub random: SmallRng,
+    pub plan: Plan,
+    pub now: u64,
+    pub events: BTreeMap<(u64, u64), Event>,
+    pub planned: u64,
+    pub weather: Weather,
+    pub quiet: Option<u64>,
+    pub template: Arc<Change>,
+    /// The log: a change's place is its `seq` - 1.
+    pub log: Vec<Entry>,
+    /// Everything before this is settled.
+    pub settled: usize,
+    /// By todo: its changes' `seq`, by version; how far Kafka has them.
+    pub todos: BTreeMap<TodoId, Vec<i64>>,
+    pub stored: BTreeMap<TodoId, i64>,
+    /// Todos that get an event that nobody takes, and the version that it is.
+    pub poisoned: BTreeMap<TodoId, i64>,
+    pub to_commit: usize,
+    // The process.
+    pub process: u32,
+    pub lanes: Dispatcher,
+    pub inbox: Vec<Arc<Change>>,
+    pub overflowed: bool,
+    pub told: usize,
+    pub marks: BTreeMap<i64, DeliveryState>,
+    pub marks_planned: bool,
+    pub reading: Option<Reading>,
+    pub flights: BTreeMap<TodoId, Flight>,
+    /// What failed, and no success of another todo began after it: when it last did, and whether it was ever refused.
+    pub failed: BTreeMap<i64, (u64, bool)>,
+    /// Todos whose last attempt failed, and how many became such since the last success.
+    pub suspects: HashSet<TodoId>,
+    pub failed_in_a_row: usize,
+    /// When the youngest attempt that got through began.
+    pub got_through: u64,
+    /// The breaker is open: when a probe may start, at the earliest, and the todo of the one that did.
+    pub open: Option<(u64, Option<(TodoId, u64)>)>,
+    /// Attempts of this outage that the breaker let through, of todos that had not failed, its begin, and how often it was
+    /// opened from outside.
+    pub probes: u64,
+    pub outage_began: u64,
+    pub ready_signals: u64,
+    /// The only todos that partial outages are about, if not all.
+    pub bad: Option<RangeInclusive<i64>>,
+    /// One reading looks at the whole log for todos.
+    pub looks_far: bool,
+    /// The longest time from a commit to the answer that it is stored, of todos that no partial outage is about.
+    pub longest_wait: u64,
+    /// The same, but not of todo 1.
+    pub longest_of_fresh: u64,
+    pub totals: Totals,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let plan = Plan::new(&mut random, seed % BIG_EVERY == BIG_EVERY - 1);
+        let poisoned = if random.random_bool(0.5) { random.random_range(0..=6) } else { 0 };
+        let todos = plan.todos;
+        let poisoned =
+            (0..poisoned).map(|_| (TodoId(random.random_range(1..=todos)), random.random_range(1..6))).collect();
+        let mut world = Self::planned(plan, poisoned, random);
+        world.plan_events();
+        world
+    }
+
+    pub fn planned(plan: Plan, poisoned: BTreeMap<TodoId, i64>, mut random: SmallRng) -> Self {
+        let lanes = Dispatcher::with_limits(random.random(), plan.limits);
+        let mut world = Self {
+            now: 0,
+            events: BTreeMap::new(),
+            planned: 0,
+            weather: Weather::Fine,
+            quiet: None,
+            template: template(),
+            log: Vec::new(),
+            settled: 0,
+            todos: BTreeMap::new(),
+            stored: BTreeMap::new(),
+            poisoned,
+            to_commit: plan.after,
+            process: 0,
+            lanes,
+            inbox: Vec::new(),
+            overflowed: false,
+            told: 0,
+            marks: BTreeMap::new(),
+            marks_planned: false,
+            reading: None,
+            flights: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            suspects: HashSet::new(),
+            failed_in_a_row: 0,
+            got_through: 0,
+            open: None,
+            probes: 0,
+            outage_began: 0,
+            ready_signals: 0,
+            bad: None,
+            looks_far: false,
+            longest_wait: 0,
+            longest_of_fresh: 0,
+            totals: Totals::default(),
+            plan,
+            random,
+        };
+        for _ in 0..world.plan.before {
+            world.commit_one();
+        }
+        world.told = world.log.len();
+        world
+    }
+
+    pub fn plan_events(&mut self) {
+        self.at(0, Event::Commit);
+        let mut end = 1 + self.plan.pause * (self.plan.after / self.plan.group) as u64;
+        for _ in 0..self.plan.outages {
+            let from = self.random.random_range(0..2 * end);
+            let most = *choose(&mut self.random, &[1_000, 20_000, 300_000]);
+            let until = from + self.random.random_range(1..most);
+            let every = self.random.random_range(2..5);
+            let weather = [
+                Weather::Refusing,
+                Weather::Away,
+                Weather::Silent,
+                Weather::Partly(Failure::Refused, every),
+                Weather::Partly(Failure::Silent, every),
+            ];
+            let weather = *choose(&mut self.random, &weather);
+            self.at(from, Event::Weather(weather));
+            self.at(until, Event::Weather(Weather::Fine));
+            if self.random.random_bool(0.3) {
+                let at = self.random.random_range(from..until + 100);
+                self.at(at, Event::SidecarReady);
+            }
+            end = end.max(until);
+        }
+        for _ in 0..self.plan.restarts {
+            let at = self.random.random_range(0..2 * end);
+            let all = self.random.random_bool(0.7);
+            self.at(at, Event::Restart(all));
+        }
+        self.at(2 * end, Event::Quiet);
+    }
+
+    /// Runs to the end of the world: everything that can be published is, and is known to be.
+    pub fn run(mut self) -> Totals {
+        self.play();
+        self.totals
+    }
+
+    pub fn play(&mut self) {
+        let mut awake = true;
+        let mut steps = 0;
+        loop {
+            steps += 1;
+            assert!(steps < 100_000 + 100 * self.log.len(), "turns in circles");
+            if awake {
+                self.turn();
+            }
+            let wake = self.lanes.wake_at();
+            let next = self.events.first_key_value().map(|(&key, _)| key);
+            let next = next.filter(|(at, _)| wake.is_none_or(|wake| *at <= wake));
+            self.look_into_the_future(wake);
+            awake = match (next, wake) {
+                (Some(key), _) => {
+                    self.now = key.0;
+                    let event = self.events.remove(&key).unwrap();
+                    self.happen(event, key)
+                }
+                (None, Some(at)) => {
+                    self.now = at;
+                    true
+                }
+                (None, None) => break,
+            };
+            if let Some(quiet) = self.quiet {
+                assert!(
+                    self.now < quiet + self.patience(),
+                    "not done after {} s without faults",
+                    self.patience() / 1000
+                );
+            }
+        }
+        self.assert_done();
+    }
+
+    /// How long it may take until everything is published once nothing fails any more: what is in the air, a breaker
+    /// that waits and probes poison first, a log that is read for a single change at a time.
+    pub fn patience(&self) -> u64 {
+        let poisoned = self.poisoned.len() as u64;
+        let each = 50 + 2 * self.plan.latency + 3 * self.plan.reading + self.plan.told_late;
+        LATE + 60_000 * (poisoned + 2) + each * self.log.len() as u64
+    }
+
+    // Chance and time.
+
+    /// From 0 to `most`; always 0 if that is 0.
+    pub fn up_to(&mut self, most: u64) -> u64 {
+        self.random.random_range(0..=most)
+    }
+
+    pub fn after(&mut self, wait: u64, event: Event) -> (u64, u64) {
+        self.at(self.now + wait, event)
+    }
+
+    pub fn at(&mut self, at: u64, event: Event) -> (u64, u64) {
+        self.planned += 1;
+        self.events.insert((at, self.planned), event);
+        (at, self.planned)
+    }
+}
+
+pub fn template() -> Arc<Change> {
+    let todo = Todo {
+        id: TodoId(0),
+        owner: UserId(1),
+        version: Version(0),
+        title: "t".into(),
+        description: None,
+        completed: false,
+        created_at: Timestamp(0),
+        updated_at: Timestamp(0),
+    };
+    Arc::new(Change {
+        place: Place(0),
+        epoch: Epoch(1),
+        revision: Revision(0),
+        kind: Kind::Updated,
+        at: Timestamp(0),
+        actor: "a".into(),
+        changed: Vec::new(),
+        trace: TraceParent::random(),
+        todo: Arc::new(todo),
+    })
+}
