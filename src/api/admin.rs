@@ -183,7 +183,7 @@ pub async fn republish(
     JsonBody(body): JsonBody,
 ) -> Result<HttpResponse, ApiError> {
     let (username, from_revision) = parse_republish(body?)?;
-    let owner = state.store.user_by_name(&username).ok_or(ApiError::UserNotFound)?.id;
+    let owner = state.store.account_named(&username).await?.ok_or(ApiError::UserNotFound)?.id;
     let events = state.store.run_admin_command(OutboxCommand::Republish { owner, from_revision }).await?;
     log::warn!(
         "{events} events of {username} from revision {from_revision} on are published again by user: {}",

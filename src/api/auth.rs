@@ -154,7 +154,7 @@ pub async fn token(
 /// The account and a new token, or `None` if the name or password is wrong.
 async fn log_in(state: &AppState, credentials: Credentials) -> Result<Option<(Arc<User>, String)>, ApiError> {
     let Credentials { username, password } = credentials;
-    let user = state.store.user_by_name(&username);
+    let user = state.store.account_named(&username).await?;
     let stored = user.as_ref().map(|user| user.password_hash.as_ref());
     let is_correct = state.passwords.check(password, stored).await.map_err(|error| match error {
         CheckError::Busy => ApiError::Busy,

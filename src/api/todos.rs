@@ -40,7 +40,7 @@ pub async fn list(
     method: Method,
     state: web::Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
-    let body = state.lists.body(user.id, state.store.todos(user.id), method != Method::HEAD)?;
+    let body = state.lists.body(user.id, state.store.view(user.id).await?.todos, method != Method::HEAD)?;
     Ok(private().content_type(ContentType::json()).body(body))
 }
 
@@ -90,7 +90,7 @@ pub async fn read(
     state: web::Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
     let id = existing(parse_id(&id)?)?;
-    let todo = state.store.todo(user.id, id).ok_or(ApiError::TodoNotFound)?;
+    let todo = state.store.todo(user.id, id).await?.ok_or(ApiError::TodoNotFound)?;
     Ok(private().json(todo))
 }
 

@@ -1,11 +1,11 @@
 //! Permissions as types in a handler's signature: an [`AuthUser`] exists only for a valid token of an existing account.
 
-use std::future::{Ready, ready};
 use std::sync::Arc;
 
 use actix_web::dev::Payload;
 use actix_web::http::header;
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
+use futures_util::future::LocalBoxFuture;
 
 use super::access_log::Actor;
 use super::error::ApiError;
@@ -17,14 +17,15 @@ pub struct AuthUser(pub Arc<User>);
 
 impl FromRequest for AuthUser {
     type Error = ApiError;
-    type Future = Ready<Result<Self, ApiError>>;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let user = authenticate(request);
-        if let Ok(user) = &user {
+        let request = request.clone();
+        Box::pin(async move {
+            let user = authenticate(&request).await?;
             request.extensions_mut().insert(Actor(Arc::clone(&user.username)));
-        }
-        ready(user.map(Self))
+            Ok(Self(user))
+        })
     }
 }
 
@@ -33,22 +34,25 @@ pub struct Admin(pub Arc<User>);
 
 impl FromRequest for Admin {
     type Error = ApiError;
-    type Future = Ready<Result<Self, ApiError>>;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let user = AuthUser::from_request(request, payload).into_inner();
-        ready(user.and_then(|AuthUser(user)| match user.role {
-            Role::Admin => Ok(Self(user)),
-            Role::User => Err(ApiError::Forbidden),
-        }))
+        let user = AuthUser::from_request(request, payload);
+        Box::pin(async {
+            let AuthUser(user) = user.await?;
+            match user.role {
+                Role::Admin => Ok(Self(user)),
+                Role::User => Err(ApiError::Forbidden),
+            }
+        })
     }
 }
 
-fn authenticate(request: &HttpRequest) -> Result<Arc<User>, ApiError> {
+async fn authenticate(request: &HttpRequest) -> Result<Arc<User>, ApiError> {
     let token = bearer(request).ok_or(ApiError::NotAuthenticated)?;
     let state = AppState::of(request)?;
     let claims = state.keys.verify(token, state.clock.now().seconds()).map_err(|_| ApiError::InvalidToken)?;
-    let user = state.store.user_by_id(claims.uid).filter(|user| *user.username == claims.sub);
+    let user = state.store.account(claims.uid).await?.filter(|user| *user.username == claims.sub);
     user.ok_or(ApiError::InvalidToken)
 }
 

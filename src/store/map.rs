@@ -3,27 +3,44 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::domain::account::User;
-use crate::domain::account::UserId;
-use crate::domain::change::{Change, Kind};
+use crate::domain::account::{User, UserId};
+use crate::domain::change::{Change, Kind, Revision};
 use crate::domain::todo::{Todo, TodoId};
 
 /// Every live todo, by owner, ordered by id. Only committed changes get here.
 #[derive(Debug, Default)]
 pub struct TodoMap {
-    owners: HashMap<UserId, BTreeMap<TodoId, Arc<Todo>>>,
-    len: usize,
+    owners: HashMap<UserId, Owner>,
+    count: usize,
+}
+
+#[derive(Debug, Default)]
+struct Owner {
+    revision: Revision,
+    todos: BTreeMap<TodoId, Arc<Todo>>,
+}
+
+/// One owner's todos as of a revision.
+#[derive(Debug, PartialEq)]
+pub struct OwnerView {
+    /// The owner's last change that the todos include; 0 before the first.
+    pub revision: Revision,
+    /// All of them, by id.
+    pub todos: Vec<Arc<Todo>>,
 }
 
 impl TodoMap {
     /// One todo of `owner`.
     pub fn get(&self, owner: UserId, id: TodoId) -> Option<&Arc<Todo>> {
-        self.owners.get(&owner)?.get(&id)
+        self.owners.get(&owner)?.todos.get(&id)
     }
 
-    /// All todos of `owner`, by id.
-    pub fn list(&self, owner: UserId) -> Vec<Arc<Todo>> {
-        self.owners.get(&owner).map(|todos| todos.values().cloned().collect()).unwrap_or_default()
+    /// All todos of `owner`.
+    pub fn view(&self, owner: UserId) -> OwnerView {
+        let Some(Owner { revision, todos }) = self.owners.get(&owner) else {
+            return OwnerView { revision: Revision::default(), todos: Vec::new() };
+        };
+        OwnerView { revision: *revision, todos: todos.values().cloned().collect() }
     }
 
     /// Applies a committed change.
@@ -32,26 +49,32 @@ impl TodoMap {
             Kind::Created | Kind::Updated => self.insert(Arc::clone(&change.todo)),
             Kind::Deleted => self.remove(change.todo.owner, change.todo.id),
         }
+        self.set_revision(change.todo.owner, change.revision);
+    }
+
+    /// Sets the revision that the owner's todos are as of.
+    pub fn set_revision(&mut self, owner: UserId, revision: Revision) {
+        self.owners.entry(owner).or_default().revision = revision;
     }
 
     /// Inserts a todo, or replaces its earlier version.
     pub fn insert(&mut self, todo: Arc<Todo>) {
-        if self.owners.entry(todo.owner).or_default().insert(todo.id, todo).is_none() {
-            self.len += 1;
+        if self.owners.entry(todo.owner).or_default().todos.insert(todo.id, todo).is_none() {
+            self.count += 1;
         }
     }
 
     fn remove(&mut self, owner: UserId, id: TodoId) {
-        if let Some(todos) = self.owners.get_mut(&owner)
-            && todos.remove(&id).is_some()
+        if let Some(owner) = self.owners.get_mut(&owner)
+            && owner.todos.remove(&id).is_some()
         {
-            self.len -= 1;
+            self.count -= 1;
         }
     }
 
     /// The number of todos of all owners.
     pub fn count(&self) -> usize {
-        self.len
+        self.count
     }
 }
 

@@ -30,7 +30,7 @@ use crate::domain::todo::{Todo, TodoId};
 use crate::telemetry::metrics::Metrics;
 pub use command::{Command, Context, OutboxCommand};
 use error::{DatabaseError, StoreError};
-use map::{TodoMap, Users};
+use map::{OwnerView, TodoMap, Users};
 use outbox::{Found, Outbox, Wanted};
 use sqlite::database_file::{DatabaseLock, make_parent, with_suffix};
 use sqlite::jobs::{Job, Request};
@@ -167,14 +167,17 @@ impl Store {
         answer.await.unwrap_or(Err(StoreError::NotApplied))
     }
 
-    /// One todo of `owner`, from memory.
-    pub fn todo(&self, owner: UserId, id: TodoId) -> Option<Arc<Todo>> {
-        self.shared.todos.read().get(owner, id).cloned()
+    /// One todo of `owner`.
+    ///
+    /// Reads are answered from memory, at once. They are async and can fail for the sake of a store on several machines,
+    /// where a strict read waits for what the others have committed.
+    pub async fn todo(&self, owner: UserId, id: TodoId) -> Result<Option<Arc<Todo>>, StoreError> {
+        Ok(self.shared.todos.read().get(owner, id).cloned())
     }
 
-    /// All todos of `owner` by id, from memory.
-    pub fn todos(&self, owner: UserId) -> Vec<Arc<Todo>> {
-        self.shared.todos.read().list(owner)
+    /// All todos of `owner`, as of one moment.
+    pub async fn view(&self, owner: UserId) -> Result<OwnerView, StoreError> {
+        Ok(self.shared.todos.read().view(owner))
     }
 
     /// The number of live todos of all users.
@@ -183,13 +186,13 @@ impl Store {
     }
 
     /// The account with this id.
-    pub fn user_by_id(&self, id: UserId) -> Option<Arc<User>> {
-        self.shared.users.read().by_id(id).cloned()
+    pub async fn account(&self, id: UserId) -> Result<Option<Arc<User>>, StoreError> {
+        Ok(self.shared.users.read().by_id(id).cloned())
     }
 
     /// The account with this name.
-    pub fn user_by_name(&self, username: &str) -> Option<Arc<User>> {
-        self.shared.users.read().by_name(username).cloned()
+    pub async fn account_named(&self, username: &str) -> Result<Option<Arc<User>>, StoreError> {
+        Ok(self.shared.users.read().by_name(username).cloned())
     }
 
     /// The epoch that versions and revisions belong to.

@@ -17,10 +17,11 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 use todo_backend::app::{StartError, Stopper};
 use todo_backend::config::Config;
-use todo_backend::domain::account::UserId;
+use todo_backend::domain::account::{User, UserId};
 use todo_backend::domain::change::{DeliveryState, Place};
 use todo_backend::domain::todo::{Todo, TodoId};
 use todo_backend::store::Store;
+use todo_backend::store::error::StoreError;
 
 use self::invariants::{PENDING, PUBLISHED, read_log};
 use crate::client::{Answer, CLIENT, RequestExt, read_answer};
@@ -97,6 +98,12 @@ async fn run<T>(config: Config, sidecar: Option<Sidecar>, body: impl AsyncFnOnce
 pub fn start_error(variables: &[(&str, &str)]) -> String {
     let started = App::build(config(variables), TcpListener::bind("127.0.0.1:0").unwrap());
     started.err().expect("the start is refused").to_string()
+}
+
+/// What a read answers: at once, since everything is in memory.
+#[track_caller]
+fn ready<T>(read: impl Future<Output = Result<T, StoreError>>) -> T {
+    read.now_or_never().expect("an answer at once").expect("an answer")
 }
 
 /// A running service.
@@ -187,22 +194,27 @@ impl TestApp {
 
     /// A valid token of an account.
     pub fn token(&self, username: &str) -> String {
-        let user = self.store.user_by_name(username).unwrap();
+        let user = self.account(username).unwrap();
         self.keys.issue(&user, self.config.clock.now().seconds()).unwrap()
     }
 
+    /// An account, as it is in memory.
+    pub fn account(&self, username: &str) -> Option<Arc<User>> {
+        ready(self.store.account_named(username))
+    }
+
     pub fn user_id(&self, username: &str) -> i64 {
-        self.store.user_by_name(username).unwrap().id.0
+        self.account(username).unwrap().id.0
     }
 
     /// A todo of an account, as it is in memory.
     pub fn todo(&self, username: &str, id: i64) -> Option<Arc<Todo>> {
-        self.store.todo(UserId(self.user_id(username)), TodoId(id))
+        ready(self.store.todo(UserId(self.user_id(username)), TodoId(id)))
     }
 
     /// All todos of an account, as they are in memory.
     pub fn todos(&self, username: &str) -> Vec<Arc<Todo>> {
-        self.store.todos(UserId(self.user_id(username)))
+        ready(self.store.view(UserId(self.user_id(username)))).todos
     }
 
     pub fn store(&self) -> &Store {

@@ -276,7 +276,7 @@ async fn requests_without_a_usable_authorization_header_are_not_authenticated() 
 async fn bad_tokens_are_invalid_tokens() {
     with_app(async |app| {
         let good = app.token("demo");
-        let user = app.store().user_by_name("demo").unwrap();
+        let user = app.account("demo").unwrap();
         let issued_with =
             |variable| Keys::new(&config(&[variable])).issue(&user, Clock::system().now().seconds()).unwrap();
         for token in [

@@ -154,7 +154,7 @@ async fn a_directory_that_cannot_be_made_is_named() {
 async fn production_has_no_demo_users() {
     with_settings(&PRODUCTION, async |app| {
         for (username, password) in [("admin", "admin123"), ("user", "user123"), ("demo", "demo123")] {
-            assert!(app.store().user_by_name(username).is_none());
+            assert!(app.account(username).is_none());
             let login = app.post(&format!("/auth/login?username={username}&password={password}")).answer().await;
             login.assert_refused(401, "Invalid username or password");
             let form = format!("grant_type=password&username={username}&password={password}");

@@ -49,6 +49,9 @@ pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loade
         }
     }
     let mut todos = TodoMap::default();
+    for (owner, head) in &heads {
+        todos.set_revision(*owner, head.revision);
+    }
     let mut statement = connection
         .prepare("SELECT owner_id, id, version, title, description, completed, created_at, updated_at FROM todos")?;
     let mut rows = statement.query([])?;

@@ -134,6 +134,10 @@ fn check(f: &Fixture, model: &Model, seed: u64) {
         .collect();
     assert_eq!(todos, model.todos, "seed {seed}");
     assert_eq!(f.todo_count(), model.todos.len());
+    for owner in OWNERS {
+        let view = f.view(UserId(owner)).now_or_never().unwrap().unwrap();
+        assert_eq!(view.revision.0, model.revisions.get(&owner).copied().unwrap_or(0), "seed {seed}");
+    }
     assert_eq!(f.outbox().pending(), model.log.len());
     let unpublished = f.unpublished();
     let log: Vec<_> = unpublished

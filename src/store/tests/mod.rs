@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use parking_lot::{Condvar, MutexGuard};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -114,11 +115,11 @@ impl Fixture {
     }
 
     fn todo(&self, owner: i64, id: TodoId) -> Option<Arc<Todo>> {
-        Store::todo(self, UserId(owner), id)
+        Store::todo(self, UserId(owner), id).now_or_never().unwrap().unwrap()
     }
 
     fn todos(&self, owner: i64) -> Vec<Arc<Todo>> {
-        Store::todos(self, UserId(owner))
+        Store::view(self, UserId(owner)).now_or_never().unwrap().unwrap().todos
     }
 
     fn mark(&self, place: i64, state: DeliveryState) {

@@ -12,7 +12,7 @@ use todo_backend::domain::account::UserId;
 use todo_backend::domain::todo::{TodoId, Version};
 use todo_backend::store::{OutboxCommand, Store};
 
-use super::{TestApp, eventually, with_app, without_sidecar};
+use super::{TestApp, eventually, ready, with_app, without_sidecar};
 use crate::client::{CLIENT, RequestExt};
 use crate::sidecar::{Event, Sidecar};
 
@@ -94,7 +94,7 @@ impl TestApp {
 
     fn todos_in_memory(&self) -> Vec<(i64, i64, i64, String, Option<String>, bool)> {
         let owners = self.rows("SELECT id FROM users UNION SELECT owner_id FROM todos", |row| row.get(0));
-        let todos = owners.into_iter().flat_map(|owner| self.store.todos(UserId(owner)));
+        let todos = owners.into_iter().flat_map(|owner| ready(self.store.view(UserId(owner))).todos);
         let mut todos: Vec<_> = todos
             .map(|todo| {
                 let (title, description) = (todo.title.to_string(), todo.description.as_deref().map(str::to_owned));
