@@ -55,7 +55,7 @@ test: need-cargo ## everything, on the real Dapr, the real Kafka and a real brow
 
 torture: need-cargo ## the long versions of the tests with faults
 	@$(STAGE) "tools: daprd, dapr CLI, Kafka, Python, Chromium" $(STACK) build
-	@$(STAGE) "relay, many seeds" env RELAY_SEEDS=200000 cargo test --locked --lib lanes
+	@$(STAGE) "relay, many seeds" env RELAY_SEEDS=200000 cargo test --locked --lib dispatcher
 	@$(STAGE) "proofs, long" env TORTURE=1 cargo test --locked --test e2e -- --test-threads=1 --nocapture proof::
 	@$(STAGE) "disks that fill up, fail and break off, long" env TORTURE=1 cargo test --locked --test e2e -- --test-threads=2 disk::
 

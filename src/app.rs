@@ -4,7 +4,6 @@ use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix_cors::Cors;
@@ -15,6 +14,7 @@ use actix_web::web;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::api::access_log::access_log;
@@ -28,7 +28,7 @@ use crate::auth::password::{HashError, Passwords};
 use crate::auth::token::Keys;
 use crate::config::{Config, CorsOrigins};
 use crate::connection::{self, WRITE_TIMEOUT};
-use crate::events::dapr::DaprClient;
+use crate::events::dapr::{ClientError, DaprClient};
 use crate::events::relay::Relay;
 use crate::events::sidecar;
 use crate::store::error::DatabaseError;
@@ -83,8 +83,8 @@ pub enum StartError {
     #[error(transparent)]
     Database(#[from] DatabaseError),
     /// The client for the sidecar can't be created.
-    #[error("{0}")]
-    SidecarClient(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    SidecarClient(#[from] ClientError),
     /// The server ended although nobody stopped it.
     #[error("the server ended: {0}")]
     Server(#[source] io::Error),
@@ -98,21 +98,9 @@ pub struct App {
     store: Arc<Store>,
     dapr: DaprClient,
     config: Config,
-    stop: watch::Sender<bool>,
-    stopping: Arc<AtomicBool>,
+    stop: CancellationToken,
     sidecar: watch::Sender<bool>,
     metrics: Arc<Metrics>,
-}
-
-/// Stops a running [`App`], as SIGTERM does.
-#[derive(Clone)]
-pub struct Stopper(watch::Sender<bool>);
-
-impl Stopper {
-    /// Begins the shutdown; [`App::run`] ends when it is complete.
-    pub fn stop(&self) {
-        self.0.send_replace(true);
-    }
 }
 
 impl App {
@@ -125,8 +113,8 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let passwords = Passwords::new()?;
         let store = Arc::new(open_store(&config, &passwords, &metrics)?);
-        let dapr = DaprClient::new(&config).map_err(|error| StartError::SidecarClient(error.into()))?;
-        let (sidecar, stopping) = (watch::Sender::new(false), Arc::new(AtomicBool::new(false)));
+        let dapr = DaprClient::new(&config)?;
+        let (sidecar, stop) = (watch::Sender::new(false), CancellationToken::new());
         let state = web::Data::new(AppState {
             store: Arc::clone(&store),
             passwords,
@@ -136,7 +124,7 @@ impl App {
             metrics_access: MetricsAccess::new(&config),
             subscription: Subscription::new(&config),
             lists: LargeLists::default(),
-            readiness: Readiness { sidecar: sidecar.subscribe(), stopping: Arc::clone(&stopping) },
+            readiness: Readiness { sidecar: sidecar.subscribe(), stop: stop.clone() },
         });
         let settings = config.clone();
         let routes = move || {
@@ -157,8 +145,7 @@ impl App {
             .listen("http", listener, move || connection::serve(routes(), address, draining.clone(), WRITE_TIMEOUT))
             .map_err(StartError::Listener)?
             .run();
-        let stop = watch::Sender::new(false);
-        Ok(Self { address, limit, server, store, dapr, config, stop, stopping, sidecar, metrics })
+        Ok(Self { address, limit, server, store, dapr, config, stop, sidecar, metrics })
     }
 
     /// The address that it listens on, with the port that the system chose if none was set.
@@ -166,9 +153,9 @@ impl App {
         self.address
     }
 
-    /// A handle that stops the service.
-    pub fn stopper(&self) -> Stopper {
-        Stopper(self.stop.clone())
+    /// Cancelling it stops the service, as SIGTERM does; [`App::run`] ends when that is complete.
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
     }
 
     /// The store, for tests that check what the API doesn't show.
@@ -176,26 +163,26 @@ impl App {
         Arc::clone(&self.store)
     }
 
-    /// Serves until SIGTERM, SIGINT or [`Stopper::stop`], then finishes what was begun and closes the store.
+    /// Serves until SIGTERM, SIGINT or [`App::stop_token`], then finishes what was begun and closes the store.
     pub async fn run(self) -> Result<(), StartError> {
-        let Self { address, limit, server, store, dapr, config, stop, stopping, sidecar, metrics } = self;
+        let Self { address, limit, server, store, dapr, config, stop, sidecar, metrics } = self;
         announce(&config, address, limit, &store);
         let handle = server.handle();
         let mut server = actix_web::rt::spawn(server);
-        let background = watch::Sender::new(false);
-        let tasks = background_tasks(&store, &dapr, &config, &background, sidecar, &metrics);
-        let mut stopped = stop.subscribe();
+        // Not a child of `stop`: background tasks go on until the requests in flight are finished.
+        let drained = CancellationToken::new();
+        let tasks = background_tasks(&store, &dapr, &config, &drained, sidecar, &metrics);
         let ended = tokio::select! {
             ended = &mut server => Some(ended),
             () = signal() => None,
-            _ = stopped.wait_for(|stop| *stop) => None,
+            () = stop.cancelled() => None,
         };
-        stopping.store(true, Ordering::Relaxed);
+        stop.cancel();
         if ended.is_none() {
             log::info!("stopping: requests in flight are finished, events not yet published stay in the log");
             drain_requests(&handle, server).await;
         }
-        background.send_replace(true);
+        drained.cancel();
         for task in tasks {
             if let Err(error) = task.await {
                 log::error!("a background task failed while stopping: {error}");
@@ -291,7 +278,7 @@ fn background_tasks(
     store: &Arc<Store>,
     dapr: &DaprClient,
     config: &Config,
-    stop: &watch::Sender<bool>,
+    stop: &CancellationToken,
     ready: watch::Sender<bool>,
     metrics: &Arc<Metrics>,
 ) -> Vec<JoinHandle<()>> {
@@ -300,12 +287,12 @@ fn background_tasks(
             (Arc::clone(store), dapr.clone(), config.clone(), stop.clone(), ready.clone(), Arc::clone(metrics));
         move || {
             Relay::new(Arc::clone(&store), dapr.clone(), &config, Arc::clone(&metrics))
-                .run(stop.subscribe(), ready.subscribe())
+                .run(stop.clone(), ready.subscribe())
         }
     };
     let watcher = {
         let (dapr, config, stop) = (dapr.clone(), config.clone(), stop.clone());
-        move || sidecar::watch(dapr.clone(), config.clone(), ready.clone(), stop.subscribe())
+        move || sidecar::watch(dapr.clone(), config.clone(), ready.clone(), stop.clone())
     };
     let relay = supervise("relay", relay, Arc::clone(metrics));
     let watcher = supervise("sidecar watcher", watcher, Arc::clone(metrics));

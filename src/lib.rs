@@ -1,22 +1,24 @@
 //! A Todo backend whose every change is durable before it is answered and published to Kafka through its Dapr sidecar.
 //!
 //! The idea that keeps it small: a mutation appends one [`domain::change::Change`] to a durable, ordered log, in the same
-//! transaction as the todo itself. Everything else reads: lists and single todos come from a map in memory, the relay
-//! publishes the log to the sidecar, the subscription takes the events back.
+//! transaction as the todo itself. Everything else reads: lists and single todos come from a map in memory, and the relay
+//! publishes the log to the sidecar.
 //!
 //! ```text
-//! request -> AuthUser -> handler -> Command -> store: decide, commit with the group (fsync), map, reply
 //! socket -> connection (one request at a time) -> actix -> access_log -> route
-//! change log -> relay -> DaprClient -> daprd -> Kafka -> daprd -> POST /events/todos (subscription)
+//! request -> AuthUser -> handler -> Command -> store: decide, commit with the group (fsync), publish to the map, answer
+//! change log -> relay -> DaprClient -> daprd -> Kafka -> daprd -> POST /events/todos (api::dapr)
 //! ```
+//!
+//! CONTRIBUTING.md walks a request and an event through the files.
 //!
 //! # Floors
 //!
-//! Dependencies point downwards: a floor uses those below it, never one above (`tests/it/floors.rs` reads this table).
+//! Dependency rules: a floor uses those below it, never one above (`tests/it/floors.rs` reads this table).
 //!
 //! ```text
 //! main
-//! cli          what the binary can be asked to do
+//! cli          the commands of the binary
 //! app          assembles state and routes; the order of start and of shutdown
 //! api          HTTP: what all routes share, a file for each resource, what the sidecar calls, the documentation
 //! connection   between a socket and actix: one request at a time, limits
@@ -28,12 +30,15 @@
 //! domain       todos, changes, accounts, time, traces, validation: plain types and pure rules
 //! ```
 //!
-//! What comes from outside has its floor, too:
+//! Crates that belong to certain floors:
 //!
 //! ```text
 //! actix        main app api connection
 //! rusqlite     store
 //! reqwest      cli events
+//! rustls       events
+//! ring         auth
+//! jsonwebtoken auth config
 //! tokio        main cli app api connection events store auth
 //! ```
 

@@ -1,12 +1,10 @@
 //! `/` and `/health` as the seed answers them; `/health/live` and `/health/ready` for probes.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use super::http::Endpoint;
@@ -22,8 +20,8 @@ const APP_NAME: &str = "Todo Backend API with Auth";
 pub struct Readiness {
     /// True while the sidecar is ready.
     pub sidecar: watch::Receiver<bool>,
-    /// True once the shutdown has begun.
-    pub stopping: Arc<AtomicBool>,
+    /// Cancelled when the shutdown begins.
+    pub stop: CancellationToken,
 }
 
 /// The routes at the root.
@@ -121,7 +119,7 @@ pub async fn ready(state: web::Data<AppState>) -> HttpResponse {
 
 fn report(store: &Store, readiness: &Readiness) -> HttpResponse {
     let (writable, sidecar) = (store.writable(), *readiness.sidecar.borrow());
-    let (code, status) = if !writable || readiness.stopping.load(Ordering::Relaxed) {
+    let (code, status) = if !writable || readiness.stop.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
     } else if sidecar {
         (StatusCode::OK, "ready")
@@ -144,7 +142,6 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::store::Options;
-    use crate::telemetry::metrics::Metrics;
 
     #[actix_web::test]
     async fn a_service_that_stops_is_unavailable_even_if_all_else_is_well() {
@@ -154,7 +151,7 @@ mod tests {
             clock: config.clock.clone(),
             demo_password_hash: None,
             retention: config.retention,
-            metrics: Arc::new(Metrics::new()),
+            metrics: std::sync::Arc::default(),
         };
         let store = Store::open(options).unwrap();
         for (stopping, sidecar, code, status) in [
@@ -164,8 +161,11 @@ mod tests {
             (true, true, 503, "unavailable"),
         ] {
             let sidecar = watch::Sender::new(sidecar);
-            let stopping = Arc::new(AtomicBool::new(stopping));
-            let response = report(&store, &Readiness { sidecar: sidecar.subscribe(), stopping });
+            let stop = CancellationToken::new();
+            if stopping {
+                stop.cancel();
+            }
+            let response = report(&store, &Readiness { sidecar: sidecar.subscribe(), stop });
             assert_eq!(response.status().as_u16(), code, "{status}");
             let body: Value = serde_json::from_slice(&to_bytes(response.into_body()).await.unwrap()).unwrap();
             assert_eq!((&body["status"], &body["store"]), (&json!(status), &json!("writable")));

@@ -1,4 +1,5 @@
 //! Passwords and access tokens.
 
+mod hmac;
 pub mod password;
 pub mod token;

@@ -52,6 +52,7 @@ impl Keys {
     }
 
     fn from_secret(secret: &[u8], algorithm: Algorithm, ttl: Duration) -> Self {
+        super::hmac::install();
         // Only this algorithm, whatever a token's header says (RFC 8725, section 3.1).
         let mut validation = Validation::new(algorithm);
         // `verify` checks the times itself, against the time it is given.
@@ -120,6 +121,7 @@ mod tests {
     }
 
     fn signed(header: &Header, claims: &Value, secret: &[u8]) -> String {
+        crate::auth::hmac::install();
         jsonwebtoken::encode(header, claims, &EncodingKey::from_secret(secret)).unwrap()
     }
 

@@ -7,6 +7,7 @@ use reqwest::StatusCode;
 use thiserror::Error;
 
 use crate::config::{Config, authority};
+use crate::events::dapr::http_client;
 
 /// How long the answer may take.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,8 +26,7 @@ pub enum HealthcheckError {
 /// Asks the service that runs with the same settings.
 pub async fn check(config: &Config) -> Result<(), HealthcheckError> {
     let url = format!("http://{}/health/ready", authority(&reachable(&config.host), config.port));
-    let client =
-        reqwest::Client::builder().no_proxy().timeout(RESPONSE_TIMEOUT).build().map_err(HealthcheckError::Client)?;
+    let client = http_client().timeout(RESPONSE_TIMEOUT).build().map_err(HealthcheckError::Client)?;
     match client.get(&url).send().await {
         Ok(response) if response.status().is_success() => Ok(()),
         Ok(response) => Err(HealthcheckError::NotReady { url, status: response.status() }),

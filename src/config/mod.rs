@@ -2,6 +2,7 @@
 //! with `DEBUG=False`, settings that would be unsafe in production are refused.
 
 pub mod env_file;
+mod values;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,12 +16,10 @@ use thiserror::Error;
 
 use crate::domain::clock::Clock;
 use env_file::EnvFile;
-
-/// The seed's published SECRET_KEY: fine for development, refused with DEBUG=False.
-const SEED_SECRET_KEY: &str = "your-super-secret-key-change-this-in-production-environment";
-
-/// Shortest SECRET_KEY with DEBUG=False, in bytes: HS256 wants a key of at least the hash's size (RFC 7518, 3.2).
-const MIN_SECRET_BYTES: usize = 32;
+use values::{
+    algorithm, bare_host, boolean, broker, cors, database, invalid, log_filter, log_format, name, number, secret_key,
+    sidecar_url, token,
+};
 
 /// Every variable that is read, as text. `envy` maps field names to upper-case variables.
 #[derive(Default, Deserialize)]
@@ -165,17 +164,6 @@ pub struct ConfigError {
     pub message: String,
 }
 
-fn invalid<T>(variable: &'static str, message: impl Into<String>) -> Result<T, ConfigError> {
-    Err(ConfigError { variable, message: message.into() })
-}
-
-/// A value as an error shows it: only if it is short and plain. Anything else could contain a secret that lost its line
-/// break.
-fn shown(value: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if value.len() <= 32 && value.chars().all(plain) { format!("{value:?}") } else { "not usable".to_owned() }
-}
-
 impl Config {
     /// Reads the process's environment and, for what is not set there, `file`.
     pub fn from_env(file: Option<EnvFile>) -> Result<Self, ConfigError> {
@@ -238,107 +226,6 @@ impl Config {
     }
 }
 
-fn boolean(variable: &'static str, value: Option<String>, default: bool) -> Result<bool, ConfigError> {
-    let Some(value) = value else { return Ok(default) };
-    match value.to_ascii_lowercase().as_str() {
-        "true" | "1" | "yes" | "on" => Ok(true),
-        "false" | "0" | "no" | "off" => Ok(false),
-        _ => invalid(variable, format!("is {}; allowed are True and False", shown(&value))),
-    }
-}
-
-fn number<T>(variable: &'static str, value: Option<String>, default: T, min: T, max: T) -> Result<T, ConfigError>
-where
-    T: std::str::FromStr + PartialOrd + fmt::Display + Copy,
-{
-    let Some(value) = value else { return Ok(default) };
-    match value.parse() {
-        Ok(number) if number >= min && number <= max => Ok(number),
-        _ => invalid(variable, format!("is {}; allowed is a whole number from {min} to {max}", shown(&value))),
-    }
-}
-
-/// The name of a Kafka topic or Dapr component: characters that need no escaping in a URL's path.
-fn name(variable: &'static str, value: Option<String>, default: &str) -> Result<String, ConfigError> {
-    let value = value.unwrap_or_else(|| default.to_owned());
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if value.len() <= 249 && value.chars().all(allowed) && value.chars().any(|c| c != '.') {
-        Ok(value)
-    } else {
-        invalid(variable, format!("is {}; allowed are 1 to 249 letters, digits, '.', '_' and '-'", shown(&value)))
-    }
-}
-
-/// It is logged, so it must not contain a password.
-fn broker(value: Option<String>) -> Result<String, ConfigError> {
-    match value {
-        Some(value) if value.contains('@') || value.contains(char::is_control) => {
-            invalid("KAFKA_BROKER", "has credentials in it; allowed is HOST:PORT, the component has the rest")
-        }
-        value => Ok(value.unwrap_or_else(|| "localhost:9092".into())),
-    }
-}
-
-fn token(variable: &'static str, value: Option<String>) -> Result<Option<Secret>, ConfigError> {
-    match value {
-        Some(value) if !value.chars().all(|c| c.is_ascii_graphic()) => invalid(
-            variable,
-            "has characters that can't be sent in a header; allowed is printable ASCII without spaces",
-        ),
-        value => Ok(value.map(Secret)),
-    }
-}
-
-fn secret_key(value: Option<String>, debug: bool) -> Result<Secret, ConfigError> {
-    const HOW: &str = "create one with: openssl rand -hex 32";
-    let value = value.unwrap_or_else(|| SEED_SECRET_KEY.to_owned());
-    if !debug && value == SEED_SECRET_KEY {
-        return invalid(
-            "SECRET_KEY",
-            format!("is not set, or is the published one; DEBUG=False needs your own: {HOW}"),
-        );
-    }
-    if !debug && value.len() < MIN_SECRET_BYTES {
-        return invalid("SECRET_KEY", format!("is shorter than {MIN_SECRET_BYTES} bytes; {HOW}"));
-    }
-    Ok(Secret(value))
-}
-
-fn algorithm(value: Option<String>) -> Result<Algorithm, ConfigError> {
-    match value.as_deref() {
-        None | Some("HS256") => Ok(Algorithm::HS256),
-        Some("HS384") => Ok(Algorithm::HS384),
-        Some("HS512") => Ok(Algorithm::HS512),
-        Some(other) => invalid("ALGORITHM", format!("is {}; allowed are HS256, HS384 and HS512", shown(other))),
-    }
-}
-
-fn database(value: Option<String>) -> Result<Database, ConfigError> {
-    const ALLOWED: &str = "allowed are sqlite:PATH (such as sqlite:data/todos.db) and sqlite::memory:";
-    let Some(value) = value else { return Ok(Database::File("data/todos.db".into())) };
-    match value.strip_prefix("sqlite:") {
-        // `sqlite:///path` is the same file as `sqlite:/path`, `sqlite://path` is relative, as elsewhere.
-        Some(path) => match path.strip_prefix("//").unwrap_or(path) {
-            "" => invalid("DATABASE_URL", format!("names no file; {ALLOWED}")),
-            ":memory:" => Ok(Database::Temporary),
-            path if path.contains('?') => invalid("DATABASE_URL", format!("has options; {ALLOWED}")),
-            // SQLite's own URIs (https://sqlite.org/uri.html) give a file a second name, and so a second lock file.
-            path if path.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("file:")) => {
-                invalid("DATABASE_URL", format!("has one of SQLite's file: URIs; {ALLOWED}"))
-            }
-            path => Ok(Database::File(path.into())),
-        },
-        // The value may contain a password: it is not repeated.
-        None => invalid("DATABASE_URL", format!("is for a database that is not supported; {ALLOWED}")),
-    }
-}
-
-/// A host as settings have it, without the brackets that an IPv6 address has in URLs.
-fn bare_host(host: &str) -> &str {
-    let inside = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    inside.filter(|inside| inside.contains(':')).unwrap_or(host)
-}
-
 /// `HOST:PORT` as in a URL: an IPv6 address in brackets (RFC 3986, section 3.2.2), whether or not `host` has them.
 pub fn authority(host: &str, port: u16) -> String {
     let host = bare_host(host);
@@ -347,92 +234,9 @@ pub fn authority(host: &str, port: u16) -> String {
     if address.parse::<Ipv6Addr>().is_ok() { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-fn sidecar_url(
-    endpoint: Option<String>,
-    host: Option<String>,
-    http_port: Option<String>,
-    port: Option<String>,
-) -> Result<String, ConfigError> {
-    let port = number("DAPR_PORT", port, 3500, 1, u16::MAX)?;
-    let port = number("DAPR_HTTP_PORT", http_port, port, 1, u16::MAX)?;
-    let (variable, url, allowed) = match endpoint {
-        Some(endpoint) => (
-            "DAPR_HTTP_ENDPOINT",
-            endpoint.trim_end_matches('/').to_owned(),
-            "http://HOST:PORT or https://HOST:PORT, an IPv6 address in brackets",
-        ),
-        None => (
-            "DAPR_HOST",
-            format!("http://{}", authority(host.as_deref().unwrap_or("localhost"), port)),
-            "a host name or an IP address",
-        ),
-    };
-    // What precedes the @ may be a password: the address is logged, so it must not be kept, nor repeated here.
-    if url.contains('@') {
-        return invalid(variable, format!("has credentials in it; allowed is {allowed}"));
-    }
-    match url::Url::parse(&url) {
-        Ok(parsed)
-            if matches!(parsed.scheme(), "http" | "https")
-                && parsed.path() == "/"
-                && parsed.query().is_none()
-                && parsed.fragment().is_none() =>
-        {
-            Ok(url)
-        }
-        _ => invalid(variable, format!("is not a valid address; allowed is {allowed}")),
-    }
-}
-
-fn cors(value: Option<String>, debug: bool) -> Result<CorsOrigins, ConfigError> {
-    let value = value.unwrap_or_default();
-    let origins: Vec<&str> = value.split(',').map(str::trim).filter(|origin| !origin.is_empty()).collect();
-    if origins.contains(&"*") {
-        if debug {
-            return Ok(CorsOrigins::Any);
-        }
-        return invalid(
-            "CORS_ALLOWED_ORIGINS",
-            "is a wildcard; with DEBUG=False, list the origins, separated by commas",
-        );
-    }
-    for origin in &origins {
-        // An origin as browsers send it (RFC 6454, 6.2): scheme, host, a port that is not the scheme's own.
-        let exact = url::Url::parse(origin).is_ok_and(|url| url.origin().ascii_serialization() == *origin);
-        if !exact {
-            return invalid(
-                "CORS_ALLOWED_ORIGINS",
-                "has an entry that isn't one; allowed are origins such as https://app.example.org, separated by commas",
-            );
-        }
-    }
-    Ok(CorsOrigins::Listed(origins.into_iter().map(str::to_owned).collect()))
-}
-
-fn log_filter(value: Option<String>) -> Result<String, ConfigError> {
-    let value = value.unwrap_or_else(|| "info,actix_server=warn,actix_http=off".to_owned());
-    match env_filter::Builder::new().try_parse(&value) {
-        Ok(_) => Ok(value),
-        Err(_) => invalid(
-            "RUST_LOG",
-            format!(
-                "is {}; allowed is a level (error, warn, info, debug, trace, off) or MODULE=LEVEL, separated by commas",
-                shown(&value)
-            ),
-        ),
-    }
-}
-
-fn log_format(value: Option<String>) -> Result<LogFormat, ConfigError> {
-    match value.as_deref() {
-        None | Some("text") => Ok(LogFormat::Text),
-        Some("json") => Ok(LogFormat::Json),
-        Some(other) => invalid("LOG_FORMAT", format!("is {}; allowed are text and json", shown(other))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::values::SEED_SECRET_KEY;
     use super::*;
 
     fn config(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {

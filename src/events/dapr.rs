@@ -12,26 +12,26 @@ use crate::domain::trace;
 
 /// How long one publish may take. A frozen broker was seen to hold one for 181 s.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a question about the sidecar's state may take.
+/// How long a request about the sidecar's state may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How much of an error body is read and shown, in bytes.
-const SHOWN_BODY: usize = 300;
+/// How much of an error body is read and logged, in bytes.
+const MAX_ERROR_BODY: usize = 300;
 
-/// What an attempt to publish came to.
+/// The outcome of an attempt to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// 204: stored in Kafka.
     Stored,
-    /// A definite no to this event: it is not stored, and might never be.
+    /// The sidecar refused this event: it is not stored, and may never be.
     Refused(String),
-    /// A no that is not about this event: no sidecar, a wrong token, an unknown component. Not stored.
+    /// Refused for a reason that is not this event: no sidecar, a wrong token, an unknown component. Not stored.
     Unavailable(String),
     /// No answer in time. It may be stored.
     Unknown(String),
 }
 
 impl Outcome {
-    /// For metrics.
+    /// The label in the metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Stored => "stored",
@@ -42,7 +42,7 @@ impl Outcome {
     }
 }
 
-/// Talks to the sidecar.
+/// The client of the sidecar. Clones share their connections.
 #[derive(Clone)]
 pub struct DaprClient {
     http: Client,
@@ -51,7 +51,7 @@ pub struct DaprClient {
     token: Option<Secret>,
 }
 
-/// What `/v1.0/metadata` says, as far as it is used (<https://docs.dapr.io/reference/api/metadata_api/>).
+/// The parts of `/v1.0/metadata` that are used (<https://docs.dapr.io/reference/api/metadata_api/>).
 #[derive(Debug, Default, Deserialize)]
 pub struct Metadata {
     /// The application's id, which is also the default consumer group.
@@ -75,30 +75,41 @@ pub struct Component {
 /// A subscription of the application.
 #[derive(Debug, Deserialize)]
 pub struct Subscription {
-    /// The component.
+    /// The component that delivers.
     #[serde(default, alias = "pubsubName")]
     pub pubsubname: String,
-    /// The topic.
+    /// The topic that is delivered.
     pub topic: String,
+}
+
+/// The HTTP client can't be created, for example on a machine without any root certificate.
+#[derive(Debug, thiserror::Error)]
+#[error("the HTTP client for the sidecar can't be created: {}", root_cause(.0))]
+pub struct ClientError(#[source] reqwest::Error);
+
+/// Builds a client that ignores HTTP_PROXY, which would capture calls to the sidecar, and can speak TLS.
+pub fn http_client() -> reqwest::ClientBuilder {
+    // An error if it is installed already. reqwest has no provider of its own: the one that it prefers is a third of the
+    // first build.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder().no_proxy()
 }
 
 impl DaprClient {
     /// A client for the sidecar that the settings name.
-    pub fn new(config: &Config) -> Result<Self, String> {
-        // no_proxy: HTTP_PROXY would capture calls to the sidecar. No redirects: the sidecar never sends any.
-        let http = Client::builder()
-            .no_proxy()
+    pub fn new(config: &Config) -> Result<Self, ClientError> {
+        // No redirects: the sidecar never sends any.
+        let http = http_client()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(PROBE_TIMEOUT)
             .build()
-            // Such as a machine without any root certificate.
-            .map_err(|problem| format!("the HTTP client for the sidecar can't be made: {}", root_cause(&problem)))?;
+            .map_err(ClientError)?;
         let sidecar_url = config.sidecar_url.clone();
         let publish_url = format!("{sidecar_url}/v1.0/publish/{}/{}", config.pubsub, config.topic);
         Ok(Self { http, sidecar_url, publish_url, token: config.dapr_api_token.clone() })
     }
 
-    /// Where the sidecar is.
+    /// The sidecar's address.
     pub fn sidecar_url(&self) -> &str {
         &self.sidecar_url
     }
@@ -124,7 +135,7 @@ impl DaprClient {
         }
     }
 
-    /// Whether the sidecar can publish: its outbound health. (`/v1.0/healthz` would wait for this service's port.)
+    /// Asks for the sidecar's outbound health: whether it can publish. (`/v1.0/healthz` would wait for this service's port.)
     pub async fn ready(&self) -> Result<(), String> {
         let url = format!("{}/v1.0/healthz/outbound", self.sidecar_url);
         match self.http.get(url).timeout(PROBE_TIMEOUT).send().await {
@@ -134,7 +145,7 @@ impl DaprClient {
         }
     }
 
-    /// What the sidecar has loaded.
+    /// Asks what the sidecar has loaded.
     pub async fn metadata(&self) -> Result<Metadata, String> {
         let url = format!("{}/v1.0/metadata", self.sidecar_url);
         let request = self.with_token(self.http.get(url)).timeout(PROBE_TIMEOUT);
@@ -155,7 +166,7 @@ impl DaprClient {
     }
 }
 
-/// Sorts an answer that is not 204 (what daprd answers when: docs/operations.md).
+/// Classifies an answer other than 204 (docs/operations.md lists daprd's).
 async fn refusal(response: reqwest::Response) -> Outcome {
     let status = response.status();
     let why = explained(status, &shown(response).await);
@@ -182,13 +193,13 @@ fn explained(status: StatusCode, body: &str) -> String {
 /// The beginning of an answer's body.
 async fn shown(mut response: reqwest::Response) -> String {
     let mut body = Vec::new();
-    while body.len() < SHOWN_BODY {
+    while body.len() < MAX_ERROR_BODY {
         match tokio::time::timeout(PROBE_TIMEOUT, response.chunk()).await {
             Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk),
             _ => break,
         }
     }
-    body.truncate(SHOWN_BODY);
+    body.truncate(MAX_ERROR_BODY);
     String::from_utf8_lossy(&body).trim().to_owned()
 }
 

@@ -1,18 +1,17 @@
-//! Which events were delivered before: consumers drop what is not newer than the last version (docs/events.md).
+//! Recognizes repeated events: a consumer drops what is not newer than the last version that it saw (docs/events.md).
 
 use std::collections::HashMap;
 
 use crate::domain::change::Epoch;
 use crate::domain::todo::{TodoId, Version};
 
-/// Todos whose last version is remembered: at least this many, at most twice as many.
+/// Todos to remember: at least this many, at most twice as many.
 const REMEMBERED: usize = 50_000;
 
-/// A todo, whatever the database.
+/// A todo of any database.
 type Key = (Epoch, TodoId);
 
-/// The last version seen of each todo. Bounded: the ones that were not heard of for longest are forgotten,
-/// in two generations.
+/// The last version seen of each todo. Bounded by two generations: the todos that were silent for longest are forgotten.
 #[derive(Default)]
 pub struct LastVersions {
     young: HashMap<Key, Version>,
@@ -20,7 +19,7 @@ pub struct LastVersions {
 }
 
 impl LastVersions {
-    /// Notes a version; false if it is not newer than the last one.
+    /// Records a version; false if it is not newer than the last one.
     pub fn advance(&mut self, key: Key, version: Version) -> bool {
         let last = self.young.get(&key).or_else(|| self.old.get(&key)).copied();
         if last.is_some_and(|last| version <= last) {

@@ -7,10 +7,10 @@ use crate::domain::change::{Change, Epoch, Revision};
 use crate::domain::clock::Timestamp;
 use crate::domain::todo::{Field, TodoId, Version};
 
-/// `type` of every event starts so: `todo.created`, `todo.updated`, `todo.deleted`.
+/// Every event's `type` starts with this: `todo.created`, `todo.updated`, `todo.deleted`.
 const TYPE_PREFIX: &str = "todo.";
 
-/// `source` is this and the epoch: events of another database have another one, so their versions don't mix.
+/// `source` is this and the epoch, so that versions of different databases don't mix.
 const SOURCE_PREFIX: &str = "/todo-backend/";
 /// `subject` is this and the todo's id.
 const SUBJECT_PREFIX: &str = "todos/";
@@ -25,11 +25,11 @@ fn subject(todo: TodoId) -> String {
     format!("{SUBJECT_PREFIX}{todo}")
 }
 
-/// Which todo of which database an event is about; `None` for what this service doesn't write.
+/// Reads which todo of which database an event is about; `None` if this service would not have written it so.
 pub fn parse_todo(source: &str, subject: &str) -> Option<(Epoch, TodoId)> {
     let epoch = Epoch(u64::from_str_radix(source.strip_prefix(SOURCE_PREFIX)?, 16).ok()?);
     let todo = TodoId(subject.strip_prefix(SUBJECT_PREFIX)?.parse().ok()?);
-    // Numbers can be written in more than one way.
+    // A number can be written in several ways; only ours counts.
     (self::source(epoch) == source && self::subject(todo) == subject).then_some((epoch, todo))
 }
 
@@ -61,7 +61,7 @@ struct CloudEvent<'a> {
     data: Data<'a>,
 }
 
-/// The seed's payload first, in its order, then what was added to it.
+/// The seed's payload in its order, then our additions.
 #[derive(Serialize)]
 struct Data<'a> {
     id: TodoId,
@@ -69,7 +69,7 @@ struct Data<'a> {
     description: Option<&'a str>,
     completed: bool,
     created_at: Timestamp,
-    /// Only owners make todos, and only owners change them: the actor is the creator.
+    /// Only owners create and change their todos, so the actor is the creator.
     created_by: &'a str,
     event: String,
     updated_at: Timestamp,

@@ -1,4 +1,4 @@
-//! Events: a change as a CloudEvent, its way to Kafka through the sidecar, and back.
+//! Events: a change as a CloudEvent, and its way to Kafka through the sidecar.
 
 pub mod dapr;
 pub mod dedupe;

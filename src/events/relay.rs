@@ -1,4 +1,4 @@
-//! The relay: publishes every committed change to the sidecar. A thin loop around [`Lanes`], which decides.
+//! The relay: publishes every committed change to the sidecar. A thin loop around the [`Dispatcher`], which decides.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::dapr::{DaprClient, Outcome};
 use super::dispatcher::{Dispatcher, PublishResult};
@@ -18,29 +19,29 @@ use crate::store::Store;
 use crate::store::outbox::{Found, Wanted};
 use crate::telemetry::metrics::Metrics;
 
-/// How often the relay looks without being woken.
-const POLL: Duration = Duration::from_secs(1);
-/// At stop, how long publishes in flight may take to end. What does not is published again after the next start.
-const STOP: Duration = Duration::from_secs(5);
-/// A log that could not be read is read again after this.
-const READ_AGAIN: Duration = Duration::from_secs(1);
+/// How often the relay looks for work without being woken.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// How long publishes in flight may take to end when the service stops. Others are repeated after the next start.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// The delay before a failed reading of the log is repeated.
+const READ_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Publishes changes until told to stop.
+/// Publishes changes until it is stopped.
 pub struct Relay {
     store: Arc<Store>,
     dapr: DaprClient,
-    /// `pubsub/topic`, for messages.
+    /// The topic, for log lines.
     topic: String,
     dispatcher: Dispatcher,
     started: Instant,
     outage: OutageLog,
     metrics: Arc<Metrics>,
-    /// An operator changed what is pending: nothing is started until nothing is in flight, then all begins anew.
+    /// An operator changed what is pending: once nothing is in flight, the dispatcher starts over.
     reloading: bool,
 }
 
 impl Relay {
-    /// A relay that begins with what the log has as unpublished.
+    /// A relay that starts with what is unpublished in the log.
     pub fn new(store: Arc<Store>, dapr: DaprClient, config: &Config, metrics: Arc<Metrics>) -> Self {
         Self {
             store,
@@ -59,11 +60,11 @@ impl Relay {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Runs until `stop` is true, then lets what is in flight end. `sidecar` is true while the sidecar is ready.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>, mut sidecar: watch::Receiver<bool>) {
+    /// Runs until `stop` is cancelled, then lets what is in flight end. `sidecar` is true while the sidecar is ready.
+    pub async fn run(mut self, stop: CancellationToken, mut sidecar: watch::Receiver<bool>) {
         let mut flights = FuturesUnordered::new();
         let mut reading: Option<JoinHandle<Option<Found>>> = None;
-        while !*stop.borrow() {
+        while !stop.is_cancelled() {
             self.reloading |= self.store.outbox().take_reload();
             if self.reloading && reading.is_none() && self.dispatcher.in_flight() == 0 {
                 self.reloading = false;
@@ -84,9 +85,10 @@ impl Relay {
             }
             self.metrics.breaker_open.set(i64::from(!self.dispatcher.healthy()));
             self.metrics.failing_todos.set(i64::try_from(self.dispatcher.suspects()).unwrap_or(i64::MAX));
-            // Reloading, nothing is started: what is in flight wakes this up when it ends.
+            // While reloading, nothing is started; what is in flight wakes this loop when it ends.
             let due = self.dispatcher.wake_at().filter(|_| !self.reloading);
-            let wake = due.map_or(POLL, |at| Duration::from_millis(at.saturating_sub(self.now())).min(POLL));
+            let wake =
+                due.map_or(POLL_INTERVAL, |at| Duration::from_millis(at.saturating_sub(self.now())).min(POLL_INTERVAL));
             tokio::select! {
                 Some((change, outcome, took)) = flights.next() => self.finish(&change, outcome, took),
                 // While the log is read, new changes wait in the outbox.
@@ -101,7 +103,7 @@ impl Relay {
                         self.dispatcher.sidecar_ready(now);
                     }
                 }
-                _ = stop.changed() => {}
+                () = stop.cancelled() => {}
                 () = tokio::time::sleep(wake) => {}
             }
         }
@@ -110,7 +112,7 @@ impl Relay {
                 self.finish(&change, outcome, took);
             }
         };
-        if tokio::time::timeout(STOP, drain).await.is_err() {
+        if tokio::time::timeout(DRAIN_TIMEOUT, drain).await.is_err() {
             log::warn!("stopping with publishes in flight; they are published again after the next start");
         }
     }
@@ -121,7 +123,7 @@ impl Relay {
         Some(tokio::spawn(async move {
             let read = tokio::task::spawn_blocking(move || read_log(&store, &wanted)).await.ok().flatten();
             if read.is_none() {
-                tokio::time::sleep(READ_AGAIN).await;
+                tokio::time::sleep(READ_RETRY_DELAY).await;
             }
             read
         }))
@@ -172,7 +174,7 @@ fn read_log(store: &Store, wanted: &Wanted) -> Option<Found> {
     store.read_outbox(wanted).inspect_err(|problem| log::warn!("cannot read the change log: {problem}")).ok()
 }
 
-/// Ends when the reading does; never, if there is none.
+/// Ends with the reading; never, if there is none.
 async fn finished(reading: &mut Option<JoinHandle<Option<Found>>>) -> Option<Found> {
     match reading {
         // A reading that panicked has failed.
@@ -181,10 +183,10 @@ async fn finished(reading: &mut Option<JoinHandle<Option<Found>>>) -> Option<Fou
     }
 }
 
-/// Reasons that are logged in one outage, at most.
-const REASONS: usize = 16;
+/// Reasons logged per outage, at most.
+const MAX_REASONS: usize = 16;
 
-/// Logs each reason of an outage once, not at every attempt.
+/// Logs an outage once per reason, not once per attempt.
 #[derive(Default)]
 struct OutageLog {
     logged: HashSet<String>,
@@ -192,14 +194,14 @@ struct OutageLog {
 
 impl OutageLog {
     fn report(&mut self, event_id: &str, why: &str, waiting: usize) {
-        if self.logged.len() < REASONS && self.logged.insert(why.to_owned()) {
+        if self.logged.len() < MAX_REASONS && self.logged.insert(why.to_owned()) {
             log::warn!(
                 "cannot publish event {event_id}, {waiting} wait: {why}; trying again until it works, nothing is lost"
             );
         }
     }
 
-    /// Whether there was an outage; the next one is logged anew.
+    /// Whether there was an outage. The next one is logged again.
     fn is_over(&mut self) -> bool {
         !std::mem::take(&mut self.logged).is_empty()
     }

@@ -1,61 +1,62 @@
-//! Watches the sidecar: says when it comes and goes, what is missing in its set-up, and wakes the relay.
+//! Watches the sidecar: logs when it comes and goes and what its set-up lacks, and wakes the relay.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::dapr::{DaprClient, Metadata};
 use crate::config::Config;
 
-/// How often a sidecar that is away is looked for.
-const SEARCH: Duration = Duration::from_secs(1);
-/// How often a sidecar that was there is looked at.
-const CHECK: Duration = Duration::from_secs(5);
+/// How often an absent sidecar is looked for.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a sidecar that is there is checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// daprd asks for subscriptions after it has seen our port; its metadata is complete a moment later.
-const SETTLE: Duration = Duration::from_secs(3);
+const SETTLE_DELAY: Duration = Duration::from_secs(3);
 
-/// Watches until `stop` is true; `ready` follows the sidecar's outbound health.
-pub async fn watch(dapr: DaprClient, config: Config, ready: watch::Sender<bool>, mut stop: watch::Receiver<bool>) {
-    let mut told: Option<String> = None;
+/// Watches until `stop` is cancelled; `ready` follows the sidecar's outbound health.
+pub async fn watch(dapr: DaprClient, config: Config, ready: watch::Sender<bool>, stop: CancellationToken) {
+    let mut last_logged: Option<String> = None;
     let mut first = true;
-    while !*stop.borrow() {
+    while !stop.is_cancelled() {
         let health = tokio::select! {
             health = dapr.ready() => health,
-            _ = stop.changed() => return,
+            () = stop.cancelled() => return,
         };
         let wait = match health {
-            Ok(()) if *ready.borrow() => CHECK,
+            Ok(()) if *ready.borrow() => CHECK_INTERVAL,
             Ok(()) => {
                 log::info!("the Dapr sidecar at {} is ready", dapr.sidecar_url());
-                told = None;
+                last_logged = None;
                 ready.send_replace(true);
                 let settled = async {
-                    tokio::time::sleep(SETTLE).await;
+                    tokio::time::sleep(SETTLE_DELAY).await;
                     check_setup(&dapr, &config).await;
                 };
                 tokio::select! {
                     () = settled => {}
-                    _ = stop.changed() => return,
+                    () = stop.cancelled() => return,
                 }
-                CHECK
+                CHECK_INTERVAL
             }
             Err(why) => {
                 ready.send_replace(false);
-                if told.as_deref() != Some(&why) {
+                if last_logged.as_deref() != Some(&why) {
                     let how = if first { "; start everything with `make dapr`, or see README.md" } else { "" };
                     log::warn!(
                         "no Dapr sidecar at {} ({why}): changes are stored, and published when it is there{how}",
                         dapr.sidecar_url()
                     );
-                    told = Some(why);
+                    last_logged = Some(why);
                 }
-                SEARCH
+                SEARCH_INTERVAL
             }
         };
         first = false;
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            _ = stop.changed() => {}
+            () = stop.cancelled() => {}
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What lies between the writer and the relay: newly committed changes one way, marks the other.
+//! What the writer and the relay exchange: newly committed changes one way, marks the other.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,20 +10,20 @@ use tokio::sync::Notify;
 use crate::domain::change::{Change, Cursor, DeliveryState, Place};
 use crate::domain::todo::{TodoId, Version};
 
-/// Changes that wait for the relay to look; beyond that it reads the log.
-const INBOX: usize = 10_000;
+/// Changes that wait for the relay, at most; it reads the others from the log.
+const MAX_INBOX: usize = 10_000;
 
-/// What became of changes, before it is on disk.
+/// Delivery states that are not on disk yet.
 pub type Marks = HashMap<Place, DeliveryState>;
 
-/// The meeting point of writer and relay.
+/// The exchange between writer and relay.
 pub struct Outbox {
     inbox: Mutex<Inbox>,
     wake: Notify,
     marks: Mutex<Marks>,
     pending: AtomicUsize,
     reload: AtomicBool,
-    /// No change below this `seq` is pending but those that wait behind a parked one.
+    /// No change before this place is pending, except behind a parked one.
     oldest: AtomicI64,
 }
 
@@ -33,63 +33,63 @@ struct Inbox {
     overflowed: bool,
 }
 
-/// What the relay wants to read of the log.
+/// What the relay wants to read from the log.
 #[derive(Debug)]
 pub struct Wanted {
-    /// Changes up to this `seq` are in lanes, or their todos were discovered.
-    pub known: Cursor,
-    /// Changes up to this `seq` are not told of again.
-    pub told: Cursor,
-    /// Of these todos, what is pending up to `told`.
+    /// Up to here, changes are in lanes, or their todos were discovered.
+    pub read_through: Cursor,
+    /// Up to here, changes are not announced again.
+    pub announced_through: Cursor,
+    /// Of these todos, the changes that are pending up to `announced_through`.
     pub wants: Vec<Want>,
-    /// Changes to read for them, at most.
+    /// Changes to read of them, at most.
     pub room: usize,
-    /// Todos to discover beyond `known`, at most; 0: none are looked for.
+    /// Todos to discover past `read_through`, at most; 0: don't look for any.
     pub discover: usize,
 }
 
-/// What is wanted of one todo.
+/// The changes of one todo that are wanted.
 #[derive(Debug, Clone, Copy)]
 pub struct Want {
-    /// The todo.
+    /// Whose changes.
     pub todo: TodoId,
-    /// Only later versions.
+    /// Only versions after this one.
     pub above: Version,
-    /// Changes at most.
+    /// At most so many changes.
     pub limit: usize,
 }
 
-/// What a reading of the log found.
+/// The result of a reading.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// What was wanted, as far as there was room, in that order.
+    /// What was wanted, in that order, as far as there was room.
     pub fed: Vec<Fed>,
-    /// What there is beyond what was known, if it was looked for.
+    /// What was discovered past `read_through`, if it was asked for.
     pub discovered: Option<Discovered>,
 }
 
-/// The pending changes of a todo that was asked for.
+/// Pending changes of a todo that was asked for.
 #[derive(Debug)]
 pub struct Fed {
-    /// The todo.
+    /// Whose changes.
     pub todo: TodoId,
     /// In version order.
     pub changes: Vec<Arc<Change>>,
-    /// Whether there are more of them.
+    /// Whether the log has more of them.
     pub more: bool,
 }
 
-/// Todos with pending changes that nobody told of.
+/// Todos with pending changes that were not announced.
 #[derive(Debug)]
 pub struct Discovered {
-    /// The todo, and its first pending version beyond what was known.
+    /// The todos, each with its first pending version past what was read.
     pub todos: Vec<(TodoId, Version)>,
-    /// Todos that wait for an operator: all that have a parked change, when nothing was known before; else none.
+    /// The todos with a parked change, at the first reading; none later.
     pub parked: HashSet<TodoId>,
-    /// Changes up to this `seq` are known now.
-    pub known: Cursor,
-    /// Whether there are more beyond that.
-    pub behind: bool,
+    /// The log was read up to here.
+    pub read_through: Cursor,
+    /// Whether there may be more past that.
+    pub more: bool,
 }
 
 impl Outbox {
@@ -108,7 +108,7 @@ impl Outbox {
     pub(super) fn push(&self, changes: &[Arc<Change>]) {
         self.pending.fetch_add(changes.len(), Ordering::Relaxed);
         let mut inbox = self.inbox.lock();
-        if inbox.overflowed || inbox.changes.len() + changes.len() > INBOX {
+        if inbox.overflowed || inbox.changes.len() + changes.len() > MAX_INBOX {
             inbox.overflowed = true;
         } else {
             inbox.changes.extend_from_slice(changes);
@@ -117,25 +117,25 @@ impl Outbox {
         self.wake.notify_one();
     }
 
-    /// Takes what was committed since the last call, and whether anything had to be left to the log. Changes up to
-    /// `told` are left out: the relay can be told of a change after it has read it.
-    pub fn take(&self, told: Cursor) -> (Vec<Arc<Change>>, bool) {
+    /// Takes what was committed since the last call, and whether anything was left to the log. Leaves out changes up to
+    /// `announced_through`: the relay may have read a change before it is announced.
+    pub fn take(&self, announced_through: Cursor) -> (Vec<Arc<Change>>, bool) {
         let mut inbox = std::mem::take(&mut *self.inbox.lock());
-        inbox.changes.retain(|change| !told.covers(change.place));
+        inbox.changes.retain(|change| !announced_through.covers(change.place));
         (inbox.changes, inbox.overflowed)
     }
 
-    /// Ends when changes were pushed since the last time it ended.
+    /// Ends once changes were pushed since it last ended.
     pub async fn pushed(&self) {
         self.wake.notified().await;
     }
 
-    /// Notes what became of a change; the writer's next commit makes it durable.
+    /// Records what became of a change's event; the writer's next commit makes it durable.
     pub fn mark(&self, place: Place, state: DeliveryState) {
         self.marks.lock().insert(place, state);
     }
 
-    /// The marks that are not committed yet.
+    /// Marks that are not committed yet.
     pub fn marks(&self) -> Marks {
         self.marks.lock().clone()
     }
@@ -144,7 +144,7 @@ impl Outbox {
         !self.marks.lock().is_empty()
     }
 
-    /// Forgets marks that are committed now.
+    /// Forgets marks that have been committed.
     pub(super) fn marks_committed(&self, committed: &Marks) {
         self.marks.lock().retain(|place, state| committed.get(place) != Some(state));
         self.pending.fetch_sub(committed.len(), Ordering::Relaxed);
@@ -155,29 +155,29 @@ impl Outbox {
         self.pending.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// An operator is done with changes: the relay is to begin anew with what the log has.
+    /// An operator's command has ended: the relay must start over with what is in the log.
     pub(super) fn reload(&self) {
         self.oldest.store(0, Ordering::Relaxed);
         self.reload.store(true, Ordering::Relaxed);
         self.wake.notify_one();
     }
 
-    /// From which `seq` on the oldest pending change is to be looked for. It only moves up, unless an operator is at work.
+    /// Where the search for the oldest pending change starts. Moves only forwards, except after an operator's command.
     pub(super) fn oldest_from(&self) -> Place {
         Place(self.oldest.load(Ordering::Relaxed))
     }
 
-    /// Notes where it was found; nothing, if an operator was at work since `from` was asked for.
+    /// Records where it was found, unless an operator's command has ended since `from` was asked for.
     pub(super) fn oldest_is(&self, from: Place, place: Place) {
         let _ = self.oldest.compare_exchange(from.0, place.0, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Whether the relay has to begin anew; true once for each time that it has to.
+    /// Whether the relay must start over; true once per time.
     pub fn take_reload(&self) -> bool {
         self.reload.swap(false, Ordering::Relaxed)
     }
 
-    /// How many changes are committed, and neither published nor parked as far as the disk knows.
+    /// The number of committed changes that are neither published nor parked according to the disk.
     pub fn pending(&self) -> usize {
         self.pending.load(Ordering::Relaxed)
     }

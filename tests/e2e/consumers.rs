@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use todo_backend::events::dapr::http_client;
 
 use serde_json::{Value, json};
 
@@ -170,7 +171,7 @@ fn without(event: &Value, object: &str, key: &str) -> Value {
 async fn publish(stack: &Stack, todo: i64, event: &Value) {
     let port = stack.sidecar_port();
     let url = format!("http://127.0.0.1:{port}/v1.0/publish/kafka-pubsub/todos?metadata.partitionKey={todo}");
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http_client().build().unwrap();
     let request = http.post(url).header("content-type", "application/cloudevents+json").body(event.to_string());
     assert_eq!(request.send().await.unwrap().status(), 204);
 }

@@ -1,6 +1,7 @@
 //! The way of an event: API, sidecar, Kafka, sidecar, subscription.
 
 use serde_json::json;
+use todo_backend::events::dapr::http_client;
 
 use crate::process::Process;
 use crate::stack::{PATIENCE, SERVICE, Stack, free_port, project, tool};
@@ -92,7 +93,7 @@ async fn dapr_run_starts_the_service_with_its_sidecar() {
 #[actix_web::test]
 async fn an_event_that_the_service_cannot_take_goes_to_the_dead_letter_topic() {
     let stack = Stack::started();
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http_client().build().unwrap();
     let url = format!("http://127.0.0.1:{}/v1.0/publish/kafka-pubsub/todos", stack.sidecar_port());
     let published = http
         .post(url)

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use todo_backend::events::dapr::http_client;
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use serde_json::{Value, json};
@@ -57,7 +58,7 @@ fn started() -> (Stack, Proxy) {
     let proxy = Proxy::default();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let (data, http) = (web::Data::new(proxy.clone()), reqwest::Client::builder().no_proxy().build().unwrap());
+    let (data, http) = (web::Data::new(proxy.clone()), http_client().build().unwrap());
     let target = web::Data::new((http, format!("http://127.0.0.1:{}", stack.sidecar_port())));
     let server = HttpServer::new(move || {
         App::new().app_data(data.clone()).app_data(target.clone()).default_service(web::to(forward))

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use todo_backend::events::dapr::http_client;
 
 use actix_web::{App, HttpResponse, HttpServer, web};
 use futures_util::future::join_all;
@@ -20,7 +21,7 @@ async fn logins_take_no_more_memory_than_their_turns_have() {
     let url = format!("http://127.0.0.1:{}/auth/login?username=demo&password=wrong", stack.service_port());
     let before = stack.service().resident();
     let clients = (0..6).map(|_| async {
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = http_client().build().unwrap();
         let mut checked = 0;
         // One whose turn doesn't come in time is answered 503.
         while checked < 10 {
@@ -45,7 +46,7 @@ async fn events_of_others_are_neither_remembered_nor_logged_in_full() {
     let mut stack = Stack::new();
     stack.start_service();
     let url = format!("http://127.0.0.1:{}/events/todos", stack.service_port());
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http_client().build().unwrap();
     let long = "x".repeat(1_000_000);
     let ours = |n: u32| json!({"source": "/todo-backend/000000000000001f", "subject": format!("todos/{n}")});
     let send = async |names: Value, n: u32| {

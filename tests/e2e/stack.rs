@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
+use todo_backend::events::dapr::http_client;
 
 use rskafka::client::ClientBuilder;
 use rskafka::client::partition::UnknownTopicHandling;
@@ -254,7 +255,7 @@ impl Stack {
     /// Waits until the service has no event left to publish.
     pub async fn wait_until_published(&self) {
         let url = format!("http://127.0.0.1:{}/health/ready", self.service_port);
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = http_client().build().unwrap();
         // A backlog after a long torture takes its time; getting nowhere does not.
         let (mut left, mut since) = (u64::MAX, Instant::now());
         loop {
@@ -357,7 +358,7 @@ pub struct Client {
 
 impl Client {
     async fn log_in(base: String, username: &str, password: &str) -> Self {
-        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+        let http = http_client().timeout(PATIENCE).build().unwrap();
         let url = format!("{base}/auth/login?username={username}&password={password}");
         let response = http.post(url).send().await.unwrap();
         assert_eq!(response.status(), 200);

@@ -15,13 +15,14 @@ use actix_web::rt::time::timeout;
 use futures_util::FutureExt;
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
-use todo_backend::app::{StartError, Stopper};
+use todo_backend::app::StartError;
 use todo_backend::config::Config;
 use todo_backend::domain::account::{User, UserId};
 use todo_backend::domain::change::{DeliveryState, Place};
 use todo_backend::domain::todo::{Todo, TodoId};
 use todo_backend::store::Store;
 use todo_backend::store::error::StoreError;
+use tokio_util::sync::CancellationToken;
 
 use self::invariants::{PENDING, PUBLISHED, read_log};
 use crate::client::{Answer, CLIENT, RequestExt, read_answer};
@@ -112,7 +113,7 @@ pub struct TestApp {
     store: Arc<Store>,
     keys: Keys,
     config: Config,
-    stopper: Stopper,
+    stop: CancellationToken,
     running: JoinHandle<Result<(), StartError>>,
     sidecar: Option<Sidecar>,
     /// Ids of events that were published, or given up, before this start.
@@ -131,7 +132,7 @@ impl TestApp {
             store,
             keys: Keys::new(&config),
             config,
-            stopper: app.stopper(),
+            stop: app.stop_token(),
             running: actix_web::rt::spawn(app.run()),
             sidecar,
             settled,
@@ -141,7 +142,7 @@ impl TestApp {
 
     /// Stops as SIGTERM does, and waits for the end.
     async fn stop(self) -> Result<(), String> {
-        self.stopper.stop();
+        self.stop.cancel();
         let ended = timeout(PATIENCE, self.running).await;
         if let Some(sidecar) = &self.sidecar {
             sidecar.stop().await;

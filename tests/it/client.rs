@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::net::TcpStream;
 use std::sync::LazyLock;
+use todo_backend::events::dapr::http_client;
 
 use reqwest::header::HeaderMap;
 use reqwest::{Client, RequestBuilder};
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 /// Keeps no connections: a pool that outlives a test would hold on to the test's runtime.
 pub static CLIENT: LazyLock<Client> = LazyLock::new(|| {
     let redirects = reqwest::redirect::Policy::none();
-    Client::builder().no_proxy().redirect(redirects).pool_max_idle_per_host(0).build().unwrap()
+    http_client().redirect(redirects).pool_max_idle_per_host(0).build().unwrap()
 });
 
 /// Reads until the server closes, or until the body is as long as the answer says.

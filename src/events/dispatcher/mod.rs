@@ -1,4 +1,5 @@
-//! The relay's decisions as a pure state machine: which change is sent when, what an outcome means, what is parked.
+//! The relay's decisions as a pure state machine: which change is sent when, what its outcome means, and
+//! what is parked.
 //! It uses no network and no disk; time is milliseconds that the caller passes in.
 //!
 //! A *lane* is one todo's unpublished changes. What is refused or hangs is taken to be about that lane as long as others
@@ -42,20 +43,20 @@ const MAX_LANE_LEN: usize = 100;
 const MAX_READING: usize = 1000;
 /// A change is parked after this many definite refusals, each confirmed by another lane's success.
 pub const MAX_REFUSALS: u32 = 5;
-/// What an attempt to publish came to, as far as decisions go.
+/// The outcome of an attempt to publish, as far as decisions depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishResult {
     /// Kafka has it.
     Stored,
-    /// Definitely refused. About this change, if others are taken.
+    /// Refused. It is about this change if others get through.
     Refused,
-    /// No answer. About this lane, if others get one.
+    /// No answer. It is about this lane if others get one.
     Silent,
-    /// Nothing is wrong with the change: the sidecar is away, or does not let us in.
+    /// It is not about the change: the sidecar is away, or does not let us in.
     Away,
 }
 
-/// What is to be recorded about changes (by their places).
+/// What to record about changes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// This one is published.
@@ -74,11 +75,11 @@ struct Lane {
     more_in_log: bool,
     /// It was found in the log, not announced when it was committed.
     discovered: bool,
-    /// Since when the first change is in flight.
+    /// When the first change was sent, while it is in flight.
     since: Option<u64>,
 }
 
-/// How much at once: small in tests, which then reach every limit often.
+/// The limits above; tests use smaller ones, to reach all of them often.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     in_flight: usize,
@@ -121,7 +122,7 @@ impl Limits {
 ///   has no lane.
 /// - **Places are only told apart.** Which change comes earlier is the log's business: positions in it are [`Cursor`]s.
 ///
-/// The simulation in `tests/world.rs` asserts all of this after every step, in thousands of worlds.
+/// The simulation in `tests/world` asserts all of this after every step, in thousands of worlds.
 #[cfg_attr(test, derive(Clone))]
 pub struct Dispatcher {
     limits: Limits,
@@ -213,8 +214,7 @@ impl Dispatcher {
         self.announced_through
     }
 
-    /// Takes newly committed changes, in commit order, without gaps; `overflowed`: others were left to the log.
-    /// Not to be called between [`Self::start_reading`] and [`Self::finish_reading`].
+    /// Takes newly committed changes in commit order; `overflowed`: others were left to the log. Must not be called between [`Self::start_reading`] and [`Self::finish_reading`].
     pub fn committed(&mut self, changes: Vec<Arc<Change>>, overflowed: bool) {
         debug_assert!(self.reading.is_none());
         for change in changes {
@@ -277,17 +277,17 @@ impl Dispatcher {
         self.limits.buffered.saturating_sub(self.lanes.len() - self.suspects.len())
     }
 
-    /// What should be read from the log now. Only one reading goes on at a time.
+    /// What to read from the log now. Only one reading goes on at a time.
     pub fn start_reading(&mut self) -> Option<Wanted> {
         debug_assert!(self.reading.is_none());
         let free = self.limits.buffered.saturating_sub(self.buffered);
         let room = free.min(self.limits.reading);
-        // All get something, so that what is read, and marked later, lies close together in the log.
+        // Every lane gets a share: what is read together, and marked later, lies close together in the log.
         let share = (free / self.hungry.len().max(1)).clamp(1, self.limits.lane);
-        // Not for every lane that ends: looking for others starts where the last look ended, and goes far.
+        // Not for every lane that ends: discovery goes on where it stopped, and looks at many changes.
         let enough = self.room_for_lanes() * 2 < self.limits.buffered;
         let discover = if self.behind && !enough { self.room_for_lanes() } else { 0 };
-        // Nor for every change that ends, with memory full; but a suspect needs no more room than for one.
+        // Nor for every change that ends while memory is full; but a suspect needs room for one change only.
         let is_suspect = |todo| self.suspects.contains(todo);
         let feed = room > 0 && self.hungry.front().is_some_and(|&todo| room == self.limits.reading || is_suspect(todo));
         if !feed && discover == 0 {
@@ -301,10 +301,16 @@ impl Dispatcher {
         };
         let wants = feeding.iter().filter_map(want).collect();
         self.reading = Some(feeding);
-        Some(Wanted { known: self.read_through, told: self.announced_through, wants, room, discover })
+        Some(Wanted {
+            read_through: self.read_through,
+            announced_through: self.announced_through,
+            wants,
+            room,
+            discover,
+        })
     }
 
-    /// Takes what was read from the log; `None`: reading failed, it is tried again.
+    /// Takes what was read from the log; `None`: the reading failed, and is repeated.
     pub fn finish_reading(&mut self, found: Option<Found>) {
         let reading = self.reading.take().unwrap_or_default();
         let ended = std::mem::take(&mut self.ended);
@@ -335,7 +341,7 @@ impl Dispatcher {
                 }
             }
         }
-        (self.read_through, self.behind) = (discovered.known, discovered.behind);
+        (self.read_through, self.behind) = (discovered.read_through, discovered.more);
         self.announced_through = self.announced_through.join(self.read_through);
     }
 
@@ -360,7 +366,7 @@ impl Dispatcher {
         }
     }
 
-    /// The next change to send now, if there is one. Call it until it returns `None`.
+    /// The next change to send. To be called until it returns `None`.
     pub fn start(&mut self, now: u64) -> Option<Arc<Change>> {
         self.activate_suspects(now);
         self.look_past_hanging(now);
@@ -404,14 +410,14 @@ impl Dispatcher {
         }
     }
 
-    /// A publish that hangs, while later ones get through, does not keep another one waiting.
+    /// A publish that hangs while later ones get through gives up its place among [`MAX_IN_FLIGHT`].
     fn look_past_hanging(&mut self, now: u64) {
         while self.next_to_hang().is_some_and(|at| at <= now) {
             self.prompt.pop_first();
         }
     }
 
-    /// When the oldest publish is one that hangs, if nothing else happens.
+    /// When the oldest publish counts as hanging, if nothing else happens.
     fn next_to_hang(&self) -> Option<u64> {
         let hanging = self.in_flight - self.prompt.len();
         let &(since, _) = self.prompt.first()?;
@@ -419,7 +425,7 @@ impl Dispatcher {
         (since < self.got_through && hanging < self.limits.hanging).then_some(hangs_at)
     }
 
-    /// Notes what the change that [`Self::start`] gave out for `todo` came to.
+    /// Takes the outcome of the change of `todo` that [`Self::start`] returned.
     pub fn finish(&mut self, todo: TodoId, result: PublishResult, now: u64) -> Verdict {
         let mut verdict = Verdict::default();
         let Some(lane) = self.lanes.get_mut(&todo) else { return verdict };
@@ -456,7 +462,7 @@ impl Dispatcher {
         verdict
     }
 
-    /// A lane whose attempt failed waits, with nothing in memory; true if it was no suspect before.
+    /// Makes a lane whose attempt failed a suspect, with nothing in memory; false if it was one before.
     fn suspect(&mut self, todo: TodoId, failure: Failure, now: u64) -> bool {
         let Some(lane) = self.lanes.get_mut(&todo) else { return false };
         let Some(change) = lane.queue.front() else { return false };
@@ -466,8 +472,8 @@ impl Dispatcher {
         self.suspects.failed(todo, place, failure, now)
     }
 
-    /// Takes a suspect's lane out of memory if its change was refused for good; the others stay in the log behind it. Not while
-    /// it is in flight: then the outcome decides.
+    /// Parks a suspect's change if it was refused for good; the todo's later changes stay in the log behind it. Not while it
+    /// is in flight: then the outcome decides.
     fn park_if_refused_for_good(&mut self, todo: TodoId) -> Option<Place> {
         let in_flight = self.lanes.get(&todo).is_some_and(|lane| lane.since.is_some());
         if in_flight || !self.suspects.is_refused_for_good(todo) {

@@ -63,7 +63,7 @@ pub fn read_outbox(connection: &Connection, epoch: Epoch, wanted: &Wanted, marke
         }
         let limit = want.limit.min(room);
         let (mut changes, mut more) = (Vec::new(), false);
-        let mut rows = pending.query(params![want.todo, want.above, wanted.told.place()])?;
+        let mut rows = pending.query(params![want.todo, want.above, wanted.announced_through.place()])?;
         while let Some(row) = rows.next()? {
             let change = change(row, epoch)?;
             if marked.contains_key(&change.place) {
@@ -87,7 +87,7 @@ pub fn read_outbox(connection: &Connection, epoch: Epoch, wanted: &Wanted, marke
 /// Finds todos with pending changes beyond what was read. Looks at a bounded number of changes, at each only once.
 fn discover(snapshot: &Transaction<'_>, wanted: &Wanted, marked: &Marks) -> rusqlite::Result<Discovered> {
     let mut parked = HashSet::new();
-    if wanted.known == Cursor::START {
+    if wanted.read_through == Cursor::START {
         let mut statement = snapshot.prepare_cached("SELECT DISTINCT todo_id FROM changes WHERE state = 2")?;
         parked = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
         // If such a mark is committed before a later discovery gets that far, neither of them would see it.
@@ -97,12 +97,12 @@ fn discover(snapshot: &Transaction<'_>, wanted: &Wanted, marked: &Marks) -> rusq
         }
     }
     let end = end(snapshot)?;
-    let mut discovered = Discovered { todos: Vec::new(), parked, known: wanted.known, behind: true };
+    let mut discovered = Discovered { todos: Vec::new(), parked, read_through: wanted.read_through, more: true };
     // Answered by the partial index alone.
     let mut index = snapshot.prepare_cached(
         "SELECT seq, todo_id, version FROM changes WHERE state = 0 AND seq > ?1 ORDER BY seq LIMIT ?2",
     )?;
-    let mut rows = index.query(params![wanted.known.place(), MAX_DISCOVERY])?;
+    let mut rows = index.query(params![wanted.read_through.place(), MAX_DISCOVERY])?;
     let (mut seen, mut looked_at) = (HashSet::new(), 0);
     while let Some(row) = rows.next()? {
         let (place, todo, version): (Place, TodoId, Version) = (row.get(0)?, row.get(1)?, row.get(2)?);
@@ -113,11 +113,11 @@ fn discover(snapshot: &Transaction<'_>, wanted: &Wanted, marked: &Marks) -> rusq
             seen.insert(todo);
             discovered.todos.push((todo, version));
         }
-        discovered.known = Cursor::up_to(place);
+        discovered.read_through = Cursor::up_to(place);
         looked_at += 1;
     }
     if looked_at < MAX_DISCOVERY {
-        (discovered.known, discovered.behind) = (end, false);
+        (discovered.read_through, discovered.more) = (end, false);
     }
     Ok(discovered)
 }

@@ -145,12 +145,13 @@ impl Fixture {
     /// What is neither published nor parked, as the relay finds it.
     fn unpublished(&self) -> Vec<Arc<Change>> {
         let read = |known, wants| {
-            let wanted = Wanted { known, told: known, wants, room: 10_000, discover: 10_000 };
+            let wanted =
+                Wanted { read_through: known, announced_through: known, wants, room: 10_000, discover: 10_000 };
             self.read_outbox(&wanted).unwrap()
         };
         let discovered = read(Cursor::START, Vec::new()).discovered.unwrap();
         let want = |&(todo, version): &(TodoId, Version)| Want { todo, above: version.previous(), limit: 10_000 };
-        let fed = read(discovered.known, discovered.todos.iter().map(want).collect()).fed;
+        let fed = read(discovered.read_through, discovered.todos.iter().map(want).collect()).fed;
         let mut changes: Vec<_> = fed.into_iter().flat_map(|fed| fed.changes).collect();
         changes.sort_unstable_by_key(|change| change.place.0);
         changes

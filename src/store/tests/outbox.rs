@@ -118,7 +118,7 @@ fn the_relay_reads_what_it_wants_and_discovers_what_it_does_not_know() {
         let (room, discover) = (random.random_range(1..=400), random.random_range(0..=todos as usize));
         let told = random.random_range(known..=log.len() as i64);
         let [known, told] = [known, told].map(|place| Cursor::up_to(Place(place)));
-        let wanted = Wanted { known, told, wants, room, discover };
+        let wanted = Wanted { read_through: known, announced_through: told, wants, room, discover };
         compare(&f.read_outbox(&wanted).unwrap(), &log, &wanted, seed);
         drop(gate);
         held.blocking_recv().unwrap().unwrap();
@@ -128,7 +128,7 @@ fn the_relay_reads_what_it_wants_and_discovers_what_it_does_not_know() {
 /// Compares with what [`Store::read_outbox`] promises, todo by todo.
 fn compare(found: &Found, log: &[Logged], wanted: &Wanted, seed: u64) {
     let Wanted { room, discover, .. } = *wanted;
-    let (known, told) = (wanted.known.place().0, wanted.told.place().0);
+    let (known, told) = (wanted.read_through.place().0, wanted.announced_through.place().0);
     let mut left = room;
     for (index, want) in wanted.wants.iter().enumerate() {
         let Some(fed) = found.fed.get(index) else {
@@ -157,17 +157,19 @@ fn compare(found: &Found, log: &[Logged], wanted: &Wanted, seed: u64) {
     let parked: HashSet<TodoId> =
         log.iter().filter(|_| known == 0).filter(is_parked).map(|entry| TodoId(entry.todo)).collect();
     assert_eq!(discovered.parked, parked, "seed {seed}");
-    for entry in log.iter().filter(|e| e.seq > known && e.seq <= discovered.known.place().0 && e.durable.is_none()) {
+    for entry in
+        log.iter().filter(|e| e.seq > known && e.seq <= discovered.read_through.place().0 && e.durable.is_none())
+    {
         let new = entry.marked.is_none() && expected.iter().all(|(todo, _)| todo.0 != entry.todo);
         if new && !parked.contains(&TodoId(entry.todo)) {
             expected.push((TodoId(entry.todo), Version(entry.version)));
         }
     }
     assert_eq!(discovered.todos, expected, "seed {seed}");
-    if discovered.behind {
+    if discovered.more {
         assert_eq!(discovered.todos.len(), discover, "seed {seed}");
     } else {
-        assert_eq!(discovered.known.place().0, log.len() as i64, "seed {seed}");
+        assert_eq!(discovered.read_through.place().0, log.len() as i64, "seed {seed}");
     }
 }
 
@@ -177,10 +179,16 @@ fn a_todo_that_is_parked_but_not_durably_is_known_as_parked_however_little_the_f
     let [_, _, poison] = ["one is enough", "stops the look", "poison"].map(|title| f.create(1, title));
     f.apply(1, vec![rename(poison.id.0, "behind it")]).unwrap();
     let look = |known| {
-        f.read_outbox(&Wanted { known, told: known, wants: Vec::new(), room: 0, discover: 1 })
-            .unwrap()
-            .discovered
-            .unwrap()
+        f.read_outbox(&Wanted {
+            read_through: known,
+            announced_through: known,
+            wants: Vec::new(),
+            room: 0,
+            discover: 1,
+        })
+        .unwrap()
+        .discovered
+        .unwrap()
     };
     let (gate, held) = f.hold();
     f.mark(3, DeliveryState::Parked);
@@ -189,7 +197,7 @@ fn a_todo_that_is_parked_but_not_durably_is_known_as_parked_however_little_the_f
     held.blocking_recv().unwrap().unwrap();
     f.wait_until("the mark to be committed", |f| f.outbox().marks().is_empty());
     let mut parked = first.parked;
-    parked.extend(look(first.known).parked);
+    parked.extend(look(first.read_through).parked);
     assert!(parked.contains(&poison.id), "what is behind it would be published");
 }
 
@@ -202,18 +210,24 @@ fn looking_for_todos_stops_after_a_bounded_number_of_changes_and_goes_on_from_th
     }
     let last = f.create(1, "late");
     let look = |known| {
-        f.read_outbox(&Wanted { known, told: known, wants: Vec::new(), room: 0, discover: 10 })
-            .unwrap()
-            .discovered
-            .unwrap()
+        f.read_outbox(&Wanted {
+            read_through: known,
+            announced_through: known,
+            wants: Vec::new(),
+            room: 0,
+            discover: 10,
+        })
+        .unwrap()
+        .discovered
+        .unwrap()
     };
     let first = look(Cursor::START);
     assert_eq!(
-        (&first.todos[..], first.known.place(), first.behind),
+        (&first.todos[..], first.read_through.place(), first.more),
         (&[(todo.id, Version(1))][..], Place(10_000), true)
     );
-    let second = look(first.known);
-    assert_eq!((&second.todos[..], second.behind), (&[(todo.id, Version(10_001)), (last.id, Version(1))][..], false));
+    let second = look(first.read_through);
+    assert_eq!((&second.todos[..], second.more), (&[(todo.id, Version(10_001)), (last.id, Version(1))][..], false));
 }
 
 fn seqs(changes: &[Arc<Change>]) -> Vec<i64> {

@@ -9,7 +9,7 @@ use crate::store::outbox::Discovered;
 fn told(limits: Limits, log: &[Arc<Change>]) -> Dispatcher {
     let mut lanes = Dispatcher::with_limits(1, limits);
     assert!(lanes.start_reading().is_some());
-    let nothing = Discovered { todos: Vec::new(), parked: HashSet::new(), known: Cursor::START, behind: false };
+    let nothing = Discovered { todos: Vec::new(), parked: HashSet::new(), read_through: Cursor::START, more: false };
     lanes.finish_reading(Some(Found { fed: Vec::new(), discovered: Some(nothing) }));
     lanes.committed(log.to_vec(), false);
     lanes

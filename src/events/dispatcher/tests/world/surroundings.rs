@@ -163,8 +163,10 @@ impl World {
                 break;
             }
             let versions = self.todos.get(&want.todo).map_or(&[][..], |versions| &versions[..]);
-            let entries =
-                versions.iter().filter(|seq| **seq <= wanted.told.place().0).map(|seq| &self.log[*seq as usize - 1]);
+            let entries = versions
+                .iter()
+                .filter(|seq| **seq <= wanted.announced_through.place().0)
+                .map(|seq| &self.log[*seq as usize - 1]);
             let pending = entries.filter(|entry| entry.state.is_none() && entry.change.todo.version > want.above);
             let mut changes: Vec<_> = pending.map(|entry| Arc::clone(&entry.change)).collect();
             let limit = want.limit.min(room);
@@ -179,21 +181,22 @@ impl World {
             let marked = |entry: &Entry| entry.state.or_else(|| reading.marked.get(&entry.change.place.0).copied());
             let parked = unsettled
                 .iter()
-                .filter(|entry| wanted.known == Cursor::START && marked(entry) == Some(DeliveryState::Parked));
+                .filter(|entry| wanted.read_through == Cursor::START && marked(entry) == Some(DeliveryState::Parked));
             let parked = parked.map(|entry| entry.change.todo.id).collect();
             let end = Cursor::up_to(Place(self.log.len() as i64));
-            let mut discovered = Discovered { todos: Vec::new(), parked, known: end, behind: false };
+            let mut discovered = Discovered { todos: Vec::new(), parked, read_through: end, more: false };
             let mut seen = HashSet::new();
             // Never far: looking goes on where it ended.
             let far = if self.looks_far { usize::MAX } else { self.random.random_range(1..=50) };
-            let beyond =
-                unsettled.iter().filter(|entry| entry.state.is_none() && !wanted.known.covers(entry.change.place));
+            let beyond = unsettled
+                .iter()
+                .filter(|entry| entry.state.is_none() && !wanted.read_through.covers(entry.change.place));
             for (looked_at, entry) in beyond.enumerate() {
                 let (seq, todo) = (entry.change.place.0, &entry.change.todo);
                 let new = marked(entry).is_none() && !discovered.parked.contains(&todo.id) && !seen.contains(&todo.id);
                 if (new && seen.len() == wanted.discover) || looked_at == far {
-                    discovered.behind = true;
-                    discovered.known = Cursor::up_to(Place(seq - 1));
+                    discovered.more = true;
+                    discovered.read_through = Cursor::up_to(Place(seq - 1));
                     break;
                 }
                 if new {
