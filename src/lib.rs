@@ -1,8 +1,8 @@
 //! A Todo backend whose every change is durable before it is answered and published to Kafka through its Dapr sidecar.
 //!
-//! The idea that keeps it small: a mutation appends one [`domain::change::Change`] to a durable, ordered log, in the same
-//! transaction as the todo itself. Everything else reads: lists and single todos come from a map in memory, and the relay
-//! publishes the log to the sidecar.
+//! The idea that keeps it small: a mutation appends one [`domain::change::Change`] to a durable, ordered log, in the
+//! same transaction as the todo itself. Everything else reads: lists and single todos come from a map in memory, and
+//! the relay publishes the log to the sidecar.
 //!
 //! ```text
 //! socket -> connection (one request at a time) -> actix -> access_log -> route

@@ -6,8 +6,8 @@ use jsonwebtoken::signature::{Error as SignatureError, Signer, Verifier};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 use ring::hmac;
 
-/// Signs and verifies with HS256, HS384 and HS512, and nothing else. Keys in JSON (JWK), for which it has no functions, are
-/// never read: not even if a token brings one.
+/// Signs and verifies with HS256, HS384 and HS512, and nothing else. Keys in JSON (JWK), for which it has no functions,
+/// are never read: not even if a token brings one.
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: |algorithm, key: &EncodingKey| Ok(Box::new(Hmac::new(*algorithm, key.as_bytes())?)),
     verifier_factory: |algorithm, key: &DecodingKey| Ok(Box::new(Hmac::new(*algorithm, key.try_get_as_bytes()?)?)),

@@ -5,7 +5,8 @@ use std::fmt;
 /// The header's name.
 pub const HEADER: &str = "traceparent";
 
-/// A valid `traceparent` of version 00: `00-TRACEID-PARENTID-FLAGS` (<https://www.w3.org/TR/trace-context/#traceparent-header>).
+/// A valid `traceparent` of version 00: `00-TRACEID-PARENTID-FLAGS`
+/// (<https://www.w3.org/TR/trace-context/#traceparent-header>).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceParent(Box<str>);
 

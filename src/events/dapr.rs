@@ -89,8 +89,8 @@ pub struct ClientError(#[source] reqwest::Error);
 
 /// Builds a client that ignores HTTP_PROXY, which would capture calls to the sidecar, and can speak TLS.
 pub fn http_client() -> reqwest::ClientBuilder {
-    // An error if it is installed already. reqwest has no provider of its own: the one that it prefers is a third of the
-    // first build.
+    // An error if it is installed already. reqwest has no provider of its own: the one that it prefers is a third of
+    // the first build.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().no_proxy()
 }
@@ -135,7 +135,8 @@ impl DaprClient {
         }
     }
 
-    /// Asks for the sidecar's outbound health: whether it can publish. (`/v1.0/healthz` would wait for this service's port.)
+    /// Asks for the sidecar's outbound health: whether it can publish. (`/v1.0/healthz` would wait for this service's
+    /// port.)
     pub async fn ready(&self) -> Result<(), String> {
         let url = format!("{}/v1.0/healthz/outbound", self.sidecar_url);
         match self.http.get(url).timeout(PROBE_TIMEOUT).send().await {

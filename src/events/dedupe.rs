@@ -11,7 +11,8 @@ const REMEMBERED: usize = 50_000;
 /// A todo of any database.
 type Key = (Epoch, TodoId);
 
-/// The last version seen of each todo. Bounded by two generations: the todos that were silent for longest are forgotten.
+/// The last version seen of each todo. Bounded by two generations: the todos that were silent for longest are
+/// forgotten.
 #[derive(Default)]
 pub struct LastVersions {
     young: HashMap<Key, Version>,

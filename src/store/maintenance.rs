@@ -104,8 +104,8 @@ pub fn backup(path: &Path, target: &Path) -> Result<(), DatabaseError> {
     put_in_place(&partial, target)
 }
 
-/// Replaces the database with a copy of `backup` under a new epoch, which tells consumers and clients that versions start
-/// over. The replaced database is kept beside it; returns its new name. Mode and owner stay as they were, whoever
+/// Replaces the database with a copy of `backup` under a new epoch, which tells consumers and clients that versions
+/// start over. The replaced database is kept beside it; returns its new name. Mode and owner stay as they were, whoever
 /// restores. The service must not be running.
 pub fn restore(path: &Path, backup: &Path) -> Result<Option<PathBuf>, DatabaseError> {
     make_parent(path)?;
@@ -149,8 +149,8 @@ fn renew_epoch(path: &Path) -> rusqlite::Result<()> {
     connection.close().map_err(|(_, problem)| problem)
 }
 
-/// Gives the database a second name, under which it survives when the first is replaced. Its log is emptied into the file
-/// first; if it is too damaged for that, the log is kept beside it as it is.
+/// Gives the database a second name, under which it survives when the first is replaced. Its log is emptied into the
+/// file first; if it is too damaged for that, the log is kept beside it as it is.
 fn set_aside(path: &Path) -> Result<PathBuf, DatabaseError> {
     let keep_log = match empty_log(path) {
         Ok(true) => false,

@@ -79,8 +79,8 @@ struct Shared {
 }
 
 impl Shared {
-    /// Makes a committed group visible: to readers of the map first, then to the relay. Whatever follows the log gets it
-    /// here, and only here.
+    /// Makes a committed group visible: to readers of the map first, then to the relay. Whatever follows the log gets
+    /// it here, and only here.
     fn publish(&self, group: &[Arc<Change>]) {
         if group.is_empty() {
             return;
@@ -169,8 +169,8 @@ impl Store {
 
     /// One todo of `owner`.
     ///
-    /// Reads are answered from memory, at once. They are async and can fail for the sake of a store on several machines,
-    /// where a strict read waits for what the others have committed.
+    /// Reads are answered from memory, at once. They are async and can fail for the sake of a store on several
+    /// machines, where a strict read waits for what the others have committed.
     pub async fn todo(&self, owner: UserId, id: TodoId) -> Result<Option<Arc<Todo>>, StoreError> {
         Ok(self.shared.todos.read().get(owner, id).cloned())
     }

@@ -1,5 +1,5 @@
-//! Whichever way `make dapr` and the scripts of the tests end, nothing of what they started is left: no process, no port,
-//! no temporary file. The runs of `make dapr` use the ports 8000, 3500 and 9092.
+//! Whichever way `make dapr` and the scripts of the tests end, nothing of what they started is left: no process, no
+//! port, no temporary file. The runs of `make dapr` use the ports 8000, 3500 and 9092.
 
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
@@ -207,8 +207,8 @@ impl Playground {
         self.wait_for_process(name, |process| process.name() == name)
     }
 
-    /// Waits until the process, those that it has started and these ports' listeners are gone, and temporary files, too.
-    /// Returns the exit status as a shell shows it.
+    /// Waits until the process, those that it has started and these ports' listeners are gone, and temporary files,
+    /// too. Returns the exit status as a shell shows it.
     fn wait_for_the_end(&self, process: &mut Process, ports: &[u16], way: &str) -> i32 {
         let started = Instant::now();
         let status = process.wait(LIMIT);

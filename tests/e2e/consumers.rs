@@ -1,4 +1,5 @@
-//! What consumers are promised: the example subscribers get every event, and every event is as docs/events.schema.json says.
+//! What consumers are promised: the example subscribers get every event, and every event is as docs/events.schema.json
+//! says.
 
 use std::collections::BTreeSet;
 use std::io::Write;

@@ -20,8 +20,8 @@ pub struct Process {
     output: Arc<Output>,
 }
 
-/// Copies a program to where it can be run. Not by this process: a child that another test forks meanwhile would have the
-/// copy open for writing, and what is open for writing can't be run ("Text file busy").
+/// Copies a program to where it can be run. Not by this process: a child that another test forks meanwhile would have
+/// the copy open for writing, and what is open for writing can't be run ("Text file busy").
 pub fn install(program: &Path, target: &Path) {
     let installed = Command::new("install").args(["-m", "755"]).args([program, target]).status().unwrap();
     assert!(installed.success(), "{} can't be copied to {}", program.display(), target.display());

@@ -1,4 +1,4 @@
-//! The circuit breaker in front of all lanes: while the sidecar is away, one probe at a time finds out whether it is back.
+//! The circuit breaker of all lanes: while the sidecar is away, one probe at a time finds out whether it is back.
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -9,7 +9,8 @@ use crate::domain::todo::TodoId;
 /// The first wait of an open breaker and its longest, in milliseconds.
 pub const BACKOFF_MS: (u64, u64) = (100, 30_000);
 
-/// Closed until failures open it; then it lets one probe through at a time, after ever longer waits, until one succeeds.
+/// Closed until failures open it; then it lets one probe through at a time, after ever longer waits, until one
+/// succeeds.
 #[cfg_attr(test, derive(Clone, PartialEq))]
 pub struct Breaker {
     state: State,

@@ -1,10 +1,9 @@
-//! The relay's decisions as a pure state machine: which change is sent when, what its outcome means, and
-//! what is parked.
-//! It uses no network and no disk; time is milliseconds that the caller passes in.
+//! The relay's decisions as a pure state machine: which change is sent when, what its outcome means, and what is
+//! parked. It uses no network and no disk; time is milliseconds that the caller passes in.
 //!
-//! A *lane* is one todo's unpublished changes. What is refused or hangs is taken to be about that lane as long as others
-//! get through: it becomes a [suspect](suspects), which waits by itself. The [breaker](breaker) stands before all lanes.
-//! It opens when the sidecar is away, or when very many lanes failed and none got through.
+//! A *lane* is one todo's unpublished changes. As long as others get through, a refusal or a publish that hangs is
+//! taken to be about its lane, which becomes a suspect and waits by itself ([`suspects`]). One circuit [`breaker`]
+//! serves all lanes: it opens when the sidecar is away, or when very many lanes failed and none got through.
 
 mod breaker;
 mod suspects;
@@ -27,9 +26,10 @@ pub const MAX_IN_FLIGHT: usize = 64;
 const MAX_FAILURES: usize = 256;
 /// Publishes that hang and go on beside the others, at most.
 const MAX_HANGING: usize = 512;
-/// A publish hangs after this many milliseconds, if one that began later got through; but not before it has taken this many
-/// times as long as usual: a sidecar that is slow for everybody must not get more to do.
+/// A publish hangs after this many milliseconds, if one that began later got through; but not before it has taken this
+/// many times as long as usual: a sidecar that is slow for everybody must not get more to do.
 const HANGS_AFTER_MS: u64 = 1000;
+/// See [`HANGS_AFTER_MS`].
 const HANGS_AFTER_TIMES_USUAL: u64 = 10;
 /// Suspects that try again at once, of those that were refused and of those that got no answer.
 const MAX_ACTIVE_SUSPECTS: usize = 8;
@@ -43,6 +43,7 @@ const MAX_LANE_LEN: usize = 100;
 const MAX_READING: usize = 1000;
 /// A change is parked after this many definite refusals, each confirmed by another lane's success.
 pub const MAX_REFUSALS: u32 = 5;
+
 /// The outcome of an attempt to publish, as far as decisions depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishResult {
@@ -109,20 +110,25 @@ impl Limits {
 /// # Invariants
 ///
 /// - **Order.** A lane has at most one change in flight, the first of its queue; the next one follows only when that is
-///   stored. The queue's versions are contiguous and end with `last`. [`Self::start`] and [`Self::finish`] keep it.
-/// - **One place.** Each lane is in exactly one of: `ready` or `backlog` (it can send), `retrying` (a suspect that can),
-///   `hungry` (it has nothing in memory, and the log has more), `reading` (the log is being read for it), in flight, or
-///   waiting in `suspects`. [`Self::settle`] puts a lane that has just left its place into the next one.
-/// - **Nothing forgotten.** Every unpublished change is in a lane, behind a change in a lane with `more_in_log`, behind a
-///   parked change, or past `read_through` while `behind` is true. What was announced is never read again, what was left
-///   out always is.
-/// - **Bounded memory.** At most [`MAX_BUFFERED`] changes are in queues, [`MAX_LANE_LEN`] of a lane; at most
-///   [`MAX_BUFFERED`] lanes are no suspects. A suspect keeps nothing in memory until it is its turn.
-/// - **Suspects.** A todo is in `suspects` from a failure until its own next success, or until it is parked. A parked todo
-///   has no lane.
+///   stored. The queue's versions are contiguous and end with `last`. (Tests: `World::publish`, `World::land`.)
+/// - **One place.** Each lane is in exactly one of: `ready` or `backlog` (it can send), `retrying` (a suspect that
+///   can), `hungry` (it has nothing in memory, and the log has more), `reading` (the log is being read for it), in
+///   flight, or waiting in `suspects`. [`Self::settle`] puts a lane that has left its place into the next one.
+///   (`World::assert_consistent`)
+/// - **Nothing forgotten.** A pending change that was announced is in its lane's queue; or it is newer than its lane's
+///   `last` and `more_in_log` is set; or its todo is in `parked`; or it lies past `read_through` and `behind` is set.
+///   So what [`Self::offer`] has no room for is read later. (`World::assert_nothing_to_do`, `World::assert_done`)
+/// - **Read once.** `read_through` only moves forwards, and never past a change whose todo was neither offered nor
+///   discovered. (`the_backlog_of_a_busy_todo_is_read_once_and_others_do_not_wait_for_it`)
+/// - **Bounded memory.** Queues hold at most [`MAX_BUFFERED`] changes, [`MAX_LANE_LEN`] of a lane. A lane is only added
+///   while fewer than [`MAX_BUFFERED`] are no suspects; suspects that get through can make them a few more. A suspect
+///   keeps nothing in memory until it is its turn. `suspects` and `parked` have no limit. (`World::turn`)
+/// - **Suspects.** A todo is in `suspects` from a failure until its own next success, until its change is parked, or
+///   until its lane ends. A parked todo has no lane. (`World::assert_consistent`)
 /// - **Places are only told apart.** Which change comes earlier is the log's business: positions in it are [`Cursor`]s.
 ///
-/// The simulation in `tests/world` asserts all of this after every step, in thousands of worlds.
+/// The tests are in `tests/world`, which plays thousands of worlds; after every step, or after one in 32 where that
+/// costs too much.
 #[cfg_attr(test, derive(Clone))]
 pub struct Dispatcher {
     limits: Limits,
@@ -214,7 +220,8 @@ impl Dispatcher {
         self.announced_through
     }
 
-    /// Takes newly committed changes in commit order; `overflowed`: others were left to the log. Must not be called between [`Self::start_reading`] and [`Self::finish_reading`].
+    /// Takes newly committed changes, in commit order and without gaps; `overflowed`: others were left to the log. Must
+    /// not be called between [`Self::start_reading`] and [`Self::finish_reading`].
     pub fn committed(&mut self, changes: Vec<Arc<Change>>, overflowed: bool) {
         debug_assert!(self.reading.is_none());
         for change in changes {
@@ -236,7 +243,7 @@ impl Dispatcher {
     /// Whether no unread change of its todo can come before this one.
     fn is_next(&self, change: &Change) -> bool {
         match self.lanes.get(&change.todo.id) {
-            Some(lane) => lane.last.next() == change.todo.version && !lane.more_in_log,
+            Some(lane) => lane.last.next() == change.todo.version,
             None => change.todo.version == Version::FIRST,
         }
     }
@@ -472,8 +479,8 @@ impl Dispatcher {
         self.suspects.failed(todo, place, failure, now)
     }
 
-    /// Parks a suspect's change if it was refused for good; the todo's later changes stay in the log behind it. Not while it
-    /// is in flight: then the outcome decides.
+    /// Parks a suspect's change if it was refused for good; the todo's later changes stay in the log behind it. Not
+    /// while it is in flight: then the outcome decides.
     fn park_if_refused_for_good(&mut self, todo: TodoId) -> Option<Place> {
         let in_flight = self.lanes.get(&todo).is_some_and(|lane| lane.since.is_some());
         if in_flight || !self.suspects.is_refused_for_good(todo) {

@@ -1,6 +1,6 @@
-//! Todos whose last publish failed while others may get through. Each waits by itself, ever longer, and then takes one of
-//! few slots to try again. Another todo's success *confirms* a failure that came before it: the failure was about this
-//! todo, not about the sidecar. Enough confirmed refusals park the todo's change.
+//! Todos whose last publish failed while others may get through. Each waits by itself, ever longer, and then takes one
+//! of few slots to try again. Another todo's success *confirms* a failure that came before it: the failure was about
+//! this todo, not about the sidecar. Enough confirmed refusals park the todo's change.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -8,13 +8,14 @@ use super::MAX_REFUSALS;
 use crate::domain::change::Place;
 use crate::domain::todo::TodoId;
 
-/// A suspect waits this long before it tries again, in milliseconds, doubled with every failure up to 32 times: so a
-/// partition that is without a leader for some seconds uses up nobody's refusals.
+/// A suspect waits this long before it tries again, in milliseconds, doubled with every failure up to 32 times: so that
+/// some seconds without a partition leader don't use up the refusals of its todos.
 pub const BACKOFF_MS: u64 = 1000;
 /// The wait is doubled at most this often.
 const MAX_DOUBLINGS: u32 = 5;
 
-/// Why a publish failed. The two kinds have slots of their own, so that what hangs does not keep waiting what is refused.
+/// Why a publish failed. The two kinds have slots of their own, so that what hangs does not keep waiting what is
+/// refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
     /// A definite no.
@@ -141,8 +142,8 @@ impl Suspects {
         kinds.filter_map(|kind| self.waiting[kind].first().map(|(due, _)| *due)).min()
     }
 
-    /// A publish of another todo that began at `since` succeeded: it confirms the failures before that. However long nobody
-    /// got through, they count as one for each suspect. Returns the suspects that it confirmed.
+    /// A publish of another todo that began at `since` succeeded: it confirms the failures before that. They
+    /// count once per suspect, however long the outage was. Returns the suspects that it confirmed.
     pub fn confirm(&mut self, since: u64) -> Vec<TodoId> {
         let mut confirmed = Vec::new();
         for todo in std::mem::take(&mut self.unconfirmed) {

@@ -11,8 +11,8 @@ const MAX_LINKS: usize = 40;
 
 /// Keeps other processes away from a database, until it is dropped.
 ///
-/// All names of the file share one lock: symbolic links are resolved first, and on Linux the file itself is locked, too,
-/// whatever name (a hard link, a bind mount) it is opened by.
+/// All names of the file share one lock: symbolic links are resolved first, and on Linux the file itself is locked,
+/// too, whatever name (a hard link, a bind mount) it is opened by.
 #[derive(Debug)]
 pub struct DatabaseLock {
     path: PathBuf,
@@ -101,7 +101,8 @@ pub fn refuse_unknown_names(named: &Path) -> Result<(), DatabaseError> {
 }
 
 /// Whether the database has other names than `path` under which it may last have been written: SQLite looks for its log
-/// only beside the name that the file is opened by (<https://sqlite.org/howtocorrupt.html#multiple_links_to_the_same_file>).
+/// only beside the name that the file is opened by
+/// (<https://sqlite.org/howtocorrupt.html#multiple_links_to_the_same_file>).
 #[cfg(unix)]
 fn has_unknown_names(path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
@@ -151,8 +152,8 @@ impl Owner {
         }
     }
 
-    /// Creates a file with this owner, group and mode. Where owner or group can't be set, only the file's own owner gets
-    /// access. An error if the file exists.
+    /// Creates a file with this owner, group and mode. Where owner or group can't be set, only the file's own owner
+    /// gets access. An error if the file exists.
     pub fn create(self, path: &Path) -> io::Result<()> {
         let file = private(File::options().write(true).create_new(true)).open(path)?;
         self.give(&file);
@@ -175,8 +176,8 @@ impl Owner {
         self
     }
 
-    /// Changes the owner and group of `file` as far as permitted: only root may give files away, others may choose among
-    /// their groups.
+    /// Changes the owner and group of `file` as far as permitted: only root may give files away, others may choose
+    /// among their groups.
     #[cfg(unix)]
     fn give(self, file: &File) {
         let (user, group) = self.user_and_group;

@@ -48,7 +48,7 @@ fn end(connection: &Connection) -> rusqlite::Result<Cursor> {
     last.map(Cursor::up_to)
 }
 
-/// See [`super::Store::read_outbox`].
+/// See [`crate::store::Store::read_outbox`].
 pub fn read_outbox(connection: &Connection, epoch: Epoch, wanted: &Wanted, marked: &Marks) -> rusqlite::Result<Found> {
     let snapshot = connection.unchecked_transaction()?;
     let mut found = Found::default();

@@ -68,8 +68,8 @@ pub struct Pruned {
     pub more: bool,
 }
 
-/// Removes what retention no longer keeps of each owner: a prefix of its changes, never past an unpublished one. At most
-/// `limit` changes in all, fairly shared between the owners.
+/// Removes what retention no longer keeps of each owner: a prefix of its changes, never past an unpublished one. At
+/// most `limit` changes in all, fairly shared between the owners.
 pub fn prune(
     connection: &mut Connection,
     owners: &[(UserId, Head)],

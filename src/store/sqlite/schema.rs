@@ -9,14 +9,16 @@ use crate::domain::change::Epoch;
 use crate::domain::clock::Timestamp;
 use crate::store::error::DatabaseError;
 
-/// Older versions can corrupt a WAL database when a checkpoint resets the log (<https://sqlite.org/wal.html#walresetbug>).
+/// Older versions can corrupt a WAL database when a checkpoint resets the log
+/// (<https://sqlite.org/wal.html#walresetbug>).
 const OLDEST_SQLITE: i32 = 3_051_003;
 
 /// Migrations in order; `PRAGMA user_version` is the number of those that a database has had. Append only.
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001.sql")];
 
-/// Indexes that queries name. A missing one is created at start: older versions work without it, so it needs no migration.
-/// It is not limited to pending changes: then every mark would write to it, in a backlog each to another page.
+/// Indexes that queries name. A missing one is created at start: older versions work without it, so it needs no
+/// migration. It is not limited to pending changes: then every mark would write to it, in a backlog each to another
+/// page.
 const INDEXES: &str = "CREATE INDEX IF NOT EXISTS changes_by_todo ON changes (todo_id, version)";
 
 /// The database's schema version; an error if it is newer than this program.

@@ -1,5 +1,5 @@
-//! The single writer: a thread that takes what queued up during the last commit, decides it, commits it as one group, and
-//! only then publishes it to readers and answers.
+//! The single writer: a thread that takes what queued up during the last commit, decides it, commits it as one group,
+//! and only then publishes it to readers and answers.
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
@@ -200,8 +200,8 @@ impl Writer {
         let (decided, answers) = self.decide(group);
         let failure = self.commit(decided, operations).err();
         for (answer, reply) in answers {
-            // After a failure all members get the same answer: refusals, too, were decided on changes that are gone now.
-            // The receiver is gone if the client disconnected.
+            // After a failure all members get the same answer: refusals, too, were decided on changes that are gone
+            // now. The receiver is gone if the client disconnected.
             let _ = reply.send(failure.map_or(answer, Err));
         }
         self.checkpoint();

@@ -1,4 +1,5 @@
-//! Clients in a closed loop, and what they know afterwards: which changes were acknowledged, and which may have been made.
+//! Clients in a closed loop, and what they know afterwards: which changes were acknowledged, and which may have been
+//! made.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

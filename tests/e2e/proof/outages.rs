@@ -68,7 +68,8 @@ async fn no_request_notices_that_sidecar_or_broker_are_away_or_frozen() {
         let (median, p99, count) = latency(&ledger, phase);
         println!("outages: {:15} {count:5} requests, p50 {median:6.2} ms, p99 {p99:6.2} ms", phase.name);
         if phase.name.ends_with("back") {
-            // The backlog is published as fast as this machine can: that takes its cores, it does not make anybody wait.
+            // The backlog is published as fast as this machine can: that takes its cores, it does not make anybody
+            // wait.
             continue;
         }
         // Half a millisecond apart is noise.

@@ -1,6 +1,6 @@
-//! The relay's decisions in thousands of simulated worlds: a log, an inbox that overflows, a sidecar that refuses, fails,
-//! answers late or not at all, all todos or some, events that nobody takes, and a process that dies. Time is simulated,
-//! too.
+//! The relay's decisions in thousands of simulated worlds: a log, an inbox that overflows, a sidecar that refuses,
+//! fails, answers late or not at all, all todos or some, events that nobody takes, and a process that dies. Time is
+//! simulated, too.
 //!
 //! `RELAY_SEEDS=1000000` runs more worlds than usual; a failure names its seed, and `RELAY_SEED=…` runs that one alone.
 
@@ -142,7 +142,8 @@ fn the_backlog_of_a_busy_todo_is_read_once_and_others_do_not_wait_for_it() {
 
 #[test]
 fn a_backlog_that_does_not_fit_into_memory_is_not_read_change_by_change() {
-    // Many todos with a change each: a thousand at a time. And not so many with many: as many as are free at that moment.
+    // Many todos with a change each: a thousand at a time. And not so many with many: as many as are free at that
+    // moment.
     for (todos, most) in [(0, 100), (1000, 1000)] {
         let mut random = SmallRng::seed_from_u64(1);
         let plan = Plan { todos, before: 50_000, after: 0, reading: 5, ..fresh_todos(&mut random, 50) };

@@ -74,7 +74,7 @@ impl World {
 
     /// The machine's own books.
     pub fn assert_consistent(&self) {
-        let Dispatcher { lanes, ready, backlog, retrying, hungry, reading, suspects, .. } = &self.lanes;
+        let Dispatcher { lanes, ready, backlog, retrying, hungry, reading, suspects, prompt, .. } = &self.lanes;
         assert_eq!(self.lanes.buffered, lanes.values().map(|lane| lane.queue.len()).sum::<usize>());
         assert_eq!(self.lanes.in_flight, lanes.values().filter(|lane| lane.since.is_some()).count());
         suspects.assert_consistent();
@@ -85,13 +85,22 @@ impl World {
         let queued = [ready, backlog, retrying, hungry].into_iter().flatten().copied();
         let waiting = suspects.waiting();
         // A lane that was parked while it was read for is gone.
-        let read_for = reading.iter().flatten().copied().filter(|todo| lanes.contains_key(todo));
-        let flying = lanes.iter().filter(|(_, lane)| lane.since.is_some()).map(|(todo, _)| *todo);
-        let mut places: Vec<TodoId> = queued.chain(waiting).chain(read_for).chain(flying).collect();
+        let read_for = || reading.iter().flatten().copied().filter(|todo| lanes.contains_key(todo));
+        let flying = || lanes.iter().filter(|(_, lane)| lane.since.is_some()).map(|(todo, _)| *todo);
+        let mut places: Vec<TodoId> = queued.chain(waiting).chain(read_for()).chain(flying()).collect();
         places.sort_unstable();
         let mut all: Vec<TodoId> = lanes.keys().copied().collect();
         all.sort_unstable();
         assert_eq!(places, all);
+        // And each collection holds what it says.
+        let mut can_send = ready.iter().chain(backlog).chain(retrying).copied().chain(flying());
+        assert!(can_send.all(|todo| !lanes[&todo].queue.is_empty()), "nothing to send");
+        let in_log = |todo: TodoId| lanes[&todo].queue.is_empty() && lanes[&todo].more_in_log;
+        assert!(hungry.iter().copied().chain(read_for()).chain(suspects.waiting()).all(in_log), "nothing to read");
+        assert!(prompt.iter().all(|(since, todo)| lanes[todo].since == Some(*since)));
+        assert!(prompt.len() <= self.plan.limits.in_flight);
+        assert!(self.lanes.in_flight - prompt.len() <= self.plan.limits.hanging);
+        assert!(reading.is_some() || self.lanes.ended.is_empty());
         for (todo, lane) in lanes {
             assert!(lane.queue.len() <= self.plan.limits.lane);
             assert!(!self.lanes.parked.contains(todo));

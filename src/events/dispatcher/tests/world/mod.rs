@@ -295,8 +295,8 @@ pub struct World {
     pub got_through: u64,
     /// The breaker is open: when a probe may start, at the earliest, and the todo of the one that did.
     pub open: Option<(u64, Option<(TodoId, u64)>)>,
-    /// Attempts of this outage that the breaker let through, of todos that had not failed, its begin, and how often it was
-    /// opened from outside.
+    /// Attempts of this outage that the breaker let through, of todos that had not failed, its begin, and how often it
+    /// was opened from outside.
     pub probes: u64,
     pub outage_began: u64,
     pub ready_signals: u64,

@@ -216,8 +216,8 @@ impl World {
         let todo = &entry.change.todo;
         assert!(entry.refusals >= MAX_REFUSALS, "parked after {} confirmed refusals", entry.refusals);
         assert!(!self.flights.contains_key(&todo.id), "parked while in flight");
-        // It may be stored, too, by an attempt that nobody heard of again; and later ones, by a process that died before
-        // it was committed.
+        // It may be stored, too, by an attempt that nobody heard of again; and later ones, by a process that died
+        // before it was committed.
         let stored = self.stored.get(&todo.id).copied().unwrap_or(0);
         assert!(stored >= todo.version.0 - 1, "not the first change is parked");
         // Each outage confirms one refusal when it ends.
