@@ -2,7 +2,7 @@
 //! parked. It uses no network and no disk; time is milliseconds that the caller passes in.
 //!
 //! A *lane* is one todo's unpublished changes. As long as others get through, a refusal or a publish that hangs is
-//! taken to be about its lane, which becomes a suspect and waits by itself ([`suspects`]). One circuit [`breaker`]
+//! taken to be about its lane, which becomes a suspect and waits by itself (`suspects`). One circuit `breaker`
 //! serves all lanes: it opens when the sidecar is away, or when very many lanes failed and none got through.
 
 mod breaker;
@@ -113,14 +113,14 @@ impl Limits {
 ///   stored. The queue's versions are contiguous and end with `last`. (Tests: `World::publish`, `World::land`.)
 /// - **One place.** Each lane is in exactly one of: `ready` or `backlog` (it can send), `retrying` (a suspect that
 ///   can), `hungry` (it has nothing in memory, and the log has more), `reading` (the log is being read for it), in
-///   flight, or waiting in `suspects`. [`Self::settle`] puts a lane that has left its place into the next one.
+///   flight, or waiting in `suspects`. `settle` puts a lane that has left its place into the next one.
 ///   (`World::assert_consistent`)
 /// - **Nothing forgotten.** A pending change that was announced is in its lane's queue; or it is newer than its lane's
 ///   `last` and `more_in_log` is set; or its todo is in `parked`; or it lies past `read_through` and `behind` is set.
-///   So what [`Self::offer`] has no room for is read later. (`World::assert_nothing_to_do`, `World::assert_done`)
+///   So what `offer` has no room for is read later. (`World::assert_nothing_to_do`, `World::assert_done`)
 /// - **Read once.** `read_through` only moves forwards, and never past a change whose todo was neither offered nor
 ///   discovered. (`the_backlog_of_a_busy_todo_is_read_once_and_others_do_not_wait_for_it`)
-/// - **Bounded memory.** Queues hold at most [`MAX_BUFFERED`] changes, [`MAX_LANE_LEN`] of a lane. A lane is only added
+/// - **Bounded memory.** Queues hold at most [`MAX_BUFFERED`] changes, `MAX_LANE_LEN` of a lane. A lane is only added
 ///   while fewer than [`MAX_BUFFERED`] are no suspects; suspects that get through can make them a few more. A suspect
 ///   keeps nothing in memory until it is its turn. `suspects` and `parked` have no limit. (`World::turn`)
 /// - **Suspects.** A todo is in `suspects` from a failure until its own next success, until its change is parked, or
