@@ -3,14 +3,20 @@
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::signature::{Error as SignatureError, Signer, Verifier};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey};
 use ring::hmac;
 
 /// Signs and verifies with HS256, HS384 and HS512, and nothing else. Keys in JSON (JWK), for which it has no functions,
 /// are never read: not even if a token brings one.
 static PROVIDER: CryptoProvider = CryptoProvider {
-    signer_factory: |algorithm, key: &EncodingKey| Ok(Box::new(Hmac::new(*algorithm, key.as_bytes())?)),
-    verifier_factory: |algorithm, key: &DecodingKey| Ok(Box::new(Hmac::new(*algorithm, key.try_get_as_bytes()?)?)),
+    signer_factory: |algorithm, key: &EncodingKey| {
+        only_secrets(key.family())?;
+        Ok(Box::new(Hmac::new(*algorithm, key.as_bytes())?))
+    },
+    verifier_factory: |algorithm, key: &DecodingKey| {
+        only_secrets(key.family())?;
+        Ok(Box::new(Hmac::new(*algorithm, key.try_get_as_bytes()?)?))
+    },
     key_utils: KeyUtils::new_unimplemented(),
 };
 
@@ -18,6 +24,12 @@ static PROVIDER: CryptoProvider = CryptoProvider {
 pub fn install() {
     // An error if it is installed already.
     let _ = PROVIDER.install_default();
+}
+
+/// `jsonwebtoken` leaves this check to its providers: without it, a public key would serve as a secret that everybody
+/// knows (RFC 8725, section 2.1).
+fn only_secrets(family: AlgorithmFamily) -> Result<(), Error> {
+    if family == AlgorithmFamily::Hmac { Ok(()) } else { Err(ErrorKind::InvalidKeyFormat.into()) }
 }
 
 struct Hmac {
@@ -64,6 +76,8 @@ impl JwtVerifier for Hmac {
 
 #[cfg(test)]
 mod tests {
+    use jsonwebtoken::{Header, Validation};
+
     use super::*;
 
     /// RFC 4231, test case 2.
@@ -92,5 +106,23 @@ mod tests {
             assert!(hmac.verify(message, &Vec::new()).is_err());
         }
         assert!(Hmac::new(Algorithm::RS256, key).is_err());
+    }
+
+    #[test]
+    fn a_key_of_another_family_never_becomes_an_hmac_secret() {
+        install();
+        let public = b"a public key, which everybody knows";
+        let claims = serde_json::json!({ "exp": i64::MAX });
+        let forged = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(public));
+        let forged = forged.unwrap();
+        let decode = |key| {
+            jsonwebtoken::decode::<serde_json::Value>(&forged, &key, &Validation::new(Algorithm::HS256)).map(|_| ())
+        };
+        assert!(decode(DecodingKey::from_secret(public)).is_ok());
+        for key in
+            [DecodingKey::from_ec_der(public), DecodingKey::from_ed_der(public), DecodingKey::from_rsa_der(public)]
+        {
+            assert_eq!(decode(key).unwrap_err().kind(), &ErrorKind::InvalidKeyFormat);
+        }
     }
 }
