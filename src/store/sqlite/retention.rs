@@ -7,7 +7,7 @@ use rusqlite::{Connection, Transaction, params};
 use super::commit::{CommitError, in_transaction};
 use super::writer::{TICK_INTERVAL, Writer, abort_unflushed};
 use crate::domain::account::UserId;
-use crate::domain::change::{DeliveryState, Revision};
+use crate::domain::change::Revision;
 use crate::store::decide::Head;
 
 /// The pause after a round over all owners; after a step, the pause is as long as the step took.
@@ -89,8 +89,9 @@ fn delete_prefixes(
     keep_per_owner: i64,
     limit: usize,
 ) -> rusqlite::Result<Vec<Pruned>> {
+    // Published or skipped. Any other state, also one that this version doesn't know, ends the prefix.
     let mut read = transaction.prepare_cached(
-        "SELECT revision, uptime, state FROM changes WHERE owner_id = ?1 AND revision > ?2 ORDER BY revision",
+        "SELECT revision, uptime, state IN (1, 3) FROM changes WHERE owner_id = ?1 AND revision > ?2 ORDER BY revision",
     )?;
     let mut delete = transaction.prepare_cached("DELETE FROM changes WHERE owner_id = ?1 AND revision <= ?2")?;
     let mut set_floor = transaction.prepare_cached("UPDATE users SET floor = ?2 WHERE id = ?1")?;
@@ -100,11 +101,9 @@ fn delete_prefixes(
         let (mut through, mut more) = (head.pruned_through, false);
         let mut rows = read.query(params![owner, head.pruned_through])?;
         while let Some(row) = rows.next()? {
-            let (revision, uptime, state): (Revision, i64, DeliveryState) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let (revision, uptime, is_settled): (Revision, i64, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
             let too_many = revision.0 <= head.revision.0 - keep_per_owner;
-            if ![DeliveryState::Published, DeliveryState::Skipped].contains(&state)
-                || !(too_many || uptime < keep_from_uptime)
-            {
+            if !is_settled || !(too_many || uptime < keep_from_uptime) {
                 break;
             }
             if share == 0 {

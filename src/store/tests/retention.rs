@@ -275,3 +275,15 @@ fn what_waits_behind_a_parked_change_is_not_late() {
     f.operate(OutboxCommand::Skip { todo: poison.id, version: Version(1) });
     assert_eq!(f.oldest(100_000), 80);
 }
+
+#[test]
+fn a_state_that_this_version_does_not_know_is_kept_and_holds_up_no_other_owner() {
+    let mut f = Fixture::new();
+    f.published(1, 10);
+    f.published(2, 10);
+    f.connection().execute("UPDATE changes SET state = 7 WHERE owner_id = 1 AND revision = 2", []).unwrap();
+    f.retention.per_owner = 3;
+    f.reopen();
+    f.wait_until("the other owner's to be pruned", |f| f.revisions(2) == [8, 9, 10]);
+    assert_eq!(f.revisions(1), [2, 3, 4, 5, 6, 7, 8, 9, 10], "up to the unknown one");
+}
