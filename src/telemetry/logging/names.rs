@@ -12,7 +12,7 @@ const NAMES: [(&str, &str); 14] = [
     ("todo_backend::api::docs", "todo_backend::docs"),
     ("todo_backend::api::error", "todo_backend::error"),
     ("todo_backend::api::list", "todo_backend::todos::list"),
-    ("todo_backend::api::metrics", "todo_backend::metrics"),
+    ("todo_backend::api::metrics", "todo_backend::health"),
     ("todo_backend::api::todos", "todo_backend::todos::routes"),
     ("todo_backend::api::user", "todo_backend::auth::user"),
     ("todo_backend::store::sqlite::admin", "todo_backend::store::writer"),
@@ -41,6 +41,7 @@ mod tests {
     fn a_module_that_moves_keeps_its_loggers_name() {
         for (module, name) in [
             ("todo_backend::api::todos", "todo_backend::todos::routes"),
+            ("todo_backend::api::metrics", "todo_backend::health"),
             ("todo_backend::api::docs::openapi", "todo_backend::docs::openapi"),
             ("todo_backend::api::todos_of_others", "todo_backend::api::todos_of_others"),
             ("todo_backend::events::relay", "todo_backend::events::relay"),
