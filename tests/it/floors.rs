@@ -69,18 +69,39 @@ fn floors() -> Vec<String> {
     table(0).into_iter().rev().map(|(floor, _)| floor).collect()
 }
 
-/// The modules of this crate that a line names: `crate::a::…`, and each of `crate::{a, b::…}`.
-fn named<'a>(line: &'a str, this_crate: &'a str) -> Vec<&'a str> {
-    let identifier = |text: &'a str| text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
+/// The modules of this crate that code names, with the offsets of `this_crate`: of `crate::a::…`, and of each item of
+/// `crate::{a, b::{…}}`, on however many lines. `*` stands for all modules.
+fn named<'a>(code: &'a str, this_crate: &str) -> Vec<(usize, &'a str)> {
     let mut named = Vec::new();
-    for rest in line.split(this_crate).skip(1) {
-        match rest.strip_prefix('{') {
-            Some(group) => named.extend(group.split(',').map(|item| identifier(item.trim_start()))),
-            None => named.push(identifier(rest)),
+    for (at, _) in code.match_indices(this_crate).filter(|(at, _)| !code[..*at].ends_with(is_word)) {
+        let rest = &code[at + this_crate.len()..];
+        let (mut depth, mut is_name) = (0, true);
+        for (offset, character) in rest.char_indices() {
+            match character {
+                '{' => depth += 1,
+                '}' => {
+                    depth -= 1;
+                    is_name = false;
+                }
+                ',' if depth == 1 => is_name = true,
+                _ if is_name && depth <= 1 && !character.is_whitespace() => {
+                    let name = &rest[offset..];
+                    let end = name.find(|c| !is_word(c)).unwrap_or(name.len());
+                    named.push((at, &name[..end.max(1)]));
+                    is_name = false;
+                }
+                _ => {}
+            }
+            if depth == 0 && !is_name {
+                break;
+            }
         }
     }
-    named.retain(|name| !name.is_empty());
     named
+}
+
+fn is_word(character: char) -> bool {
+    character.is_alphanumeric() || character == '_'
 }
 
 /// Imports that run upwards, as `file:line: rule`.
@@ -95,18 +116,21 @@ fn upward(sources: &[Source], floors: &[String]) -> Vec<String> {
         };
         // `main` is a crate of its own.
         let this_crate = if source.floor == "main" { "todo_backend::" } else { "crate::" };
-        let mut inline = 0;
-        for (number, line) in source.lines() {
-            inline += usize::from(line.trim_start().starts_with("mod ") && line.ends_with('{'));
-            for name in named(line, this_crate) {
-                match height(name) {
-                    Some(other) if other <= own => {}
-                    Some(_) => found.push(format!("{}: {} uses {name}, which is above it", at(number), source.floor)),
-                    None => found.push(format!("{}: {name} is no floor of src/lib.rs", at(number))),
-                }
+        let lines: Vec<(usize, &str)> = source.lines().collect();
+        let code: String = lines.iter().map(|(_, line)| format!("{line}\n")).collect();
+        for (offset, name) in named(&code, this_crate) {
+            let (number, _) = lines[code[..offset].matches('\n').count()];
+            match height(name) {
+                Some(other) if other <= own => {}
+                Some(_) => found.push(format!("{}: {} uses {name}, which is above it", at(number), source.floor)),
+                None => found.push(format!("{}: {name} is no floor of src/lib.rs", at(number))),
             }
-            let climbs = line.matches("super::").count();
-            if line.contains("super::super::") && climbs > source.depth + inline {
+        }
+        let mut inline = 0;
+        for (number, line) in lines {
+            inline += usize::from(line.ends_with('{') && line.split_whitespace().any(|word| word == "mod"));
+            let climbs = |chain: &str| chain.matches("super::").count();
+            if line.split(|c| !is_word(c) && c != ':').map(climbs).any(|climbs| climbs > source.depth + inline) {
                 found.push(format!("{}: leaves {} by `super`: write `crate::`", at(number), source.floor));
             }
         }
@@ -120,9 +144,11 @@ fn foreign(sources: &[Source], homes: &[(String, Vec<String>)]) -> Vec<String> {
     for source in sources {
         for (number, line) in source.lines() {
             for (name, _) in homes.iter().filter(|(_, homes)| !homes.contains(&source.floor)) {
-                let uses = |part: &str| part.split_once("::").is_some_and(|(path, _)| path.starts_with(name.as_str()));
+                let uses = |part: &str| part.trim_start_matches(is_word).starts_with("::");
                 let starts = line.match_indices(name.as_str()).filter(|(at, _)| {
-                    !line[..*at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '"' || c == ':')
+                    let before = line[..*at].trim_start().trim_start_matches("pub ");
+                    let before = before.strip_suffix("::").filter(|path| !path.ends_with(is_word)).unwrap_or(before);
+                    !before.ends_with(|c: char| is_word(c) || c == '"' || c == ':')
                 });
                 if starts.map(|(at, _)| &line[at..]).any(uses) {
                     let path = source.path.strip_prefix(root()).unwrap().display();
@@ -161,24 +187,39 @@ fn the_table_of_floors_is_the_list_of_modules() {
 #[test]
 fn an_import_that_runs_upwards_is_found_however_it_is_written() {
     let floors: Vec<String> = ["domain", "store", "api"].map(str::to_owned).to_vec();
-    let source = |line: &str| {
+    let at_depth = |depth: usize, line: &str| {
         let (path, text) = (root().join("store/sqlite/mod.rs"), format!("//! crate::api\n{line}\n"));
-        vec![Source { floor: "store".to_owned(), depth: 1, path, text }]
+        vec![Source { floor: "store".to_owned(), depth, path, text }]
     };
-    for allowed in ["use crate::domain::todo::Todo;", "use crate::store::Store;", "use super::Store;", "// crate::api"]
-    {
+    let source = |line: &str| at_depth(1, line);
+    for allowed in [
+        "use crate::domain::todo::Todo;",
+        "use crate::store::Store;",
+        "use crate::{domain::{self, api}, store};",
+        "use crate::domain::{\n    api,\n};",
+        "use super::Store;",
+        "mod tests {\n    use super::super::Store;",
+        "// crate::api",
+    ] {
         assert_eq!(upward(&source(allowed), &floors), [""; 0], "{allowed}");
     }
     for (refused, rule) in [
         ("use crate::api::error::ApiError;", "store uses api, which is above it"),
         ("pub(crate) use crate::api;", "store uses api, which is above it"),
         ("use crate::{domain::todo, api::error};", "store uses api, which is above it"),
+        (
+            "use crate::{\n    domain::{clock, todo},\n    // above\n    api::error,\n};",
+            "store uses api, which is above it",
+        ),
+        ("use crate::*;", "* is no floor of src/lib.rs"),
         ("    let error = crate::api::error::ApiError::Busy;", "store uses api, which is above it"),
         ("use crate::attic::Junk;", "attic is no floor of src/lib.rs"),
         ("use super::super::api::error;", "leaves store by `super`: write `crate::`"),
     ] {
         assert_eq!(upward(&source(refused), &floors), [format!("store/sqlite/mod.rs:2: {rule}")], "{refused}");
     }
+    let left = ["store/sqlite/mod.rs:2: leaves store by `super`: write `crate::`"];
+    assert_eq!(upward(&at_depth(0, "use super::api::error;"), &floors), left);
     let homes = [("actix".to_owned(), vec!["api".to_owned()]), ("rusqlite".to_owned(), vec!["store".to_owned()])];
     assert_eq!(foreign(&source("use rusqlite::Connection;"), &homes), [""; 0]);
     for refused in ["use actix_web::web;", "    fn f(r: &actix_web::HttpRequest) {}"] {
