@@ -6,7 +6,7 @@ use log::kv::{Key, Value, VisitSource};
 use serde_json::json;
 use todo_backend::telemetry::logging::names::logger;
 
-use crate::app::{eventually, with_app};
+use crate::app::{eventually, with_app, without_sidecar};
 use crate::client::RequestExt;
 
 /// What all tests of this binary log: each finds its own by a request's id.
@@ -104,6 +104,27 @@ async fn a_request_leaves_a_line_with_its_route_status_user_and_id() {
         assert_eq!(app.get("/nope").header("X-Request-Id", "line-of-a-404").answer().await.status, 404);
         let line = line_of("line-of-a-404").await;
         assert!(line.contains(" GET - 404 ") && line.contains("user=- ") && !line.contains("nope"), "{line}");
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn a_500_is_logged_once_with_its_cause_and_the_client_learns_nothing() {
+    capture();
+    without_sidecar(&[], async |app| {
+        app.create(&app.token("demo"), json!({"title": "x"})).await;
+        let database = rusqlite::Connection::open(app.store().path()).unwrap();
+        let trace: String = database.query_row("SELECT trace FROM changes", [], |row| row.get(0)).unwrap();
+        database.execute("UPDATE changes SET state = 2, trace = 'damaged'", []).unwrap();
+        let call = app.get("/v1/admin/events/parked").bearer_auth(app.token("admin"));
+        let answer = call.header("X-Request-Id", "line-of-a-500").answer().await;
+        answer.assert_refused(500, "Internal Server Error");
+        line_of("line-of-a-500").await;
+        let lines: Vec<_> = lines_with("line-of-a-500").into_iter().filter(|line| line.contains(" ERROR ")).collect();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let start = "todo_backend::error ERROR GET /v1/admin/events/parked failed: parked events can't be read: ";
+        assert!(lines[0].starts_with(start) && lines[0].contains("changes.trace"), "{lines:?}");
+        database.execute("UPDATE changes SET state = 0, trace = ?1", [trace]).unwrap();
     })
     .await;
 }
