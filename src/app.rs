@@ -62,7 +62,7 @@ const CORS_REQUEST_HEADERS: [&str; 11] = [
 const CORS_EXPOSED_HEADERS: [&str; 8] =
     ["ETag", "Location", "Link", "X-Total-Count", "Retry-After", "Idempotency-Replayed", "Sync-Token", "X-Request-Id"];
 
-/// Why the service could not start, or ended by itself: one line that says what to do.
+/// Why the service could not start, or stopped by itself: one line that says what to do.
 #[derive(Debug, Error)]
 pub enum StartError {
     /// The address is taken, or not one of this machine.
@@ -174,7 +174,7 @@ impl App {
         let tasks = background_tasks(&store, &dapr, &config, &drained, sidecar, &metrics);
         let ended = tokio::select! {
             ended = &mut server => Some(ended),
-            () = signal() => None,
+            () = shutdown_signal() => None,
             () = stop.cancelled() => None,
         };
         stop.cancel();
@@ -319,8 +319,8 @@ async fn drain_requests(handle: &ServerHandle, server: JoinHandle<io::Result<()>
     }
 }
 
-/// Ends on SIGTERM or SIGINT.
-async fn signal() {
+/// Completes on SIGTERM or SIGINT.
+async fn shutdown_signal() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};

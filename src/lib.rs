@@ -4,6 +4,8 @@
 //! same transaction as the todo itself. Everything else reads: lists and single todos come from a map in memory, and
 //! the relay publishes the log to the sidecar.
 //!
+//! It replaces a FastAPI service and keeps its API. Comments call that one *the original*.
+//!
 //! ```text
 //! socket -> connection (one request at a time) -> actix -> access_log -> route
 //! request -> AuthUser -> handler -> Command -> store: decide, commit with the group (fsync), publish to the map, answer
@@ -30,7 +32,7 @@
 //! domain       todos, changes, accounts, time, traces, validation: plain types and pure rules
 //! ```
 //!
-//! Crates that belong to certain floors:
+//! Crates that only some floors may use:
 //!
 //! ```text
 //! actix        main app api connection

@@ -18,7 +18,7 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is accepted from a client, in bytes.
 const MAX_ID_LEN: usize = 128;
 
-/// The username of who makes the request: the extractor leaves it here for the log line.
+/// The username of the account that makes the request: the extractor leaves it here for the log line.
 pub struct Actor(pub Arc<str>);
 
 /// Middleware: logs method, route template, status, duration, user and request id. Never the query: older clients send

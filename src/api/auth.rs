@@ -1,4 +1,4 @@
-//! `/auth/login` for the seed's clients, `/auth/token` for OAuth2 clients such as Swagger UI's Authorize.
+//! `/auth/login` for the original's clients, `/auth/token` for OAuth2 clients such as Swagger UI's Authorize.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -170,7 +170,7 @@ async fn log_in(state: &AppState, credentials: Credentials) -> Result<Option<(Ar
     Ok(Some((user, token)))
 }
 
-/// Name and password: both from the query as the seed's clients send them, or both from a form or JSON body.
+/// Name and password: both from the query as the original's clients send them, or both from a form or JSON body.
 fn read_credentials(request: &HttpRequest, body: &[u8]) -> Result<Credentials, ApiError> {
     let mut query = last_wins(request.query_string().as_bytes());
     if body.is_empty() || (query.contains_key("username") && query.contains_key("password")) {

@@ -1,4 +1,4 @@
-//! `/` and `/health` as the seed answers them; `/health/live` and `/health/ready` for probes.
+//! `/` and `/health` as the original answers them; `/health/live` and `/health/ready` for probes.
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
@@ -13,7 +13,7 @@ use crate::store::Store;
 
 /// The crate's version, which is the API's.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The name that the seed reports.
+/// The name that the original reports.
 const APP_NAME: &str = "Todo Backend API with Auth";
 
 /// What readiness depends on besides the store.

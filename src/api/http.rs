@@ -11,7 +11,6 @@ use actix_web::http::{Method, header};
 use actix_web::middleware::Next;
 use actix_web::web::{self, Bytes, PayloadConfig};
 use actix_web::{Error, FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, Route, guard};
-
 use serde_json::{Map, Value};
 
 use super::error::ApiError;

@@ -6,8 +6,8 @@ use jsonwebtoken::signature::{Error as SignatureError, Signer, Verifier};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey};
 use ring::hmac;
 
-/// Signs and verifies with HS256, HS384 and HS512, and nothing else. Keys in JSON (JWK), for which it has no functions,
-/// are never read: not even if a token brings one.
+/// Signs and verifies with HS256, HS384 and HS512, and nothing else. It has no functions for keys in JSON (JWK): they
+/// are never read, not even if a token contains one.
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: |algorithm, key: &EncodingKey| {
         only_secrets(key.family())?;
@@ -20,7 +20,7 @@ static PROVIDER: CryptoProvider = CryptoProvider {
     key_utils: KeyUtils::new_unimplemented(),
 };
 
-/// Makes it the provider of this process.
+/// Installs it as the provider of this process.
 pub fn install() {
     // An error if it is installed already.
     let _ = PROVIDER.install_default();

@@ -17,7 +17,7 @@ const START_LEEWAY_SECONDS: i64 = 60;
 /// What a token says. Times are NumericDates: seconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
-    /// The username, for people and for the seed's clients.
+    /// The username, for people and for the original's clients.
     pub sub: String,
     /// When the token expires.
     pub exp: i64,
@@ -228,7 +228,7 @@ mod tests {
             ("not valid yet", with("nbf", json!(NOW + 61))),
             ("no sub", without("sub")),
             ("sub as number", with("sub", json!(7))),
-            ("no uid: a token of the seed", without("uid")),
+            ("no uid: a token of the original", without("uid")),
             ("uid as text", with("uid", json!("7"))),
             ("no role", without("role")),
             ("an unknown role", with("role", json!("root"))),

@@ -40,7 +40,7 @@ enum Command {
         /// The file to create
         file: PathBuf,
     },
-    /// Replace the database by a backup, with a new epoch; the service must not be running
+    /// Replace the database with a backup, under a new epoch; the service must not be running
     RestoreBackup {
         /// The backup to restore
         file: PathBuf,

@@ -51,7 +51,8 @@ struct Raw {
 /// The settings of one running service.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Development: demo users, CORS for localhost, the seed's SECRET_KEY accepted. Default: true, as the seed's.
+    /// Development: demo users, CORS for localhost, the published SECRET_KEY accepted. Default: true, like the
+    /// original's.
     pub debug: bool,
     /// Address to listen on, an IPv6 address without brackets. Default: 127.0.0.1.
     pub host: String,
@@ -84,7 +85,7 @@ pub struct Config {
     pub log_filter: String,
     /// Log lines for people or for machines.
     pub log_format: LogFormat,
-    /// Opens `/metrics` to other machines. Without it and with DEBUG=False, only loopback may read them.
+    /// Opens `/metrics` to other machines. Without it and with DEBUG=False, only loopback may read it.
     pub metrics_token: Option<Secret>,
     /// How long the log keeps published changes, and how many of one user. Default: 30 days, 10,000.
     pub retention: Retention,
@@ -125,7 +126,7 @@ pub struct Retention {
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// `2025-01-15 10:30:00,123 - auth.routes - INFO - …`, the seed's format.
+    /// `2025-01-15 10:30:00,123 - auth.routes - INFO - …`, the original's format.
     Text,
     /// One JSON object a line.
     Json,
@@ -236,7 +237,7 @@ pub fn authority(host: &str, port: u16) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::values::SEED_SECRET_KEY;
+    use super::values::PUBLISHED_SECRET_KEY;
     use super::*;
 
     fn config(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -395,7 +396,7 @@ mod tests {
     #[test]
     fn production_refuses_what_is_unsafe() {
         for (variable, value) in [
-            ("SECRET_KEY", SEED_SECRET_KEY),
+            ("SECRET_KEY", PUBLISHED_SECRET_KEY),
             ("SECRET_KEY", ""),
             ("SECRET_KEY", "0123456789abcdef0123456789abcde"),
             ("CORS_ALLOWED_ORIGINS", "*"),

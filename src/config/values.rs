@@ -6,8 +6,8 @@ use jsonwebtoken::Algorithm;
 
 use super::{ConfigError, CorsOrigins, Database, LogFormat, Secret, authority};
 
-/// The seed's published SECRET_KEY: fine for development, refused with DEBUG=False.
-pub const SEED_SECRET_KEY: &str = "your-super-secret-key-change-this-in-production-environment";
+/// The original's SECRET_KEY, which is published: fine for development, refused with DEBUG=False.
+pub const PUBLISHED_SECRET_KEY: &str = "your-super-secret-key-change-this-in-production-environment";
 
 /// Shortest SECRET_KEY with DEBUG=False, in bytes: HS256 wants a key of at least the hash's size (RFC 7518, 3.2).
 const MIN_SECRET_BYTES: usize = 32;
@@ -54,7 +54,7 @@ pub fn name(variable: &'static str, value: Option<String>, default: &str) -> Res
     }
 }
 
-/// It is logged, so it must not contain a password.
+/// The broker's address. It is logged, so it must not contain a password.
 pub fn broker(value: Option<String>) -> Result<String, ConfigError> {
     match value {
         Some(value) if value.contains('@') || value.contains(char::is_control) => {
@@ -76,8 +76,8 @@ pub fn token(variable: &'static str, value: Option<String>) -> Result<Option<Sec
 
 pub fn secret_key(value: Option<String>, debug: bool) -> Result<Secret, ConfigError> {
     const HOW: &str = "create one with: openssl rand -hex 32";
-    let value = value.unwrap_or_else(|| SEED_SECRET_KEY.to_owned());
-    if !debug && value == SEED_SECRET_KEY {
+    let value = value.unwrap_or_else(|| PUBLISHED_SECRET_KEY.to_owned());
+    if !debug && value == PUBLISHED_SECRET_KEY {
         return invalid(
             "SECRET_KEY",
             format!("is not set, or is the published one; DEBUG=False needs your own: {HOW}"),

@@ -59,7 +59,7 @@ pub struct DemoUser {
     pub role: Role,
 }
 
-/// The seed's demo users. They exist only with DEBUG=True: without it, they are neither created nor loaded.
+/// The original's demo users. They exist only with DEBUG=True: without it, they are neither created nor loaded.
 pub const DEMO_USERS: [DemoUser; 3] = [
     DemoUser { username: "admin", password: "admin123", role: Role::Admin },
     DemoUser { username: "user", password: "user123", role: Role::User },

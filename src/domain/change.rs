@@ -78,9 +78,9 @@ impl Cursor {
 /// The state of a change's event. The numbers are those of `changes.state` in the database: only append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryState {
-    /// It is to be published.
+    /// Still to be published.
     Pending = 0,
-    /// The sidecar has it: 204.
+    /// The sidecar confirmed it with a 204.
     Published = 1,
     /// Given up until an operator retries or skips it; blocks its todo.
     Parked = 2,
@@ -131,7 +131,7 @@ pub struct Change {
     pub kind: Kind,
     /// When it was committed; never earlier than the owner's change before it.
     pub at: Timestamp,
-    /// The username of who made the change.
+    /// The username of the account that made the change.
     pub actor: Arc<str>,
     /// The fields that are different from before; all of them after a creation.
     pub changed: Vec<Field>,

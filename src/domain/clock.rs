@@ -48,7 +48,7 @@ impl Serialize for Timestamp {
     }
 }
 
-/// Where the service reads the wall clock; tests replace it by a hostile one.
+/// Where the service reads the wall clock; tests substitute a hostile one.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 

@@ -39,7 +39,7 @@ impl Version {
     }
 }
 
-/// A todo as the store and the log keep it. Serialized as clients see it, in the seed's key order.
+/// A todo as the store and the log keep it. Serialized as clients see it, in the original's key order.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[schema(description = "A todo.", example = json!({
     "id": 1, "title": "Learn Dapr", "description": "Publish and subscribe", "completed": false,

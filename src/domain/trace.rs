@@ -17,9 +17,9 @@ impl TraceParent {
     /// Parses a header; `None` if it is not valid. Of a later version, the part that version 00 defines is read, as the
     /// specification demands.
     pub fn parse(header: &str) -> Option<Self> {
-        let known = header.get(..Self::LENGTH)?;
+        let prefix = header.get(..Self::LENGTH)?;
         let rest = &header[Self::LENGTH..];
-        let parts: Vec<&str> = known.split('-').collect();
+        let parts: Vec<&str> = prefix.split('-').collect();
         let [version, trace_id, parent_id, flags] = parts[..] else { return None };
         let hex = |text: &str, length: usize| {
             text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))

@@ -24,7 +24,7 @@ pub enum Outcome {
     Stored,
     /// The sidecar refused this event: it is not stored, and may never be.
     Refused(String),
-    /// Refused for a reason that is not this event: no sidecar, a wrong token, an unknown component. Not stored.
+    /// Refused for a reason that is not in this event: no sidecar, a wrong token, an unknown component. Not stored.
     Unavailable(String),
     /// No answer in time. It may be stored.
     Unknown(String),
@@ -89,8 +89,8 @@ pub struct ClientError(#[source] reqwest::Error);
 
 /// Builds a client that ignores HTTP_PROXY, which would capture calls to the sidecar, and can speak TLS.
 pub fn http_client() -> reqwest::ClientBuilder {
-    // An error if it is installed already. reqwest has no provider of its own: the one that it prefers is a third of
-    // the first build.
+    // An error if it is installed already. reqwest is built without one: the provider that it prefers takes
+    // a third of the first build.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().no_proxy()
 }
@@ -118,7 +118,7 @@ impl DaprClient {
     pub async fn publish(&self, change: &Change) -> Outcome {
         let body = match event::to_json(change) {
             Ok(body) => body,
-            Err(problem) => return Outcome::Refused(format!("the event can't be written as JSON: {problem}")),
+            Err(error) => return Outcome::Refused(format!("the event can't be written as JSON: {error}")),
         };
         let url = format!("{}?metadata.partitionKey={}", self.publish_url, event::partition_key(change));
         let request = self
@@ -130,8 +130,8 @@ impl DaprClient {
         match request.send().await {
             Ok(response) if response.status() == StatusCode::NO_CONTENT => Outcome::Stored,
             Ok(response) => refusal(response).await,
-            Err(problem) if problem.is_connect() => Outcome::Unavailable(root_cause(&problem)),
-            Err(problem) => Outcome::Unknown(root_cause(&problem)),
+            Err(error) if error.is_connect() => Outcome::Unavailable(root_cause(&error)),
+            Err(error) => Outcome::Unknown(root_cause(&error)),
         }
     }
 
@@ -142,7 +142,7 @@ impl DaprClient {
         match self.http.get(url).timeout(PROBE_TIMEOUT).send().await {
             Ok(response) if response.status().is_success() => Ok(()),
             Ok(response) => Err(format!("its health is {}", response.status())),
-            Err(problem) => Err(root_cause(&problem)),
+            Err(error) => Err(root_cause(&error)),
         }
     }
 
@@ -150,13 +150,13 @@ impl DaprClient {
     pub async fn metadata(&self) -> Result<Metadata, String> {
         let url = format!("{}/v1.0/metadata", self.sidecar_url);
         let request = self.with_token(self.http.get(url)).timeout(PROBE_TIMEOUT);
-        let response = request.send().await.map_err(|problem| root_cause(&problem))?;
+        let response = request.send().await.map_err(|error| root_cause(&error))?;
         let status = response.status();
         if !status.is_success() {
-            return Err(explained(status, &shown(response).await));
+            return Err(explain(status, &excerpt(response).await));
         }
-        let body = response.bytes().await.map_err(|problem| root_cause(&problem))?;
-        serde_json::from_slice(&body).map_err(|problem| format!("its metadata can't be read: {problem}"))
+        let body = response.bytes().await.map_err(|error| root_cause(&error))?;
+        serde_json::from_slice(&body).map_err(|error| format!("its metadata can't be read: {error}"))
     }
 
     fn with_token(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
@@ -170,7 +170,7 @@ impl DaprClient {
 /// Classifies an answer other than 204 (docs/operations.md lists daprd's).
 async fn refusal(response: reqwest::Response) -> Outcome {
     let status = response.status();
-    let why = explained(status, &shown(response).await);
+    let why = explain(status, &excerpt(response).await);
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::TOO_MANY_REQUESTS => {
             Outcome::Unavailable(why)
@@ -179,7 +179,7 @@ async fn refusal(response: reqwest::Response) -> Outcome {
     }
 }
 
-fn explained(status: StatusCode, body: &str) -> String {
+fn explain(status: StatusCode, body: &str) -> String {
     let hint = match status {
         StatusCode::UNAUTHORIZED => "set DAPR_API_TOKEN to the token that the sidecar was started with; ",
         StatusCode::FORBIDDEN => "the component's scopes or allowed topics leave this topic out; ",
@@ -192,7 +192,7 @@ fn explained(status: StatusCode, body: &str) -> String {
 }
 
 /// The beginning of an answer's body.
-async fn shown(mut response: reqwest::Response) -> String {
+async fn excerpt(mut response: reqwest::Response) -> String {
     let mut body = Vec::new();
     while body.len() < MAX_ERROR_BODY {
         match tokio::time::timeout(PROBE_TIMEOUT, response.chunk()).await {
@@ -205,11 +205,11 @@ async fn shown(mut response: reqwest::Response) -> String {
 }
 
 /// The innermost error, which names the cause: `Connection refused (os error 111)`.
-fn root_cause(problem: &reqwest::Error) -> String {
-    if problem.is_timeout() {
+fn root_cause(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
         return "no answer in time".to_owned();
     }
-    let mut cause: &dyn std::error::Error = problem;
+    let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }

@@ -11,7 +11,7 @@ const REMEMBERED: usize = 50_000;
 /// A todo of any database.
 type Key = (Epoch, TodoId);
 
-/// The last version seen of each todo. Bounded by two generations: the todos that were silent for longest are
+/// The last version seen of each todo. Bounded by two generations: the todos that have not changed for longest are
 /// forgotten.
 #[derive(Default)]
 pub struct LastVersions {

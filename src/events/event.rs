@@ -25,7 +25,7 @@ fn subject(todo: TodoId) -> String {
     format!("{SUBJECT_PREFIX}{todo}")
 }
 
-/// Reads which todo of which database an event is about; `None` if this service would not have written it so.
+/// Reads which todo of which database an event is about; `None` if this service would not have written it that way.
 pub fn parse_todo(source: &str, subject: &str) -> Option<(Epoch, TodoId)> {
     let epoch = Epoch(u64::from_str_radix(source.strip_prefix(SOURCE_PREFIX)?, 16).ok()?);
     let todo = TodoId(subject.strip_prefix(SUBJECT_PREFIX)?.parse().ok()?);
@@ -43,7 +43,7 @@ pub fn id(change: &Change) -> String {
     format!("{}-{}", change.todo.id, change.todo.version)
 }
 
-/// What happened, as the seed names it: `todo_created`.
+/// What happened, as the original names it: `todo_created`.
 pub fn name(change: &Change) -> String {
     format!("todo_{}", change.kind.name())
 }
@@ -61,7 +61,7 @@ struct CloudEvent<'a> {
     data: Data<'a>,
 }
 
-/// The seed's payload in its order, then our additions.
+/// The original's payload in its order, then our additions.
 #[derive(Serialize)]
 struct Data<'a> {
     id: TodoId,
@@ -96,7 +96,7 @@ pub fn to_json(change: &Change) -> Result<String, serde_json::Error> {
     })
 }
 
-/// The event's `data` alone, as the seed logs it.
+/// The event's `data` alone, as the original logs it.
 pub fn data_json(change: &Change) -> Result<String, serde_json::Error> {
     serde_json::to_string(&data(change))
 }

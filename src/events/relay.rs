@@ -23,7 +23,7 @@ use crate::telemetry::metrics::Metrics;
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long publishes in flight may take to end when the service stops. Others are repeated after the next start.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// The delay before a failed reading of the log is repeated.
+/// The delay before a failed read of the log is repeated.
 const READ_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Publishes changes until it is stopped.
@@ -135,8 +135,8 @@ impl Relay {
         let (result, why) = match outcome {
             Outcome::Stored => (PublishResult::Stored, None),
             Outcome::Refused(why) => (PublishResult::Refused, Some(why)),
-            Outcome::Unknown(why) => (PublishResult::Silent, Some(why)),
-            Outcome::Unavailable(why) => (PublishResult::Away, Some(why)),
+            Outcome::Unknown(why) => (PublishResult::NoAnswer, Some(why)),
+            Outcome::Unavailable(why) => (PublishResult::Unavailable, Some(why)),
         };
         let verdict = self.dispatcher.finish(change.todo.id, result, now);
         if let Some(place) = verdict.published {
@@ -171,13 +171,13 @@ async fn publish(dapr: DaprClient, change: Arc<Change>) -> (Arc<Change>, Outcome
 }
 
 fn read_log(store: &Store, wanted: &Wanted) -> Option<Found> {
-    store.read_outbox(wanted).inspect_err(|problem| log::warn!("cannot read the change log: {problem}")).ok()
+    store.read_outbox(wanted).inspect_err(|error| log::warn!("cannot read the change log: {error}")).ok()
 }
 
-/// Ends with the reading; never, if there is none.
+/// Completes when the read does; never if there is none.
 async fn finished(reading: &mut Option<JoinHandle<Option<Found>>>) -> Option<Found> {
     match reading {
-        // A reading that panicked has failed.
+        // A read that panicked has failed.
         Some(handle) => handle.await.ok().flatten(),
         None => std::future::pending().await,
     }

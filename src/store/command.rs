@@ -32,23 +32,23 @@ pub enum Command {
 /// What an operator can do about events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutboxCommand {
-    /// Publishes a parked change after all.
+    /// Queues a parked change for publishing again.
     Retry {
-        /// Whose change is parked.
+        /// The todo whose change is parked.
         todo: TodoId,
         /// The version that is parked.
         version: Version,
     },
     /// Gives up a parked change: its event is never published, the todo's later ones are.
     Skip {
-        /// Whose change is parked.
+        /// The todo whose change is parked.
         todo: TodoId,
         /// The version that is parked.
         version: Version,
     },
-    /// Publishes again what the log still has of one owner.
+    /// Publishes again what the log still has of one owner's changes.
     Republish {
-        /// Of whose todos.
+        /// The owner.
         owner: UserId,
         /// The first revision to publish.
         from_revision: Revision,

@@ -1,4 +1,4 @@
-//! What commands change: the one place of rules. Pure: no database, no thread, no lock, no clock.
+//! What commands change: the one place for these rules. Pure: no database, no thread, no lock, no clock.
 //!
 //! A group is what one commit makes durable. Each of its requests is decided on top of the committed [`State`] and of
 //! what the group's earlier requests have decided; a request that is refused leaves no trace. Deciding the requests one
@@ -17,7 +17,7 @@ use crate::domain::change::{Change, Epoch, Kind, Place, Revision};
 use crate::domain::clock::Timestamp;
 use crate::domain::todo::{Field, Todo, TodoId, Version};
 
-/// What is committed.
+/// The committed state that a group is decided on.
 pub trait State {
     /// Where the owner's part of the log ends.
     fn head(&self, owner: UserId) -> Head;
@@ -141,11 +141,11 @@ impl<'a, S: State> Group<'a, S> {
                 (Kind::Created, todo, Field::ALL.to_vec())
             }
             Command::Update(id, patch) => {
-                let mut todo = self.changing(request, owner, id, at)?;
+                let mut todo = self.next_version(request, owner, id, at)?;
                 let changed = patch.apply(&mut todo);
                 (Kind::Updated, todo, changed)
             }
-            Command::Delete(id) => (Kind::Deleted, self.changing(request, owner, id, at)?, Vec::new()),
+            Command::Delete(id) => (Kind::Deleted, self.next_version(request, owner, id, at)?, Vec::new()),
         };
         let (todo, revision) = (Arc::new(todo), head.revision.next());
         request.todos.insert(todo.id, (kind != Kind::Deleted).then(|| Arc::clone(&todo)));
@@ -170,8 +170,8 @@ impl<'a, S: State> Group<'a, S> {
         decided.copied().unwrap_or_else(|| self.state.head(owner))
     }
 
-    /// The next version of the owner's todo, to be changed; its time is `at`.
-    fn changing(&self, request: &Decided, owner: UserId, id: TodoId, at: Timestamp) -> Result<Todo, Refusal> {
+    /// The owner's todo in its next version, still to be changed; its time is `at`.
+    fn next_version(&self, request: &Decided, owner: UserId, id: TodoId, at: Timestamp) -> Result<Todo, Refusal> {
         let todo = match request.todos.get(&id).or_else(|| self.decided.todos.get(&id)) {
             Some(decided) => decided.clone().filter(|todo| todo.owner == owner),
             None => self.state.todo(owner, id),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::decide::Refusal;
 
-/// Why commands were not applied, or not known to be.
+/// Why commands were not applied, or may not have been.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// A rule forbids it. Nothing was changed.
@@ -44,14 +44,14 @@ pub enum DatabaseError {
     /// Another process reads it, and it has to be replaced.
     #[error("another process reads {}; stop it first", path.display())]
     InUse { path: PathBuf },
-    /// Its last changes may lie beside a name that is not known here.
+    /// Its write-ahead log may lie beside another of its names, which is not known here.
     #[error(
         "the database {} has another name (a hard link), and the log of its last changes may lie beside that one; \
          start with that name, or remove it if it is a copy",
         path.display()
     )]
     UnknownName { path: PathBuf },
-    /// A later version has changed its schema.
+    /// A later version of the service has changed its schema.
     #[error(
         "the database {} was written by a newer todo-backend (schema {found}, this one knows {known}); use that one",
         path.display()
@@ -69,10 +69,10 @@ pub enum DatabaseError {
     /// A name that can't be a database's.
     #[error("{} is no {what}", path.display())]
     BadName { path: PathBuf, what: &'static str },
-    /// A fresh copy breaks a rule.
+    /// A new copy violates an invariant.
     #[error("the copy is not good, so it was left at {}: {violation}", path.display())]
     BadCopy { path: PathBuf, violation: String },
-    /// A backup breaks a rule.
+    /// A backup violates an invariant.
     #[error("{} is not good, nothing was changed: {violation}", path.display())]
     BadBackup { path: PathBuf, violation: String },
     /// SQLite can't work with it.
@@ -81,7 +81,7 @@ pub enum DatabaseError {
     /// SQLite can't copy it.
     #[error("cannot copy {} to {}: {source}", from.display(), to.display())]
     Copy { from: PathBuf, to: PathBuf, source: rusqlite::Error },
-    /// The file system is against it.
+    /// The file system refuses.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
         /// What was tried: `open`, `create the database`.
@@ -95,7 +95,7 @@ pub enum DatabaseError {
     /// There is nowhere to put a temporary database.
     #[error("cannot create a temporary directory: {0}")]
     TemporaryDirectory(#[source] io::Error),
-    /// The system gives no thread.
+    /// The system can't start a thread.
     #[error("cannot start the writer thread: {0}")]
     Thread(#[source] io::Error),
 }

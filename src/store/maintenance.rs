@@ -104,7 +104,7 @@ pub fn backup(path: &Path, target: &Path) -> Result<(), DatabaseError> {
     put_in_place(&partial, target)
 }
 
-/// Replaces the database with a copy of `backup` under a new epoch, which tells consumers and clients that versions
+/// Replaces the database with a copy of `backup` under a new epoch, by which consumers and clients see that versions
 /// start over. The replaced database is kept beside it; returns its new name. Mode and owner stay as they were, whoever
 /// restores. The service must not be running.
 pub fn restore(path: &Path, backup: &Path) -> Result<Option<PathBuf>, DatabaseError> {
@@ -146,7 +146,7 @@ fn copy(connection: &Connection, from: &Path, to: &Path, owner: Owner) -> Result
 fn renew_epoch(path: &Path) -> rusqlite::Result<()> {
     let connection = sqlite::open(path)?;
     connection.execute("UPDATE meta SET epoch = ?1", [Epoch(rand::random()).to_string()])?;
-    connection.close().map_err(|(_, problem)| problem)
+    connection.close().map_err(|(_, error)| error)
 }
 
 /// Gives the database a second name, under which it survives when the first is replaced. Its log is emptied into the
@@ -154,7 +154,7 @@ fn renew_epoch(path: &Path) -> rusqlite::Result<()> {
 fn set_aside(path: &Path) -> Result<PathBuf, DatabaseError> {
     let keep_log = match empty_log(path) {
         Ok(true) => false,
-        Err(problem) if problem.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) => true,
+        Err(error) if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) => true,
         Ok(false) | Err(_) => {
             return Err(DatabaseError::InUse { path: path.to_owned() });
         }
@@ -177,7 +177,7 @@ fn set_aside(path: &Path) -> Result<PathBuf, DatabaseError> {
 fn empty_log(path: &Path) -> rusqlite::Result<bool> {
     let connection = sqlite::open_writer(path, true)?;
     let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-    connection.close().map_err(|(_, problem)| problem)?;
+    connection.close().map_err(|(_, error)| error)?;
     Ok(busy == 0)
 }
 

@@ -144,11 +144,11 @@ impl Store {
     /// Applies all of `commands` or none, in one commit, and returns their changes once they are durable.
     pub async fn apply(&self, context: Context, commands: Vec<Command>) -> Result<Vec<Arc<Change>>, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let done = self.enqueue(Job::Apply(Request { context, commands, reply }), answer).await;
-        if let Err(failure) = &done {
-            self.shared.metrics.refused(failure.reason());
+        let applied = self.enqueue(Job::Apply(Request { context, commands, reply }), answer).await;
+        if let Err(error) = &applied {
+            self.shared.metrics.refused(error.reason());
         }
-        done
+        applied
     }
 
     /// Runs an operator's command; returns the number of changes it affected.
@@ -246,7 +246,7 @@ impl Store {
     pub fn sample(&self, now: Timestamp) -> Result<(), DatabaseError> {
         let from = self.outbox().oldest_from();
         let log = sqlite::reader::sample_log(&self.reader.lock(), from).map_err(DatabaseError::sqlite(&self.path))?;
-        self.outbox().oldest_is(from, log.oldest_from);
+        self.outbox().set_oldest(from, log.oldest_from);
         let samples = &self.shared.metrics.samples;
         let size =
             |path: &Path| std::fs::metadata(path).map_or(0, |file| i64::try_from(file.len()).unwrap_or(i64::MAX));
@@ -279,7 +279,7 @@ impl Store {
         // last connection goes before the lock.
         match Connection::open_in_memory() {
             Ok(nothing) => *self.reader.lock() = nothing,
-            Err(problem) => log::warn!("the connection that reads is closed late: {problem}"),
+            Err(error) => log::warn!("the connection that reads is closed late: {error}"),
         }
         drop(lock);
     }

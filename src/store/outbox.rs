@@ -1,4 +1,4 @@
-//! What the writer and the relay exchange: newly committed changes one way, marks the other.
+//! What the writer and the relay exchange: newly committed changes one way, delivery states the other.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -40,9 +40,9 @@ pub struct Wanted {
     pub read_through: Cursor,
     /// Up to here, changes are not announced again.
     pub announced_through: Cursor,
-    /// Of these todos, the changes that are pending up to `announced_through`.
+    /// The todos whose changes to read: those that are pending up to `announced_through`.
     pub wants: Vec<Want>,
-    /// Changes to read of them, at most.
+    /// Changes to read for all of `wants`, at most.
     pub room: usize,
     /// Todos to discover past `read_through`, at most; 0: don't look for any.
     pub discover: usize,
@@ -51,7 +51,7 @@ pub struct Wanted {
 /// The changes of one todo that are wanted.
 #[derive(Debug, Clone, Copy)]
 pub struct Want {
-    /// Whose changes.
+    /// The todo.
     pub todo: TodoId,
     /// Only versions after this one.
     pub above: Version,
@@ -71,7 +71,7 @@ pub struct Found {
 /// Pending changes of a todo that was asked for.
 #[derive(Debug)]
 pub struct Fed {
-    /// Whose changes.
+    /// The todo.
     pub todo: TodoId,
     /// In version order.
     pub changes: Vec<Arc<Change>>,
@@ -125,7 +125,7 @@ impl Outbox {
         (inbox.changes, inbox.overflowed)
     }
 
-    /// Ends once changes were pushed since it last ended.
+    /// Completes once changes were pushed since it last completed.
     pub async fn pushed(&self) {
         self.wake.notified().await;
     }
@@ -168,16 +168,16 @@ impl Outbox {
     }
 
     /// Records where it was found, unless an operator's command has ended since `from` was asked for.
-    pub(super) fn oldest_is(&self, from: Place, place: Place) {
+    pub(super) fn set_oldest(&self, from: Place, place: Place) {
         let _ = self.oldest.compare_exchange(from.0, place.0, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Whether the relay must start over; true once per time.
+    /// Whether the relay must start over; reports each request to do so once.
     pub fn take_reload(&self) -> bool {
         self.reload.swap(false, Ordering::Relaxed)
     }
 
-    /// The number of committed changes that are neither published nor parked according to the disk.
+    /// The number of committed changes that are pending according to the disk.
     pub fn pending(&self) -> usize {
         self.pending.load(Ordering::Relaxed)
     }

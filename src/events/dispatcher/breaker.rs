@@ -1,4 +1,5 @@
-//! The circuit breaker of all lanes: while the sidecar is away, one probe at a time finds out whether it is back.
+//! The circuit breaker in front of all lanes: while the sidecar is not available, one probe at a time finds out whether
+//! it is back.
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -9,7 +10,7 @@ use crate::domain::todo::TodoId;
 /// The first wait of an open breaker and its longest, in milliseconds.
 pub const BACKOFF_MS: (u64, u64) = (100, 30_000);
 
-/// Closed until failures open it; then it lets one probe through at a time, after ever longer waits, until one
+/// Closed until failures open it; then it lets one probe through at a time, after longer and longer waits, until one
 /// succeeds.
 #[cfg_attr(test, derive(Clone, PartialEq))]
 pub struct Breaker {
@@ -19,9 +20,10 @@ pub struct Breaker {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// So many failures that count since the last success.
+    /// This many failures that count have come since the last success.
     Closed { failures: usize },
-    /// After `attempts` failures in a row: nothing before `until`, then a probe: its todo, and when it was sent.
+    /// After `attempts` failures in a row, nothing is sent before `until`; then a probe: its todo, and when it was
+    /// sent.
     Open { attempts: u32, until: u64, probe: Option<(TodoId, u64)> },
 }
 
@@ -72,7 +74,7 @@ impl Breaker {
     }
 
     /// Gives up a probe that hangs: another one may get through.
-    pub fn look_past_hanging_probe(&mut self, now: u64) {
+    pub fn give_up_hanging_probe(&mut self, now: u64) {
         if let State::Open { probe: Some((todo, sent)), .. } = self.state
             && sent + HANGS_AFTER_MS <= now
         {
@@ -165,9 +167,9 @@ mod tests {
         // What was sent before it opened changes nothing.
         breaker.failed(TodoId(2), true, 1, 70);
         assert_eq!(breaker.admits_at(), 50 + HANGS_AFTER_MS);
-        breaker.look_past_hanging_probe(50 + HANGS_AFTER_MS - 1);
+        breaker.give_up_hanging_probe(50 + HANGS_AFTER_MS - 1);
         assert_eq!(breaker.admits_at(), 50 + HANGS_AFTER_MS);
-        breaker.look_past_hanging_probe(50 + HANGS_AFTER_MS);
+        breaker.give_up_hanging_probe(50 + HANGS_AFTER_MS);
         assert!(breaker.admits_at() > 50 + HANGS_AFTER_MS);
         assert_eq!(breaker.admits(breaker.admits_at()), Admission::Probe);
     }

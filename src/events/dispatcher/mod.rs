@@ -1,9 +1,9 @@
 //! The relay's decisions as a pure state machine: which change is sent when, what its outcome means, and what is
 //! parked. It uses no network and no disk; time is milliseconds that the caller passes in.
 //!
-//! A *lane* is one todo's unpublished changes. As long as others get through, a refusal or a publish that hangs is
-//! taken to be about its lane, which becomes a suspect and waits by itself (`suspects`). One circuit `breaker`
-//! serves all lanes: it opens when the sidecar is away, or when very many lanes failed and none got through.
+//! A *lane* is one todo's unpublished changes. What is refused or hangs is taken to be about that lane as long as
+//! others get through: it becomes a [suspect](suspects), which waits by itself. The [breaker](breaker) stands before
+//! all lanes. It opens when the sidecar is away, or when very many lanes failed and none got through.
 
 mod breaker;
 mod suspects;
@@ -19,27 +19,27 @@ use crate::store::outbox::{Fed, Found, Want, Wanted};
 use breaker::{Admission, Breaker};
 use suspects::{Failure, Suspects};
 
-/// Changes in flight at once, over all lanes, not counting those that hang.
+/// Changes in flight at the same time, over all lanes, not counting those that hang.
 pub const MAX_IN_FLIGHT: usize = 64;
 /// Failures of different lanes, without a success in between, that open the breaker: so many that it stays closed while
-/// any get through, be it one of twenty.
+/// any get through, even if only one in twenty does.
 const MAX_FAILURES: usize = 256;
-/// Publishes that hang and go on beside the others, at most.
+/// Hanging publishes that continue beside the others, at most.
 const MAX_HANGING: usize = 512;
 /// A publish hangs after this many milliseconds, if one that began later got through; but not before it has taken this
-/// many times as long as usual: a sidecar that is slow for everybody must not get more to do.
+/// many times as long as usual: a sidecar that is slow for everybody must not be given more work.
 const HANGS_AFTER_MS: u64 = 1000;
 /// See [`HANGS_AFTER_MS`].
 const HANGS_AFTER_TIMES_USUAL: u64 = 10;
-/// Suspects that try again at once, of those that were refused and of those that got no answer.
+/// Suspects that are retried at the same time, for each kind of failure.
 const MAX_ACTIVE_SUSPECTS: usize = 8;
-/// While there are both, one of so many publishes is of the backlog.
+/// While new changes and a backlog both wait, one in this many publishes is from the backlog.
 const BACKLOG_TURN: u32 = 8;
-/// Changes in memory, and lanes that are no suspects, at most; the rest stays in the log until there is room.
+/// Changes in memory, and lanes that are not suspects, at most; the rest stays in the log until there is room.
 pub const MAX_BUFFERED: usize = 10_000;
 /// Changes of one todo in memory, at most: a busy todo must not keep the others out of memory.
 const MAX_LANE_LEN: usize = 100;
-/// Changes in one reading of the log, at most: what is committed meanwhile waits for its end.
+/// Changes in one read of the log, at most: what is committed meanwhile waits until it has ended.
 const MAX_READING: usize = 1000;
 /// A change is parked after this many definite refusals, each confirmed by another lane's success.
 pub const MAX_REFUSALS: u32 = 5;
@@ -49,12 +49,12 @@ pub const MAX_REFUSALS: u32 = 5;
 pub enum PublishResult {
     /// Kafka has it.
     Stored,
-    /// Refused. It is about this change if others get through.
+    /// Refused: because of this change, if others get through.
     Refused,
-    /// No answer. It is about this lane if others get one.
-    Silent,
-    /// It is not about the change: the sidecar is away, or does not let us in.
-    Away,
+    /// No answer in time: because of this lane, if others get one.
+    NoAnswer,
+    /// Not because of the change: the sidecar is not reachable, or its set-up does not admit us.
+    Unavailable,
 }
 
 /// What to record about changes.
@@ -110,22 +110,18 @@ impl Limits {
 /// # Invariants
 ///
 /// - **Order.** A lane has at most one change in flight, the first of its queue; the next one follows only when that is
-///   stored. The queue's versions are contiguous and end with `last`. (Tests: `World::publish`, `World::land`.)
+///   stored. The queue's versions are contiguous and end with `last`. [`Self::start`] and [`Self::finish`] keep it.
 /// - **One place.** Each lane is in exactly one of: `ready` or `backlog` (it can send), `retrying` (a suspect that
 ///   can), `hungry` (it has nothing in memory, and the log has more), `reading` (the log is being read for it), in
-///   flight, or waiting in `suspects`. `settle` puts a lane that has left its place into the next one.
-///   (`World::assert_consistent`)
-/// - **Nothing forgotten.** A pending change that was announced is in its lane's queue; or it is newer than its lane's
-///   `last` and `more_in_log` is set; or its todo is in `parked`; or it lies past `read_through` and `behind` is set.
-///   So what `offer` has no room for is read later. (`World::assert_nothing_to_do`, `World::assert_done`)
-/// - **Read once.** `read_through` only moves forwards, and never past a change whose todo was neither offered nor
-///   discovered. (`the_backlog_of_a_busy_todo_is_read_once_and_others_do_not_wait_for_it`)
-/// - **Bounded memory.** Queues hold at most [`MAX_BUFFERED`] changes, `MAX_LANE_LEN` of a lane. A lane is only added
-///   while fewer than [`MAX_BUFFERED`] are no suspects; suspects that get through can make them a few more. A suspect
-///   keeps nothing in memory until it is its turn. `suspects` and `parked` have no limit. (`World::turn`)
-/// - **Suspects.** A todo is in `suspects` from a failure until its own next success, until its change is parked, or
-///   until its lane ends. A parked todo has no lane. (`World::assert_consistent`)
-/// - **Places are only told apart.** Which change comes earlier is the log's business: positions in it are [`Cursor`]s.
+///   flight, or waiting in `suspects`. [`Self::settle`] puts a lane that has just left its place into the next one.
+/// - **Nothing forgotten.** Every unpublished change is in a lane, behind a change in a lane with `more_in_log`, behind
+///   a parked change, or past `read_through` while `behind` is true. What was announced is never read again, what was
+///   left out always is.
+/// - **Bounded memory.** At most [`MAX_BUFFERED`] changes are in queues, [`MAX_LANE_LEN`] of a lane; at most
+///   [`MAX_BUFFERED`] lanes are not suspects. A suspect keeps nothing in memory until it is its turn.
+/// - **Suspects.** A todo is in `suspects` from a failure until its own next success, or until it is parked. A parked
+///   todo has no lane.
+/// - **Places have no order here.** They are compared only for equality; positions in the log are [`Cursor`]s.
 ///
 /// The tests are in `tests/world`, which plays thousands of worlds; after every step, or after one in 32 where that
 /// costs too much.
@@ -138,7 +134,7 @@ pub struct Dispatcher {
     /// The same, of those that were discovered in the log: what is new does not wait behind a backlog, which may be all
     /// of one partition that hangs.
     backlog: VecDeque<TodoId>,
-    /// Counts what was sent; at 0 it is the backlog's turn.
+    /// Counts publishes, modulo [`BACKLOG_TURN`]; at 0 it is the backlog's turn.
     turn: u32,
     /// Active suspects that could send now.
     retrying: VecDeque<TodoId>,
@@ -158,7 +154,8 @@ pub struct Dispatcher {
     got_through: u64,
     /// How long a publish that gets through usually takes, in milliseconds.
     usual: u64,
-    /// Lanes that ended while the log is being read, and their last versions: what is being read does not know.
+    /// Lanes that ended while the log is being read, and their last versions, which the
+    /// read may not see yet.
     ended: HashMap<TodoId, Version>,
     /// Everything up to here was offered to the lanes; the log is read on from here.
     read_through: Cursor,
@@ -210,7 +207,7 @@ impl Dispatcher {
         self.suspects.len()
     }
 
-    /// Whether the breaker is closed: the last thing known of the sidecar is good.
+    /// Whether the breaker is closed: as far as we know, the sidecar works.
     pub fn healthy(&self) -> bool {
         self.breaker.is_closed()
     }
@@ -220,8 +217,8 @@ impl Dispatcher {
         self.announced_through
     }
 
-    /// Takes newly committed changes, in commit order and without gaps; `overflowed`: others were left to the log. Must
-    /// not be called between [`Self::start_reading`] and [`Self::finish_reading`].
+    /// Takes newly committed changes in commit order; `overflowed`: others were left to the log. Must not be called
+    /// between [`Self::start_reading`] and [`Self::finish_reading`].
     pub fn committed(&mut self, changes: Vec<Arc<Change>>, overflowed: bool) {
         debug_assert!(self.reading.is_none());
         for change in changes {
@@ -284,7 +281,7 @@ impl Dispatcher {
         self.limits.buffered.saturating_sub(self.lanes.len() - self.suspects.len())
     }
 
-    /// What to read from the log now. Only one reading goes on at a time.
+    /// What to read from the log now. Only one read goes on at a time.
     pub fn start_reading(&mut self) -> Option<Wanted> {
         debug_assert!(self.reading.is_none());
         let free = self.limits.buffered.saturating_sub(self.buffered);
@@ -317,7 +314,7 @@ impl Dispatcher {
         })
     }
 
-    /// Takes what was read from the log; `None`: the reading failed, and is repeated.
+    /// Takes what was read from the log; `None`: the read failed, and is repeated.
     pub fn finish_reading(&mut self, found: Option<Found>) {
         let reading = self.reading.take().unwrap_or_default();
         let ended = std::mem::take(&mut self.ended);
@@ -368,7 +365,7 @@ impl Dispatcher {
             if self.reading.is_some() {
                 self.ended.insert(todo, lane.last);
             }
-            self.suspects.acquit(todo);
+            self.suspects.remove(todo);
             self.lanes.remove(&todo);
         }
     }
@@ -376,11 +373,11 @@ impl Dispatcher {
     /// The next change to send. To be called until it returns `None`.
     pub fn start(&mut self, now: u64) -> Option<Arc<Change>> {
         self.activate_suspects(now);
-        self.look_past_hanging(now);
+        self.release_hanging_slots(now);
         if self.prompt.len() >= self.limits.in_flight || self.nothing_is_ready() {
             return None;
         }
-        self.breaker.look_past_hanging_probe(now);
+        self.breaker.give_up_hanging_probe(now);
         let todo = match self.breaker.admits(now) {
             Admission::All => self.retrying.pop_front().or_else(|| self.next_ready())?,
             Admission::Nothing => return None,
@@ -410,15 +407,15 @@ impl Dispatcher {
         first.pop_front().or_else(|| second.pop_front())
     }
 
-    /// Lets suspects that have waited long enough be read, as far as there are slots.
+    /// Has the changes of suspects that have waited long enough read, as far as there are slots.
     fn activate_suspects(&mut self, now: u64) {
         while let Some(todo) = self.suspects.activate_next(now) {
             self.hungry.push_front(todo);
         }
     }
 
-    /// A publish that hangs while later ones get through gives up its place among [`MAX_IN_FLIGHT`].
-    fn look_past_hanging(&mut self, now: u64) {
+    /// A publish that hangs while later ones get through gives up its slot among [`MAX_IN_FLIGHT`].
+    fn release_hanging_slots(&mut self, now: u64) {
         while self.next_to_hang().is_some_and(|at| at <= now) {
             self.prompt.pop_first();
         }
@@ -446,7 +443,7 @@ impl Dispatcher {
                 self.got_through = self.got_through.max(since);
                 self.usual = (7 * self.usual + (now - since)) / 8;
                 self.breaker.succeeded();
-                self.suspects.acquit(todo);
+                self.suspects.remove(todo);
                 self.settle(todo);
                 for todo in self.suspects.confirm(since) {
                     verdict.parked.extend(self.park_if_refused_for_good(todo));
@@ -457,11 +454,11 @@ impl Dispatcher {
                 verdict.parked.extend(self.park_if_refused_for_good(todo));
                 self.breaker.failed(todo, first, self.limits.failures, now);
             }
-            PublishResult::Silent => {
-                let first = self.suspect(todo, Failure::Silent, now);
+            PublishResult::NoAnswer => {
+                let first = self.suspect(todo, Failure::NoAnswer, now);
                 self.breaker.failed(todo, first, self.limits.failures, now);
             }
-            PublishResult::Away => {
+            PublishResult::Unavailable => {
                 self.settle(todo);
                 self.breaker.failed(todo, true, 1, now);
             }
@@ -486,7 +483,7 @@ impl Dispatcher {
         if in_flight || !self.suspects.is_refused_for_good(todo) {
             return None;
         }
-        let suspect = self.suspects.acquit(todo)?;
+        let suspect = self.suspects.remove(todo)?;
         if suspect.active {
             self.retrying.retain(|&other| other != todo);
             self.hungry.retain(|&other| other != todo);

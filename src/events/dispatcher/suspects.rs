@@ -1,6 +1,6 @@
-//! Todos whose last publish failed while others may get through. Each waits by itself, ever longer, and then takes one
-//! of few slots to try again. Another todo's success *confirms* a failure that came before it: the failure was about
-//! this todo, not about the sidecar. Enough confirmed refusals park the todo's change.
+//! Todos whose last publish failed while others may get through. Each waits by itself, longer and longer, and then
+//! takes one of a few slots to try again. Another todo's success *confirms* a failure that came before it: the failure
+//! was about this todo, not about the sidecar. Enough confirmed refusals park the todo's change.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -8,24 +8,24 @@ use super::MAX_REFUSALS;
 use crate::domain::change::Place;
 use crate::domain::todo::TodoId;
 
-/// A suspect waits this long before it tries again, in milliseconds, doubled with every failure up to 32 times: so that
-/// some seconds without a partition leader don't use up the refusals of its todos.
+/// A suspect waits this long before it tries again, in milliseconds, doubled with every failure up to 32 times: so a
+/// partition without a leader for some seconds does not use up the refusals after which a change is parked.
 pub const BACKOFF_MS: u64 = 1000;
 /// The wait is doubled at most this often.
 const MAX_DOUBLINGS: u32 = 5;
 
-/// Why a publish failed. The two kinds have slots of their own, so that what hangs does not keep waiting what is
-/// refused.
+/// Why a publish failed. The two kinds have slots of their own, so that todos that hang don't
+/// hold up todos that are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// A definite no.
+    /// The sidecar refused the event.
     Refused,
     /// No answer in time.
-    Silent,
+    NoAnswer,
 }
 
 impl Failure {
-    pub const ALL: [Self; 2] = [Self::Refused, Self::Silent];
+    pub const ALL: [Self; 2] = [Self::Refused, Self::NoAnswer];
 }
 
 /// What is known of a todo whose last publish failed.
@@ -36,7 +36,7 @@ pub struct Suspect {
     failure: Failure,
     /// When it failed last.
     at: u64,
-    /// Failures that no success of another todo has confirmed: they may be everybody's.
+    /// Failures that no success of another todo has confirmed: all todos may have them.
     unconfirmed: u32,
     /// Whether a refusal is among the unconfirmed failures.
     refused: bool,
@@ -58,7 +58,7 @@ impl Suspect {
 #[derive(Default)]
 #[cfg_attr(test, derive(Clone))]
 pub struct Suspects {
-    /// Suspects of each kind that may try again at once.
+    /// Suspects of each kind that may try again at the same time.
     slots: usize,
     suspects: HashMap<TodoId, Suspect>,
     /// Those without a slot, of each kind, by when they may try again.
@@ -85,9 +85,9 @@ impl Suspects {
         self.suspects.contains_key(&todo)
     }
 
-    /// A publish failed; true if the todo was no suspect before.
+    /// A publish failed; true if the todo was not a suspect before.
     pub fn failed(&mut self, todo: TodoId, place: Place, failure: Failure, now: u64) -> bool {
-        let before = self.acquit(todo);
+        let before = self.remove(todo);
         let none = Suspect {
             place,
             failure,
@@ -113,8 +113,8 @@ impl Suspects {
         before.is_none()
     }
 
-    /// A todo is no suspect any more; returns what was known of it.
-    pub fn acquit(&mut self, todo: TodoId) -> Option<Suspect> {
+    /// The todo is not a suspect any more; returns what was known of it.
+    pub fn remove(&mut self, todo: TodoId) -> Option<Suspect> {
         let suspect = self.suspects.remove(&todo)?;
         self.active[suspect.failure as usize] -= usize::from(suspect.active);
         self.waiting[suspect.failure as usize].remove(&(suspect.due(), todo));
@@ -122,7 +122,7 @@ impl Suspects {
         Some(suspect)
     }
 
-    /// Gives a slot to the next suspect that has waited long enough, if there is both.
+    /// Gives a slot to the next suspect that has waited long enough, if there are both.
     pub fn activate_next(&mut self, now: u64) -> Option<TodoId> {
         Failure::ALL.into_iter().map(|failure| failure as usize).find_map(|kind| {
             let &(due, todo) = self.waiting[kind].first()?;
@@ -142,8 +142,8 @@ impl Suspects {
         kinds.filter_map(|kind| self.waiting[kind].first().map(|(due, _)| *due)).min()
     }
 
-    /// A publish of another todo that began at `since` succeeded: it confirms the failures before that. They
-    /// count once per suspect, however long the outage was. Returns the suspects that it confirmed.
+    /// A publish of another todo that began at `since` succeeded: it confirms the failures before that. However long
+    /// nobody got through, they count as one for each suspect. Returns the suspects that it confirmed.
     pub fn confirm(&mut self, since: u64) -> Vec<TodoId> {
         let mut confirmed = Vec::new();
         for todo in std::mem::take(&mut self.unconfirmed) {
@@ -198,7 +198,7 @@ mod tests {
         let mut suspects = Suspects::new(1);
         let mut now = 0;
         for wait in [1, 2, 4, 8, 16, 32, 32, 32] {
-            suspects.failed(TODO, PLACE, Failure::Silent, now);
+            suspects.failed(TODO, PLACE, Failure::NoAnswer, now);
             assert_eq!(suspects.activate_next(now + wait * 1000 - 1), None);
             now += wait * 1000;
             assert_eq!((suspects.wake_at(), suspects.activate_next(now)), (Some(now), Some(TODO)));
@@ -219,7 +219,7 @@ mod tests {
             }
         }
         assert!(suspects.is_refused_for_good(TODO));
-        assert_eq!(suspects.acquit(TODO).map(|suspect| suspect.place), Some(PLACE));
+        assert_eq!(suspects.remove(TODO).map(|suspect| suspect.place), Some(PLACE));
         assert_eq!((suspects.len(), suspects.wake_at()), (0, None));
         suspects.assert_consistent();
     }
@@ -228,17 +228,17 @@ mod tests {
     fn silence_never_parks_and_each_kind_has_its_own_slots() {
         let mut suspects = Suspects::new(1);
         for now in 0..20 {
-            suspects.failed(TODO, PLACE, Failure::Silent, now);
+            suspects.failed(TODO, PLACE, Failure::NoAnswer, now);
             suspects.confirm(now);
         }
         assert!(!suspects.is_refused_for_good(TODO));
-        for (todo, failure) in [(2, Failure::Silent), (3, Failure::Refused), (4, Failure::Refused)] {
+        for (todo, failure) in [(2, Failure::NoAnswer), (3, Failure::Refused), (4, Failure::Refused)] {
             suspects.failed(TodoId(todo), PLACE, failure, 20);
         }
         let later = 1_000_000;
         let active: Vec<_> = std::iter::from_fn(|| suspects.activate_next(later)).collect();
         assert_eq!(active, [TodoId(3), TodoId(2)], "one that was refused, and the silent one that was due first");
-        suspects.acquit(TodoId(3));
+        suspects.remove(TodoId(3));
         assert_eq!(suspects.activate_next(later), Some(TodoId(4)));
         suspects.assert_consistent();
     }

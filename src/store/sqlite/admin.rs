@@ -31,7 +31,7 @@ impl Writer {
             Ok(_) => Ok(done),
             // Earlier parts are committed.
             Err(_) if done > 0 => Err(StoreError::Unknown),
-            Err(failure) => Err(failure),
+            Err(error) => Err(error),
         });
     }
 
@@ -39,26 +39,26 @@ impl Writer {
     fn run_next_part(&mut self, operation: &mut Operation) -> Result<bool, StoreError> {
         let command = operation.command;
         let affected = read_affected(&self.connection, &command, operation.below, MAX_PART);
-        let affected = affected.map_err(|problem| {
-            log::error!("the change log can't be read: {problem}");
+        let affected = affected.map_err(|error| {
+            log::error!("the change log can't be read: {error}");
             StoreError::NotApplied
         })?;
         let (places, revisions): (Vec<Place>, Vec<Revision>) = affected.into_iter().unzip();
         let (Some(&last), Some(&below)) = (places.last(), revisions.last()) else { return Ok(false) };
         let outcome = match set_states(&mut self.connection, &command, &places) {
             Ok(()) => Ok(places.len() == MAX_PART),
-            Err(CommitError::NotApplied(problem)) => {
-                self.report_failure(&problem, "nothing of it was stored");
+            Err(CommitError::NotApplied(error)) => {
+                self.report_failure(&error, "nothing of it was stored");
                 return Err(StoreError::NotApplied);
             }
-            Err(CommitError::Unknown(problem)) => {
-                self.report_failure(&problem, "it may have been stored");
+            Err(CommitError::Unknown(error)) => {
+                self.report_failure(&error, "it may have been stored");
                 if !resolved(is_done(&self.connection, &command, last)) {
                     return Err(StoreError::Unknown);
                 }
                 Err(StoreError::Unknown)
             }
-            Err(CommitError::Fsync(problem)) => abort_unflushed(&problem),
+            Err(CommitError::Fsync(error)) => abort_unflushed(&error),
         };
         operation.done += places.len();
         operation.below = below;

@@ -37,7 +37,7 @@ pub struct Operation {
     /// The next part lies below this revision. Parts go from the latest change down, so that what a todo has pending is
     /// always its end.
     pub below: Revision,
-    /// Changes that are done with.
+    /// Changes that earlier parts affected.
     pub done: usize,
     reply: oneshot::Sender<Result<usize, StoreError>>,
 }

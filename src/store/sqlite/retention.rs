@@ -47,10 +47,10 @@ impl Writer {
                     }
                 }
             }
-            Err(CommitError::Fsync(problem)) => abort_unflushed(&problem),
+            Err(CommitError::Fsync(error)) => abort_unflushed(&error),
             // The outcome doesn't matter: the next round looks at what is there.
-            Err(CommitError::NotApplied(problem) | CommitError::Unknown(problem)) => {
-                log::warn!("pruning the log failed and is tried again later: {problem}");
+            Err(CommitError::NotApplied(error) | CommitError::Unknown(error)) => {
+                log::warn!("pruning the log failed and is tried again later: {error}");
                 pause = TICK_INTERVAL;
             }
         }

@@ -17,8 +17,8 @@ const OLDEST_SQLITE: i32 = 3_051_003;
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001.sql")];
 
 /// Indexes that queries name. A missing one is created at start: older versions work without it, so it needs no
-/// migration. It is not limited to pending changes: then every mark would write to it, in a backlog each to another
-/// page.
+/// migration. It is not limited to pending changes: if it were, every mark would write to it, and in a backlog each to
+/// another page.
 const INDEXES: &str = "CREATE INDEX IF NOT EXISTS changes_by_todo ON changes (todo_id, version)";
 
 /// The database's schema version; an error if it is newer than this program.
@@ -63,11 +63,11 @@ pub fn add_demo_users(
 ) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for user in demo_users {
-        let known = transaction
+        let exists = transaction
             .query_row("SELECT 1 FROM users WHERE username = ?1", [user.username], |_| Ok(()))
             .optional()?
             .is_some();
-        if !known {
+        if !exists {
             transaction.execute(
                 "INSERT INTO users (username, password_hash, role, demo, created_at, revision, last_at, floor)
                  VALUES (?1, ?2, ?3, 1, ?4, 0, 0, 0)",

@@ -52,6 +52,7 @@ thread_local! {
     static WAL_PAGES: Cell<i32> = const { Cell::new(0) };
 }
 
+/// The state of the writer thread.
 pub struct Writer {
     pub(super) connection: Connection,
     pub(super) shared: Arc<Shared>,
@@ -115,8 +116,8 @@ impl Writer {
             WAL_PAGES.set(pages);
             Ok(())
         }));
-        if let Err(problem) = hook {
-            log::warn!("the log is only checkpointed at the end: {problem}");
+        if let Err(error) = hook {
+            log::warn!("the log is only checkpointed at the end: {error}");
         }
         let mut next = None;
         loop {
@@ -170,8 +171,8 @@ impl Writer {
         self.uptime_due = self.started;
         self.tick();
         // Dropping later jobs answers them.
-        if let Err(problem) = commit::checkpoint(&self.connection) {
-            log::warn!("the last checkpoint failed, the next start reads the log: {problem}");
+        if let Err(error) = commit::checkpoint(&self.connection) {
+            log::warn!("the last checkpoint failed, the next start reads the log: {error}");
         }
     }
 
@@ -198,11 +199,11 @@ impl Writer {
 
     fn apply(&mut self, group: Vec<Request>, operations: usize) {
         let (decided, answers) = self.decide(group);
-        let failure = self.commit(decided, operations).err();
+        let error = self.commit(decided, operations).err();
         for (answer, reply) in answers {
             // After a failure all members get the same answer: refusals, too, were decided on changes that are gone
             // now. The receiver is gone if the client disconnected.
-            let _ = reply.send(failure.map_or(answer, Err));
+            let _ = reply.send(error.map_or(answer, Err));
         }
         self.checkpoint();
     }
@@ -226,16 +227,16 @@ impl Writer {
                 self.committed(decided, &marks);
                 Ok(())
             }
-            Err(CommitError::NotApplied(problem)) => {
-                self.report_failure(&problem, "nothing of it was stored");
+            Err(CommitError::NotApplied(error)) => {
+                self.report_failure(&error, "nothing of it was stored");
                 Err(StoreError::NotApplied)
             }
-            Err(CommitError::Unknown(problem)) => {
-                self.report_failure(&problem, "it may have been stored");
+            Err(CommitError::Unknown(error)) => {
+                self.report_failure(&error, "it may have been stored");
                 self.resolve_unknown_commit(decided, &marks);
                 Err(StoreError::Unknown)
             }
-            Err(CommitError::Fsync(problem)) => abort_unflushed(&problem),
+            Err(CommitError::Fsync(error)) => abort_unflushed(&error),
         }
     }
 
@@ -262,11 +263,11 @@ impl Writer {
         }
     }
 
-    pub(super) fn report_failure(&self, problem: &rusqlite::Error, consequence: &str) {
+    pub(super) fn report_failure(&self, error: &rusqlite::Error, consequence: &str) {
         // Once per outage, not once per request.
         if self.shared.writable.swap(false, Ordering::Relaxed) {
             log::error!(
-                "a commit failed, {consequence}: {problem}; changes are answered 503 until writing works again. \
+                "a commit failed, {consequence}: {error}; changes are answered 503 until writing works again. \
                  Is the disk full?"
             );
         }
@@ -287,21 +288,21 @@ impl Writer {
         WAL_PAGES.set(0);
         match commit::checkpoint(&self.connection) {
             Ok(()) => {}
-            Err(problem) if commit::is_fsync(&problem) => abort_unflushed(&problem),
-            Err(problem) => log::warn!("a checkpoint failed and is tried again later: {problem}"),
+            Err(error) if commit::is_fsync(&error) => abort_unflushed(&error),
+            Err(error) => log::warn!("a checkpoint failed and is tried again later: {error}"),
         }
     }
 }
 
 /// What the database says about a commit whose outcome was open.
 pub(super) fn resolved(stored: rusqlite::Result<bool>) -> bool {
-    stored.unwrap_or_else(|problem| {
-        abort(format_args!("cannot find out what was stored: {problem}; aborting, a restart reads it from disk"))
+    stored.unwrap_or_else(|error| {
+        abort(format_args!("cannot find out what was stored: {error}; aborting, a restart reads it from disk"))
     })
 }
 
-pub(super) fn abort_unflushed(problem: &rusqlite::Error) -> ! {
-    abort(format_args!("the disk did not confirm a write: {problem}; aborting, a restart reads what is really stored"))
+pub(super) fn abort_unflushed(error: &rusqlite::Error) -> ! {
+    abort(format_args!("the disk did not confirm a write: {error}; aborting, a restart reads what is really stored"))
 }
 
 /// Ends the process without any clean-up that could touch the disk, after a last line in the log.

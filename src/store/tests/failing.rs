@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A group with everything in it, while the database fails: what its members are told.
+/// A group with everything in it, while the database fails: the answers that its members get.
 fn failing_group(f: &Fixture, todo: i64) -> Vec<Answer> {
     let (gate, held) = f.hold();
     let answers = vec![

@@ -108,7 +108,7 @@ fn the_relay_reads_what_it_wants_and_discovers_what_it_does_not_know() {
         for entry in &log {
             entry.marked.into_iter().for_each(|mark| f.mark(entry.seq, mark));
         }
-        let known = if random.random_bool(0.3) { 0 } else { random.random_range(0..=log.len() as i64) };
+        let read = if random.random_bool(0.3) { 0 } else { random.random_range(0..=log.len() as i64) };
         let want = |todo| Want {
             todo: TodoId(todo),
             above: Version(random.random_range(0..120)),
@@ -116,9 +116,9 @@ fn the_relay_reads_what_it_wants_and_discovers_what_it_does_not_know() {
         };
         let wants: Vec<Want> = (1..=todos).map(want).collect();
         let (room, discover) = (random.random_range(1..=400), random.random_range(0..=todos as usize));
-        let told = random.random_range(known..=log.len() as i64);
-        let [known, told] = [known, told].map(|place| Cursor::up_to(Place(place)));
-        let wanted = Wanted { read_through: known, announced_through: told, wants, room, discover };
+        let announced = random.random_range(read..=log.len() as i64);
+        let [read, announced] = [read, announced].map(|place| Cursor::up_to(Place(place)));
+        let wanted = Wanted { read_through: read, announced_through: announced, wants, room, discover };
         compare(&f.read_outbox(&wanted).unwrap(), &log, &wanted, seed);
         drop(gate);
         held.blocking_recv().unwrap().unwrap();
@@ -128,7 +128,7 @@ fn the_relay_reads_what_it_wants_and_discovers_what_it_does_not_know() {
 /// Compares with what [`Store::read_outbox`] promises, todo by todo.
 fn compare(found: &Found, log: &[Logged], wanted: &Wanted, seed: u64) {
     let Wanted { room, discover, .. } = *wanted;
-    let (known, told) = (wanted.read_through.place().0, wanted.announced_through.place().0);
+    let (read, announced) = (wanted.read_through.place().0, wanted.announced_through.place().0);
     let mut left = room;
     for (index, want) in wanted.wants.iter().enumerate() {
         let Some(fed) = found.fed.get(index) else {
@@ -137,7 +137,7 @@ fn compare(found: &Found, log: &[Logged], wanted: &Wanted, seed: u64) {
         };
         let mut expected: Vec<i64> = log
             .iter()
-            .filter(|e| e.todo == want.todo.0 && e.version > want.above.0 && e.seq <= told)
+            .filter(|e| e.todo == want.todo.0 && e.version > want.above.0 && e.seq <= announced)
             .filter(|e| e.durable.or(e.marked).is_none())
             .map(|entry| entry.seq)
             .collect();
@@ -152,13 +152,13 @@ fn compare(found: &Found, log: &[Logged], wanted: &Wanted, seed: u64) {
         return;
     };
     let mut expected: Vec<(TodoId, Version)> = Vec::new();
-    // Who knows the log up to some place was told of what is parked, or parked it.
+    // Whoever has read the log up to some place has read what is parked, too, or parked it.
     let is_parked = |e: &&Logged| e.durable.or(e.marked) == Some(DeliveryState::Parked);
     let parked: HashSet<TodoId> =
-        log.iter().filter(|_| known == 0).filter(is_parked).map(|entry| TodoId(entry.todo)).collect();
+        log.iter().filter(|_| read == 0).filter(is_parked).map(|entry| TodoId(entry.todo)).collect();
     assert_eq!(discovered.parked, parked, "seed {seed}");
     for entry in
-        log.iter().filter(|e| e.seq > known && e.seq <= discovered.read_through.place().0 && e.durable.is_none())
+        log.iter().filter(|e| e.seq > read && e.seq <= discovered.read_through.place().0 && e.durable.is_none())
     {
         let new = entry.marked.is_none() && expected.iter().all(|(todo, _)| todo.0 != entry.todo);
         if new && !parked.contains(&TodoId(entry.todo)) {
@@ -178,17 +178,11 @@ fn a_todo_that_is_parked_but_not_durably_is_known_as_parked_however_little_the_f
     let f = Fixture::new();
     let [_, _, poison] = ["one is enough", "stops the look", "poison"].map(|title| f.create(1, title));
     f.apply(1, vec![rename(poison.id.0, "behind it")]).unwrap();
-    let look = |known| {
-        f.read_outbox(&Wanted {
-            read_through: known,
-            announced_through: known,
-            wants: Vec::new(),
-            room: 0,
-            discover: 1,
-        })
-        .unwrap()
-        .discovered
-        .unwrap()
+    let look = |read| {
+        f.read_outbox(&Wanted { read_through: read, announced_through: read, wants: Vec::new(), room: 0, discover: 1 })
+            .unwrap()
+            .discovered
+            .unwrap()
     };
     let (gate, held) = f.hold();
     f.mark(3, DeliveryState::Parked);
@@ -209,17 +203,11 @@ fn looking_for_todos_stops_after_a_bounded_number_of_changes_and_goes_on_from_th
         f.apply(1, (0..500).map(|_| rename(todo.id.0, "again")).collect()).unwrap();
     }
     let last = f.create(1, "late");
-    let look = |known| {
-        f.read_outbox(&Wanted {
-            read_through: known,
-            announced_through: known,
-            wants: Vec::new(),
-            room: 0,
-            discover: 10,
-        })
-        .unwrap()
-        .discovered
-        .unwrap()
+    let look = |read| {
+        f.read_outbox(&Wanted { read_through: read, announced_through: read, wants: Vec::new(), room: 0, discover: 10 })
+            .unwrap()
+            .discovered
+            .unwrap()
     };
     let first = look(Cursor::START);
     assert_eq!(

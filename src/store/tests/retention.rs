@@ -251,8 +251,11 @@ fn a_backup_is_made_and_restored_also_while_events_are_published_again() {
     f.operate(OutboxCommand::Republish { owner: UserId(2), from_revision: Revision(1) });
     f.marked([2], DeliveryState::Published);
     assert_eq!(states(&f), [0, 1]);
-    let told = f.check().unwrap();
-    assert!(told.len() == 1 && told[0].ends_with("but while events are published again: todo 1"), "{told:?}");
+    let violations = f.check().unwrap();
+    assert!(
+        violations.len() == 1 && violations[0].ends_with("but while events are published again: todo 1"),
+        "{violations:?}"
+    );
     let copy = f.directory.path().join("copy.db");
     maintenance::backup(&f.path, &copy).unwrap();
     f.store = None;

@@ -1,4 +1,4 @@
-//! Log lines in the seed's format, or as one JSON object a line, on standard output.
+//! Log lines in the original's format, or as one JSON object a line, on standard output.
 
 pub mod names;
 mod queue;
@@ -64,7 +64,7 @@ pub fn finish() {
     QUEUE.flush(STOP_FLUSH_TIMEOUT);
 }
 
-/// Counts lines that were dropped because the reader was too slow.
+/// The counter of lines that were dropped because the reader was too slow.
 pub fn dropped() -> Counter<u64, AtomicU64> {
     DROPPED.clone()
 }

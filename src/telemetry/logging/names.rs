@@ -1,5 +1,6 @@
 //! Names of loggers. They are part of the service's contract (docs/operations.md lists them): operators' filters and
-//! alerts refer to them, and readers of the seed's log expect them. A module that moves keeps its logger's name here.
+//! alerts refer to them, and readers of the original's log expect them. A module that moves keeps its logger's name
+//! here.
 
 use std::borrow::Cow;
 

@@ -60,7 +60,7 @@ pub enum Answer {
     None,
 }
 
-/// A client that makes, changes and deletes todos of its own, and notes what it was told.
+/// A client that creates, changes and deletes todos of its own, and records the answers.
 pub struct Work {
     client: Client,
     label: String,

@@ -66,7 +66,7 @@ fn fresh_todos(random: &mut SmallRng, latency: u64) -> Plan {
         reading: random.random_range(0..20),
         reading_fails: 0.0,
         marks_fail: 0.0,
-        told_late: random.random_range(0..20),
+        announced_late: random.random_range(0..20),
     }
 }
 
@@ -106,7 +106,7 @@ fn others_are_published_at_once_when_many_in_a_row_are_refused() {
 #[test]
 fn others_are_published_at_once_when_a_third_hangs() {
     for seed in 0..3 {
-        let world = partial_outage(seed, Failure::Silent, 3, None);
+        let world = partial_outage(seed, Failure::NoAnswer, 3, None);
         assert!(world.longest_wait <= 2_500, "the others waited {} ms", world.longest_wait);
     }
 }
@@ -117,7 +117,7 @@ fn new_todos_do_not_wait_behind_a_backlog_that_hangs() {
     let plan = Plan { before: 20_000, after: 4_000, ..fresh_todos(&mut random, 20) };
     let mut world = World::planned(plan, BTreeMap::new(), random);
     world.bad = Some(1..=20_000);
-    world.at(0, Event::Weather(Weather::Partly(Failure::Silent, 1)));
+    world.at(0, Event::Weather(Weather::Partly(Failure::NoAnswer, 1)));
     world.at(0, Event::Commit);
     world.at(60_000, Event::Quiet);
     world.play();

@@ -7,8 +7,8 @@ use super::*;
 impl World {
     /// The first change that is not known to be published; `None`: all are.
     pub fn first_left(&self, todo: TodoId) -> Option<&Entry> {
-        let left = |seq: &&i64| self.log[**seq as usize - 1].state != Some(DeliveryState::Published);
-        self.todos.get(&todo)?.iter().find(left).map(|seq| &self.log[*seq as usize - 1])
+        let left = |place: &&i64| self.log[**place as usize - 1].state != Some(DeliveryState::Published);
+        self.todos.get(&todo)?.iter().find(left).map(|place| &self.log[*place as usize - 1])
     }
 
     /// Whether everything is published, but for what waits for an operator and what is of the pulse.
@@ -36,17 +36,17 @@ impl World {
                 assert!(parked.is_some_and(|version| version <= poison), "poison is not parked");
             }
         }
-        assert_eq!((self.lanes.buffered, self.lanes.in_flight(), self.lanes.suspects()), (0, 0, 0));
-        assert!(self.lanes.lanes.is_empty(), "lanes are left behind");
+        assert_eq!((self.dispatcher.buffered, self.dispatcher.in_flight(), self.dispatcher.suspects()), (0, 0, 0));
+        assert!(self.dispatcher.lanes.is_empty(), "lanes are left behind");
     }
 
-    /// The relay sleeps for good: all that it was told of waits for an operator.
+    /// The relay sleeps for good: everything announced to it waits for an operator.
     pub fn assert_nothing_to_do(&self) {
-        let known = |seq: i64| self.log[seq as usize - 1].state.or_else(|| self.marks.get(&seq).copied());
-        for entry in &self.log[self.settled.min(self.told)..self.told] {
+        let known = |place: i64| self.log[place as usize - 1].state.or_else(|| self.marks.get(&place).copied());
+        for entry in &self.log[self.settled.min(self.announced)..self.announced] {
             if known(entry.change.place.0).is_none() {
                 let versions = &self.todos[&entry.change.todo.id];
-                let parked = versions.iter().any(|seq| known(*seq) == Some(DeliveryState::Parked));
+                let parked = versions.iter().any(|place| known(*place) == Some(DeliveryState::Parked));
                 assert!(parked || !self.inbox.is_empty(), "change {} is forgotten", entry.change.place.0);
             }
         }
@@ -54,10 +54,10 @@ impl World {
 
     /// `wake_at` is when `start` has something to do again: not before, and then really.
     pub fn look_into_the_future(&mut self, wake: Option<u64>) {
-        if !self.random.random_ratio(1, if self.lanes.buffered > 100 { 4096 } else { 32 }) {
+        if !self.random.random_ratio(1, if self.dispatcher.buffered > 100 { 4096 } else { 32 }) {
             return;
         }
-        let mut future = self.lanes.clone();
+        let mut future = self.dispatcher.clone();
         let mut does = |at: u64| {
             let (hungry, breaker) = (future.hungry.len(), future.breaker.clone());
             future.start(at).is_some() || future.hungry.len() > hungry || future.breaker != breaker
@@ -74,9 +74,9 @@ impl World {
 
     /// The machine's own books.
     pub fn assert_consistent(&self) {
-        let Dispatcher { lanes, ready, backlog, retrying, hungry, reading, suspects, prompt, .. } = &self.lanes;
-        assert_eq!(self.lanes.buffered, lanes.values().map(|lane| lane.queue.len()).sum::<usize>());
-        assert_eq!(self.lanes.in_flight, lanes.values().filter(|lane| lane.since.is_some()).count());
+        let Dispatcher { lanes, ready, backlog, retrying, hungry, reading, suspects, .. } = &self.dispatcher;
+        assert_eq!(self.dispatcher.buffered, lanes.values().map(|lane| lane.queue.len()).sum::<usize>());
+        assert_eq!(self.dispatcher.in_flight, lanes.values().filter(|lane| lane.since.is_some()).count());
         suspects.assert_consistent();
         let is_suspect = |todo: &TodoId| suspects.contains(*todo);
         assert!(lanes.keys().filter(|todo| is_suspect(todo)).count() == suspects.len(), "a suspect has no lane");
@@ -103,7 +103,7 @@ impl World {
         assert!(reading.is_some() || self.lanes.ended.is_empty());
         for (todo, lane) in lanes {
             assert!(lane.queue.len() <= self.plan.limits.lane);
-            assert!(!self.lanes.parked.contains(todo));
+            assert!(!self.dispatcher.parked.contains(todo));
             let versions: Vec<i64> = lane.queue.iter().map(|change| change.todo.version.0).collect();
             let contiguous: Range<i64> = lane.last.0 + 1 - versions.len() as i64..lane.last.0 + 1;
             assert!(versions.iter().copied().eq(contiguous), "versions {versions:?} up to {}", lane.last);

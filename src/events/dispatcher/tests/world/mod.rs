@@ -134,8 +134,8 @@ pub struct Plan {
     pub reading: u64,
     pub reading_fails: f64,
     pub marks_fail: f64,
-    /// How long a commit can be in the log before the relay is told.
-    pub told_late: u64,
+    /// How long a commit can be in the log before it is announced to the relay.
+    pub announced_late: u64,
 }
 
 impl Plan {
@@ -181,7 +181,7 @@ impl Plan {
             reading: *choose(random, &[0, 5, 50, 1_000]),
             reading_fails,
             marks_fail,
-            told_late: *choose(random, &[0, 0, 1, 300]),
+            announced_late: *choose(random, &[0, 0, 1, 300]),
         }
     }
 }
@@ -202,7 +202,7 @@ pub struct Entry {
     pub refusals: u32,
     /// After a failure: when it may be sent again, at the earliest.
     pub again: u64,
-    /// The process that was told that it is stored.
+    /// The process that learned that it is stored.
     pub acknowledged_by: Option<u32>,
 }
 
@@ -212,9 +212,9 @@ pub enum Weather {
     /// All are refused.
     Refusing,
     /// Nobody listens.
-    Away,
+    Unavailable,
     /// Nobody answers.
-    Silent,
+    NoAnswer,
     /// Every so many todos are refused, or get no answer; negative: all but those.
     Partly(Failure, i64),
 }
@@ -223,8 +223,8 @@ pub enum Weather {
 pub enum Event {
     /// Commit a group; afterwards, plan the next one.
     Commit,
-    /// The relay is told of what was committed, up to this `seq`.
-    Told(i64),
+    /// What was committed up to this place is announced to the relay.
+    Announced(i64),
     /// Marks are committed.
     Marks,
     /// An attempt ends for the client.
@@ -251,7 +251,7 @@ pub struct Reading {
 
 /// A publish that the process waits for.
 pub struct Flight {
-    pub seq: i64,
+    pub place: i64,
     pub since: u64,
     pub answer: (u64, u64),
     pub land: Option<(u64, u64)>,
@@ -266,11 +266,11 @@ pub struct World {
     pub weather: Weather,
     pub quiet: Option<u64>,
     pub template: Arc<Change>,
-    /// The log: a change's place is its `seq` - 1.
+    /// The log: the change at place n has the index n - 1.
     pub log: Vec<Entry>,
     /// Everything before this is settled.
     pub settled: usize,
-    /// By todo: its changes' `seq`, by version; how far Kafka has them.
+    /// By todo: the places of its changes, by version; how far Kafka has them.
     pub todos: BTreeMap<TodoId, Vec<i64>>,
     pub stored: BTreeMap<TodoId, i64>,
     /// Todos that get an event that nobody takes, and the version that it is.
@@ -278,10 +278,10 @@ pub struct World {
     pub to_commit: usize,
     // The process.
     pub process: u32,
-    pub lanes: Dispatcher,
+    pub dispatcher: Dispatcher,
     pub inbox: Vec<Arc<Change>>,
     pub overflowed: bool,
-    pub told: usize,
+    pub announced: usize,
     pub marks: BTreeMap<i64, DeliveryState>,
     pub marks_planned: bool,
     pub reading: Option<Reading>,
@@ -325,7 +325,7 @@ impl World {
     }
 
     pub fn planned(plan: Plan, poisoned: BTreeMap<TodoId, i64>, mut random: SmallRng) -> Self {
-        let lanes = Dispatcher::with_limits(random.random(), plan.limits);
+        let dispatcher = Dispatcher::with_limits(random.random(), plan.limits);
         let mut world = Self {
             now: 0,
             events: BTreeMap::new(),
@@ -340,10 +340,10 @@ impl World {
             poisoned,
             to_commit: plan.after,
             process: 0,
-            lanes,
+            dispatcher,
             inbox: Vec::new(),
             overflowed: false,
-            told: 0,
+            announced: 0,
             marks: BTreeMap::new(),
             marks_planned: false,
             reading: None,
@@ -367,7 +367,7 @@ impl World {
         for _ in 0..world.plan.before {
             world.commit_one();
         }
-        world.told = world.log.len();
+        world.announced = world.log.len();
         world
     }
 
@@ -381,10 +381,10 @@ impl World {
             let every = self.random.random_range(2..5);
             let weather = [
                 Weather::Refusing,
-                Weather::Away,
-                Weather::Silent,
+                Weather::Unavailable,
+                Weather::NoAnswer,
                 Weather::Partly(Failure::Refused, every),
-                Weather::Partly(Failure::Silent, every),
+                Weather::Partly(Failure::NoAnswer, every),
             ];
             let weather = *choose(&mut self.random, &weather);
             self.at(from, Event::Weather(weather));
@@ -418,7 +418,7 @@ impl World {
             if awake {
                 self.turn();
             }
-            let wake = self.lanes.wake_at();
+            let wake = self.dispatcher.wake_at();
             let next = self.events.first_key_value().map(|(&key, _)| key);
             let next = next.filter(|(at, _)| wake.is_none_or(|wake| *at <= wake));
             self.look_into_the_future(wake);
@@ -449,7 +449,7 @@ impl World {
     /// that waits and probes poison first, a log that is read for a single change at a time.
     pub fn patience(&self) -> u64 {
         let poisoned = self.poisoned.len() as u64;
-        let each = 50 + 2 * self.plan.latency + 3 * self.plan.reading + self.plan.told_late;
+        let each = 50 + 2 * self.plan.latency + 3 * self.plan.reading + self.plan.announced_late;
         LATE + 60_000 * (poisoned + 2) + each * self.log.len() as u64
     }
 

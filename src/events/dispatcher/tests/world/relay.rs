@@ -5,22 +5,22 @@ use super::*;
 impl World {
     pub fn turn(&mut self) {
         if self.reading.is_none() {
-            let told = self.lanes.announced_through();
+            let announced = self.dispatcher.announced_through();
             let changes =
-                std::mem::take(&mut self.inbox).into_iter().filter(|change| !told.covers(change.place)).collect();
+                std::mem::take(&mut self.inbox).into_iter().filter(|change| !announced.covers(change.place)).collect();
             let before = self.lanes_of_no_suspects();
-            self.lanes.committed(changes, std::mem::take(&mut self.overflowed));
+            self.dispatcher.committed(changes, std::mem::take(&mut self.overflowed));
             let most = before.max(self.plan.limits.buffered);
             assert!(self.lanes_of_no_suspects() <= most, "too many lanes");
         }
-        while let Some(change) = self.lanes.start(self.now) {
+        while let Some(change) = self.dispatcher.start(self.now) {
             self.publish(&change);
         }
         if self.reading.is_none() {
             self.start_reading();
         }
         let limits = self.plan.limits;
-        assert!(self.lanes.buffered <= limits.buffered, "too much in memory");
+        assert!(self.dispatcher.buffered <= limits.buffered, "too much in memory");
         let hanging = |after: u64| {
             let hangs = |flight: &&Flight| self.now - flight.since >= after && flight.since < self.got_through;
             self.flights.values().filter(hangs).count().min(limits.hanging)
@@ -28,30 +28,33 @@ impl World {
         // What is usual changes, and what was once found to hang stays so.
         assert!(self.flights.len() <= limits.in_flight + hanging(HANGS_AFTER_MS), "too many in flight");
         let full = self.flights.len()
-            >= limits.in_flight + hanging(HANGS_AFTER_MS.max(HANGS_AFTER_TIMES_USUAL * self.lanes.usual));
-        assert!(self.lanes.nothing_is_ready() || full || self.open.is_some(), "something that could be sent waits");
+            >= limits.in_flight + hanging(HANGS_AFTER_MS.max(HANGS_AFTER_TIMES_USUAL * self.dispatcher.usual));
+        assert!(
+            self.dispatcher.nothing_is_ready() || full || self.open.is_some(),
+            "something that could be sent waits"
+        );
         let suspects = self.flights.keys().filter(|todo| self.suspects.contains(todo)).count();
         assert!(suspects <= 2 * limits.suspects, "too many suspects in flight");
-        assert_eq!(self.lanes.in_flight(), self.flights.len());
-        assert_eq!(self.lanes.suspects(), self.suspects.len());
-        assert!(self.lanes.wake_at().is_none_or(|wake| wake > self.now), "woken for nothing");
-        self.totals.full += u64::from(self.lanes.buffered == limits.buffered);
+        assert_eq!(self.dispatcher.in_flight(), self.flights.len());
+        assert_eq!(self.dispatcher.suspects(), self.suspects.len());
+        assert!(self.dispatcher.wake_at().is_none_or(|wake| wake > self.now), "woken for nothing");
+        self.totals.full += u64::from(self.dispatcher.buffered == limits.buffered);
         self.totals.hanging += u64::from(self.flights.len() > limits.in_flight);
-        self.totals.crowded += u64::from(self.lanes.room_for_lanes() == 0);
-        if self.random.random_ratio(1, if self.lanes.buffered > 100 { 4096 } else { 32 }) {
+        self.totals.crowded += u64::from(self.dispatcher.room_for_lanes() == 0);
+        if self.random.random_ratio(1, if self.dispatcher.buffered > 100 { 4096 } else { 32 }) {
             self.assert_consistent();
         }
-        if self.flights.is_empty() && self.reading.is_none() && self.lanes.wake_at().is_none() {
+        if self.flights.is_empty() && self.reading.is_none() && self.dispatcher.wake_at().is_none() {
             self.assert_nothing_to_do();
         }
     }
 
     pub fn lanes_of_no_suspects(&self) -> usize {
-        self.lanes.lanes.len() - self.lanes.suspects()
+        self.dispatcher.lanes.len() - self.dispatcher.suspects()
     }
 
     pub fn start_reading(&mut self) {
-        let Some(wanted) = self.lanes.start_reading() else { return };
+        let Some(wanted) = self.dispatcher.start_reading() else { return };
         assert!(wanted.discover > 0 || (wanted.room > 0 && !wanted.wants.is_empty()), "reads for nothing");
         assert!(wanted.room <= self.plan.limits.reading && wanted.discover <= self.plan.limits.buffered);
         assert!(wanted.wants.len() <= wanted.room, "reads for more todos than there can be changes");
@@ -71,12 +74,12 @@ impl World {
     }
 
     pub fn publish(&mut self, change: &Arc<Change>) {
-        let (todo, seq) = (change.todo.id, change.place.0);
+        let (todo, place) = (change.todo.id, change.place.0);
         self.totals.attempts += 1;
         self.check_breaker(todo);
         let before = self.stored.get(&todo).copied().unwrap_or(0);
         assert!(before >= change.todo.version.0 - 1, "{todo}-{} is sent before an earlier one", change.todo.version);
-        let entry = &self.log[seq as usize - 1];
+        let entry = &self.log[place as usize - 1];
         let poison = entry.poison;
         assert!(self.now >= entry.again, "a change that failed is sent again {} ms too early", entry.again - self.now);
         let again = entry.acknowledged_by == Some(self.process);
@@ -87,23 +90,23 @@ impl World {
         let latency = 1 + self.up_to(self.plan.latency);
         // What the client sees, when, and when it lands in Kafka, if it does.
         let (result, answer, land) = match self.weather {
-            Weather::Silent => (PublishResult::Silent, TIMEOUT, self.up_to(2 * LATE)),
+            Weather::NoAnswer => (PublishResult::NoAnswer, TIMEOUT, self.up_to(2 * LATE)),
             Weather::Refusing => (PublishResult::Refused, latency, u64::MAX),
-            Weather::Away => (PublishResult::Away, latency, u64::MAX),
-            Weather::Partly(Failure::Silent, _) if self.is_hit(todo) => {
-                (PublishResult::Silent, TIMEOUT, self.up_to(2 * LATE))
+            Weather::Unavailable => (PublishResult::Unavailable, latency, u64::MAX),
+            Weather::Partly(Failure::NoAnswer, _) if self.is_hit(todo) => {
+                (PublishResult::NoAnswer, TIMEOUT, self.up_to(2 * LATE))
             }
             Weather::Partly(Failure::Refused, _) if self.is_hit(todo) => (PublishResult::Refused, 100, u64::MAX),
             _ if poison || bad_luck < refused => (PublishResult::Refused, latency, u64::MAX),
-            _ if bad_luck < failed => (PublishResult::Away, latency, u64::MAX),
-            _ if bad_luck < failed + self.plan.silent => (PublishResult::Silent, TIMEOUT, self.up_to(2 * LATE)),
+            _ if bad_luck < failed => (PublishResult::Unavailable, latency, u64::MAX),
+            _ if bad_luck < failed + self.plan.silent => (PublishResult::NoAnswer, TIMEOUT, self.up_to(2 * LATE)),
             _ => (PublishResult::Stored, latency, self.up_to(latency)),
         };
         self.totals.timeouts += u64::from(answer == TIMEOUT);
         // Whatever is later than it ever was is taken as never.
-        let land = (land <= LATE && !poison).then(|| self.at(self.now + land, Event::Land(seq)));
-        let answer = self.at(self.now + answer, Event::Answer(seq, result));
-        let other = self.flights.insert(todo, Flight { seq, since: self.now, answer, land });
+        let land = (land <= LATE && !poison).then(|| self.at(self.now + land, Event::Land(place)));
+        let answer = self.at(self.now + answer, Event::Answer(place, result));
+        let other = self.flights.insert(todo, Flight { place, since: self.now, answer, land });
         assert!(other.is_none(), "two changes of todo {todo} are in flight");
     }
 
@@ -124,7 +127,7 @@ impl World {
         assert!(hangs, "probes while another probe is in flight, and does not hang");
         *probe = Some((todo, self.now));
         if self.suspects.contains(&todo) {
-            let others = self.lanes.ready.len() + self.lanes.backlog.len();
+            let others = self.dispatcher.ready.len() + self.dispatcher.backlog.len();
             assert!(others == 0, "a suspect is probed although there is another");
             return;
         }
@@ -134,30 +137,30 @@ impl World {
         assert!(self.probes <= most, "{} probes in an outage of {lasted} ms", self.probes);
     }
 
-    pub fn answered(&mut self, seq: i64, result: PublishResult) {
-        let todo = self.log[seq as usize - 1].change.todo.id;
+    pub fn answered(&mut self, place: i64, result: PublishResult) {
+        let todo = self.log[place as usize - 1].change.todo.id;
         let flight = self.flights.remove(&todo).unwrap();
-        let before = self.lanes.parked.len();
-        let verdict = self.lanes.finish(todo, result, self.now);
+        let before = self.dispatcher.parked.len();
+        let verdict = self.dispatcher.finish(todo, result, self.now);
         if result == PublishResult::Stored {
-            assert_eq!(verdict.published, Some(Place(seq)));
-            self.stored(seq, flight.since, &verdict);
+            assert_eq!(verdict.published, Some(Place(place)));
+            self.stored(place, flight.since, &verdict);
         } else {
             assert_eq!(verdict.published, None);
-            self.not_stored(seq, result, &verdict);
+            self.not_stored(place, result, &verdict);
         }
-        assert_eq!(self.lanes.healthy(), self.open.is_none());
-        assert_eq!(self.lanes.parked.len(), before + verdict.parked.len());
-        for &Place(seq) in &verdict.parked {
-            self.parked(seq);
+        assert_eq!(self.dispatcher.healthy(), self.open.is_none());
+        assert_eq!(self.dispatcher.parked.len(), before + verdict.parked.len());
+        for &Place(place) in &verdict.parked {
+            self.parked(place);
         }
         self.plan_marks();
     }
 
-    pub fn stored(&mut self, seq: i64, since: u64, verdict: &Verdict) {
-        let todo = self.log[seq as usize - 1].change.todo.id;
+    pub fn stored(&mut self, place: i64, since: u64, verdict: &Verdict) {
+        let todo = self.log[place as usize - 1].change.todo.id;
         let hit = self.is_hit(todo);
-        let entry = &mut self.log[seq as usize - 1];
+        let entry = &mut self.log[place as usize - 1];
         entry.acknowledged_by = Some(self.process);
         let waited = self.now - entry.committed;
         if self.quiet.is_none() && !hit {
@@ -166,8 +169,8 @@ impl World {
         if todo.0 != 1 {
             self.longest_of_fresh = self.longest_of_fresh.max(waited);
         }
-        self.marks.insert(seq, DeliveryState::Published);
-        self.failed.remove(&seq);
+        self.marks.insert(place, DeliveryState::Published);
+        self.failed.remove(&place);
         self.suspects.remove(&todo);
         self.got_through = self.got_through.max(since);
         (self.open, self.failed_in_a_row) = (None, 0);
@@ -184,19 +187,19 @@ impl World {
         }
     }
 
-    pub fn not_stored(&mut self, seq: i64, result: PublishResult, verdict: &Verdict) {
-        let entry = &mut self.log[seq as usize - 1];
+    pub fn not_stored(&mut self, place: i64, result: PublishResult, verdict: &Verdict) {
+        let entry = &mut self.log[place as usize - 1];
         let todo = entry.change.todo.id;
-        let away = result == PublishResult::Away;
+        let away = result == PublishResult::Unavailable;
         let first = !away && self.suspects.insert(todo);
         if !away {
             entry.again = self.now + (suspects::BACKOFF_MS << entry.confirmed.min(5));
-            let (at, refused) = self.failed.entry(seq).or_default();
+            let (at, refused) = self.failed.entry(place).or_default();
             *at = self.now;
             *refused |= result == PublishResult::Refused;
         }
         let parks = result == PublishResult::Refused && entry.refusals >= MAX_REFUSALS;
-        assert_eq!(verdict.parked, if parks { vec![Place(seq)] } else { vec![] });
+        assert_eq!(verdict.parked, if parks { vec![Place(place)] } else { vec![] });
         self.failed_in_a_row += usize::from(first);
         let opens = match self.open {
             None if away || (first && self.failed_in_a_row >= self.plan.limits.failures) => {
@@ -211,8 +214,8 @@ impl World {
         }
     }
 
-    pub fn parked(&mut self, seq: i64) {
-        let entry = &self.log[seq as usize - 1];
+    pub fn parked(&mut self, place: i64) {
+        let entry = &self.log[place as usize - 1];
         let todo = &entry.change.todo;
         assert!(entry.refusals >= MAX_REFUSALS, "parked after {} confirmed refusals", entry.refusals);
         assert!(!self.flights.contains_key(&todo.id), "parked while in flight");
@@ -227,7 +230,7 @@ impl World {
         self.totals.parked_good += u64::from(!entry.poison);
         self.totals.parked_while_reading += u64::from(self.reading.is_some());
         self.suspects.remove(&todo.id);
-        self.failed.remove(&seq);
-        self.marks.insert(seq, DeliveryState::Parked);
+        self.failed.remove(&place);
+        self.marks.insert(place, DeliveryState::Parked);
     }
 }

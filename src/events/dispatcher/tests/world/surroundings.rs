@@ -8,10 +8,10 @@ impl World {
     pub fn happen(&mut self, event: Event, key: (u64, u64)) -> bool {
         match event {
             Event::Commit => self.commit(),
-            Event::Told(seq) => {
-                let until = self.told.max(seq as usize);
-                let news: Vec<_> = self.log[self.told..until].iter().map(|e| Arc::clone(&e.change)).collect();
-                self.told = until;
+            Event::Announced(place) => {
+                let until = self.announced.max(place as usize);
+                let news: Vec<_> = self.log[self.announced..until].iter().map(|e| Arc::clone(&e.change)).collect();
+                self.announced = until;
                 if self.overflowed || self.inbox.len() + news.len() > self.plan.inbox {
                     self.totals.overflows += 1;
                     self.overflowed = true;
@@ -28,18 +28,18 @@ impl World {
                 }
                 self.plan_marks();
             }
-            Event::Answer(seq, result) => {
-                debug_assert!(self.flights.values().any(|flight| flight.seq == seq && flight.answer == key));
-                self.answered(seq, result);
+            Event::Answer(place, result) => {
+                debug_assert!(self.flights.values().any(|flight| flight.place == place && flight.answer == key));
+                self.answered(place, result);
                 return true;
             }
-            Event::Land(seq) => self.land(seq),
+            Event::Land(place) => self.land(place),
             Event::Snapshot => self.snapshot(),
             Event::ReadingEnds => {
                 let found = self.reading.take().unwrap().found;
                 let fed = found.iter().flat_map(|found| &found.fed);
                 self.totals.full_lanes += fed.filter(|fed| fed.more).count() as u64;
-                self.lanes.finish_reading(found);
+                self.dispatcher.finish_reading(found);
                 return true;
             }
             Event::Weather(weather) => {
@@ -48,7 +48,7 @@ impl World {
                 self.totals.partial_outages += u64::from(matches!(weather, Weather::Partly(..)));
             }
             Event::SidecarReady => {
-                self.lanes.sidecar_ready(self.now);
+                self.dispatcher.sidecar_ready(self.now);
                 self.ready_signals += 1;
                 if let Some((until, _)) = &mut self.open {
                     *until = (*until).min(self.now);
@@ -103,12 +103,12 @@ impl World {
 
     pub fn append(&mut self, todo: TodoId) {
         let versions = self.todos.entry(todo).or_default();
-        let (seq, version) = (self.log.len() as i64 + 1, versions.len() as i64 + 1);
-        versions.push(seq);
+        let (place, version) = (self.log.len() as i64 + 1, versions.len() as i64 + 1);
+        versions.push(place);
         let poison = self.poisoned.get(&todo) == Some(&version);
         let todo = Arc::new(Todo { id: todo, version: Version(version), ..Todo::clone(&self.template.todo) });
         let change =
-            Arc::new(Change { place: Place(seq), revision: Revision(seq), todo, ..Change::clone(&self.template) });
+            Arc::new(Change { place: Place(place), revision: Revision(place), todo, ..Change::clone(&self.template) });
         self.log.push(Entry {
             change,
             committed: self.now,
@@ -125,13 +125,13 @@ impl World {
     /// A group was committed, and marks with it.
     pub fn tell(&mut self) {
         self.commit_marks();
-        let late = self.up_to(self.plan.told_late);
-        self.after(late, Event::Told(self.log.len() as i64));
+        let late = self.up_to(self.plan.announced_late);
+        self.after(late, Event::Announced(self.log.len() as i64));
     }
 
     pub fn commit_marks(&mut self) {
-        for (seq, mark) in std::mem::take(&mut self.marks) {
-            self.log[seq as usize - 1].state.get_or_insert(mark);
+        for (place, mark) in std::mem::take(&mut self.marks) {
+            self.log[place as usize - 1].state.get_or_insert(mark);
         }
         while self.log.get(self.settled).is_some_and(|entry| entry.state == Some(DeliveryState::Published)) {
             self.settled += 1;
@@ -145,8 +145,8 @@ impl World {
         }
     }
 
-    pub fn land(&mut self, seq: i64) {
-        let todo = &self.log[seq as usize - 1].change.todo;
+    pub fn land(&mut self, place: i64) {
+        let todo = &self.log[place as usize - 1].change.todo;
         let last = self.stored.entry(todo.id).or_insert(0);
         assert!(todo.version.0 <= *last + 1, "{}-{} comes after version {last}", todo.id, todo.version);
         self.totals.duplicates += u64::from(todo.version.0 <= *last);
@@ -165,8 +165,8 @@ impl World {
             let versions = self.todos.get(&want.todo).map_or(&[][..], |versions| &versions[..]);
             let entries = versions
                 .iter()
-                .filter(|seq| **seq <= wanted.announced_through.place().0)
-                .map(|seq| &self.log[*seq as usize - 1]);
+                .filter(|place| **place <= wanted.announced_through.place().0)
+                .map(|place| &self.log[*place as usize - 1]);
             let pending = entries.filter(|entry| entry.state.is_none() && entry.change.todo.version > want.above);
             let mut changes: Vec<_> = pending.map(|entry| Arc::clone(&entry.change)).collect();
             let limit = want.limit.min(room);
@@ -192,11 +192,11 @@ impl World {
                 .iter()
                 .filter(|entry| entry.state.is_none() && !wanted.read_through.covers(entry.change.place));
             for (looked_at, entry) in beyond.enumerate() {
-                let (seq, todo) = (entry.change.place.0, &entry.change.todo);
+                let (place, todo) = (entry.change.place.0, &entry.change.todo);
                 let new = marked(entry).is_none() && !discovered.parked.contains(&todo.id) && !seen.contains(&todo.id);
                 if (new && seen.len() == wanted.discover) || looked_at == far {
                     discovered.more = true;
-                    discovered.read_through = Cursor::up_to(Place(seq - 1));
+                    discovered.read_through = Cursor::up_to(Place(place - 1));
                     break;
                 }
                 if new {
@@ -221,7 +221,7 @@ impl World {
         }
         self.events.retain(|_, event| !matches!(event, Event::Snapshot | Event::ReadingEnds));
         self.reading = None;
-        self.lanes = Dispatcher::with_limits(self.random.random(), self.plan.limits);
+        self.dispatcher = Dispatcher::with_limits(self.random.random(), self.plan.limits);
         self.process += 1;
         self.open = None;
         self.failed.clear();
@@ -234,8 +234,8 @@ impl World {
             self.inbox.clear();
             self.overflowed = false;
             self.marks.clear();
-            self.told = self.log.len();
-            self.events.retain(|_, event| !matches!(event, Event::Told(_)));
+            self.announced = self.log.len();
+            self.events.retain(|_, event| !matches!(event, Event::Announced(_)));
         }
     }
 }
