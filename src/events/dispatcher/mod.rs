@@ -1,9 +1,9 @@
 //! The relay's decisions as a pure state machine: which change is sent when, what its outcome means, and what is
 //! parked. It uses no network and no disk; time is milliseconds that the caller passes in.
 //!
-//! A *lane* is one todo's unpublished changes. What is refused or hangs is taken to be about that lane as long as
-//! others get through: it becomes a [suspect](suspects), which waits by itself. The [breaker](breaker) stands before
-//! all lanes. It opens when the sidecar is away, or when very many lanes failed and none got through.
+//! A *lane* is one todo's unpublished changes. As long as others get through, a refusal or a publish that hangs is
+//! taken to be about its lane, which becomes a suspect and waits by itself (`suspects`). One circuit `breaker`
+//! serves all lanes: it opens when the sidecar is away, or when very many lanes failed and none got through.
 
 mod breaker;
 mod suspects;
@@ -110,17 +110,21 @@ impl Limits {
 /// # Invariants
 ///
 /// - **Order.** A lane has at most one change in flight, the first of its queue; the next one follows only when that is
-///   stored. The queue's versions are contiguous and end with `last`. [`Self::start`] and [`Self::finish`] keep it.
+///   stored. The queue's versions are contiguous and end with `last`. (Tests: `World::publish`, `World::land`.)
 /// - **One place.** Each lane is in exactly one of: `ready` or `backlog` (it can send), `retrying` (a suspect that
 ///   can), `hungry` (it has nothing in memory, and the log has more), `reading` (the log is being read for it), in
-///   flight, or waiting in `suspects`. [`Self::settle`] puts a lane that has just left its place into the next one.
-/// - **Nothing forgotten.** Every unpublished change is in a lane, behind a change in a lane with `more_in_log`, behind
-///   a parked change, or past `read_through` while `behind` is true. What was announced is never read again, what was
-///   left out always is.
-/// - **Bounded memory.** At most [`MAX_BUFFERED`] changes are in queues, [`MAX_LANE_LEN`] of a lane; at most
-///   [`MAX_BUFFERED`] lanes are not suspects. A suspect keeps nothing in memory until it is its turn.
-/// - **Suspects.** A todo is in `suspects` from a failure until its own next success, or until it is parked. A parked
-///   todo has no lane.
+///   flight, or waiting in `suspects`. `settle` puts a lane that has left its place into the next one.
+///   (`World::assert_consistent`)
+/// - **Nothing forgotten.** A pending change that was announced is in its lane's queue; or it is newer than its lane's
+///   `last` and `more_in_log` is set; or its todo is in `parked`; or it lies past `read_through` and `behind` is set.
+///   So what `offer` has no room for is read later. (`World::assert_nothing_to_do`, `World::assert_done`)
+/// - **Read once.** `read_through` only moves forwards, and never past a change whose todo was neither offered nor
+///   discovered. (`the_backlog_of_a_busy_todo_is_read_once_and_others_do_not_wait_for_it`)
+/// - **Bounded memory.** Queues hold at most [`MAX_BUFFERED`] changes, `MAX_LANE_LEN` of a lane. A lane is only added
+///   while fewer than [`MAX_BUFFERED`] are not suspects; suspects that get through can make them a few more. A suspect
+///   keeps nothing in memory until it is its turn. `suspects` and `parked` have no limit. (`World::turn`)
+/// - **Suspects.** A todo is in `suspects` from a failure until its own next success, until its change is parked, or
+///   until its lane ends. A parked todo has no lane. (`World::assert_consistent`)
 /// - **Places have no order here.** They are compared only for equality; positions in the log are [`Cursor`]s.
 ///
 /// The tests are in `tests/world`, which plays thousands of worlds; after every step, or after one in 32 where that
@@ -154,8 +158,7 @@ pub struct Dispatcher {
     got_through: u64,
     /// How long a publish that gets through usually takes, in milliseconds.
     usual: u64,
-    /// Lanes that ended while the log is being read, and their last versions, which the
-    /// read may not see yet.
+    /// Lanes that ended while the log is being read, and their last versions: the read may have seen less.
     ended: HashMap<TodoId, Version>,
     /// Everything up to here was offered to the lanes; the log is read on from here.
     read_through: Cursor,
@@ -217,8 +220,8 @@ impl Dispatcher {
         self.announced_through
     }
 
-    /// Takes newly committed changes in commit order; `overflowed`: others were left to the log. Must not be called
-    /// between [`Self::start_reading`] and [`Self::finish_reading`].
+    /// Takes newly committed changes, in commit order and without gaps; `overflowed`: others were left to the log. Must
+    /// not be called between [`Self::start_reading`] and [`Self::finish_reading`].
     pub fn committed(&mut self, changes: Vec<Arc<Change>>, overflowed: bool) {
         debug_assert!(self.reading.is_none());
         for change in changes {

@@ -74,7 +74,7 @@ impl World {
 
     /// The machine's own books.
     pub fn assert_consistent(&self) {
-        let Dispatcher { lanes, ready, backlog, retrying, hungry, reading, suspects, .. } = &self.dispatcher;
+        let Dispatcher { lanes, ready, backlog, retrying, hungry, reading, suspects, prompt, .. } = &self.dispatcher;
         assert_eq!(self.dispatcher.buffered, lanes.values().map(|lane| lane.queue.len()).sum::<usize>());
         assert_eq!(self.dispatcher.in_flight, lanes.values().filter(|lane| lane.since.is_some()).count());
         suspects.assert_consistent();
@@ -99,8 +99,8 @@ impl World {
         assert!(hungry.iter().copied().chain(read_for()).chain(suspects.waiting()).all(in_log), "nothing to read");
         assert!(prompt.iter().all(|(since, todo)| lanes[todo].since == Some(*since)));
         assert!(prompt.len() <= self.plan.limits.in_flight);
-        assert!(self.lanes.in_flight - prompt.len() <= self.plan.limits.hanging);
-        assert!(reading.is_some() || self.lanes.ended.is_empty());
+        assert!(self.dispatcher.in_flight - prompt.len() <= self.plan.limits.hanging);
+        assert!(reading.is_some() || self.dispatcher.ended.is_empty());
         for (todo, lane) in lanes {
             assert!(lane.queue.len() <= self.plan.limits.lane);
             assert!(!self.dispatcher.parked.contains(todo));
