@@ -203,7 +203,7 @@ impl Store {
     /// Where the data is, for the log.
     pub fn location(&self) -> String {
         match &*self.lock.lock() {
-            Some((_, Some(_))) => "a temporary database that goes away with the process".to_owned(),
+            Some((_, Some(_))) => "a temporary database, deleted on exit".to_owned(),
             _ => self.path.display().to_string(),
         }
     }
