@@ -27,9 +27,10 @@ dapr: need-cargo ## Kafka, the Dapr sidecar and the service, in one command; ctr
 dev: need-cargo ## the service alone, started again whenever a source file changes
 	$(WATCHEXEC) --restart --watch src --watch Cargo.toml --watch .env -- cargo run --locked
 
-check: need-cargo ## the inner loop: format, clippy, unit and in-process tests
+check: need-cargo ## the inner loop: format, clippy, doc links, unit and in-process tests
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items --quiet
 	cargo test --locked --lib --bins --test it
 
 lint: need-cargo ## format, clippy, links in doc comments, licences and sources of all crates
