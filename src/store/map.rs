@@ -45,11 +45,14 @@ impl TodoMap {
 
     /// Applies a committed change.
     pub fn apply(&mut self, change: &Change) {
+        let owner = self.owners.entry(change.todo.owner).or_default();
+        owner.revision = change.revision;
+        self.count -= owner.todos.len();
         match change.kind {
-            Kind::Created | Kind::Updated => self.insert(Arc::clone(&change.todo)),
-            Kind::Deleted => self.remove(change.todo.owner, change.todo.id),
-        }
-        self.set_revision(change.todo.owner, change.revision);
+            Kind::Created | Kind::Updated => owner.todos.insert(change.todo.id, Arc::clone(&change.todo)),
+            Kind::Deleted => owner.todos.remove(&change.todo.id),
+        };
+        self.count += owner.todos.len();
     }
 
     /// Sets the revision that the owner's todos are as of.
@@ -57,18 +60,10 @@ impl TodoMap {
         self.owners.entry(owner).or_default().revision = revision;
     }
 
-    /// Inserts a todo, or replaces its earlier version.
+    /// Inserts a todo that the database has.
     pub fn insert(&mut self, todo: Arc<Todo>) {
         if self.owners.entry(todo.owner).or_default().todos.insert(todo.id, todo).is_none() {
             self.count += 1;
-        }
-    }
-
-    fn remove(&mut self, owner: UserId, id: TodoId) {
-        if let Some(owner) = self.owners.get_mut(&owner)
-            && owner.todos.remove(&id).is_some()
-        {
-            self.count -= 1;
         }
     }
 

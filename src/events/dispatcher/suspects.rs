@@ -88,7 +88,7 @@ impl Suspects {
     /// A publish failed; true if the todo was not a suspect before.
     pub fn failed(&mut self, todo: TodoId, place: Place, failure: Failure, now: u64) -> bool {
         let before = self.remove(todo);
-        let none = Suspect {
+        let mut suspect = before.unwrap_or(Suspect {
             place,
             failure,
             at: now,
@@ -97,16 +97,10 @@ impl Suspects {
             confirmed: 0,
             refusals: 0,
             active: false,
-        };
-        let earlier = before.unwrap_or(none);
-        let suspect = Suspect {
-            failure,
-            at: now,
-            unconfirmed: earlier.unconfirmed + 1,
-            refused: earlier.refused || failure == Failure::Refused,
-            active: false,
-            ..earlier
-        };
+        });
+        (suspect.failure, suspect.at, suspect.active) = (failure, now, false);
+        suspect.unconfirmed += 1;
+        suspect.refused |= failure == Failure::Refused;
         self.suspects.insert(todo, suspect);
         self.waiting[failure as usize].insert((suspect.due(), todo));
         self.unconfirmed.insert(todo);
