@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run.sh: checks what no compiler reads: the Dockerfile, the Compose file, the event schema, the AsyncAPI document, the
 # CI workflow and issue forms, links in the documents, and facts that stand in several places.
-# Needs Go, Node with npm, and Python 3 with venv; what they fetch is kept in their caches.
+# Needs cargo, Go, Node with npm, and Python 3 with venv; what they fetch is kept in their caches.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/stack/processes.sh
@@ -27,6 +27,18 @@ check() { # check LABEL COMMAND…
 python=$(bash tests/stack/stack.sh python) || exit 1
 
 dockerfile() { "${python%/*}/hadolint" Dockerfile; }
+
+# The image is built from a few files: what Cargo.toml names beside them must not be asked for.
+dockerfile_copies_enough() {
+  local copy
+  copy=$(mktemp -d) || return 1
+  # The lines of the first stage; the other copies from there.
+  # shellcheck disable=SC2046
+  cp -r $(sed -n 's/^COPY \([^-].*\) [^ ]*$/\1/p' Dockerfile) "$copy" && (cd "$copy" && cargo fetch --locked --quiet)
+  local status=$?
+  rm -rf "$copy"
+  return $status
+}
 
 # compose-go is what `docker compose` reads its file with: the official JSON schema, then what the file refers to.
 compose() { GOTOOLCHAIN=local GOFLAGS='' go run github.com/compose-spec/compose-go/v2/cmd@v2.1.3 docker-compose.yml; }
@@ -129,6 +141,7 @@ decisions() { # each has its number, its date and its status, and says what else
 }
 
 check "Dockerfile: hadolint" dockerfile
+check "Dockerfile: what it copies is a package" dockerfile_copies_enough
 check "docker-compose.yml: the Compose specification" compose
 check "deploy/compose/components: as components, with another broker" only_the_broker_differs
 check "docs/events.schema.json: valid, and fits the example in docs/events.md" example_event
