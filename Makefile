@@ -12,7 +12,7 @@ SERVE := bash tests/stack/serve.sh
 DENY := bash tests/stack/tool.sh cargo-deny 0.20.2 cargo-deny
 WATCHEXEC := bash tests/stack/tool.sh watchexec-cli 2.8.0 watchexec
 
-.PHONY: help run dapr dev check lint advisories test torture
+.PHONY: help run dapr dev check lint advisories test torture bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,11 @@ torture: need-cargo ## the long versions of the tests with faults
 	@$(STAGE) "relay, many seeds" env RELAY_SEEDS=200000 cargo test --locked --lib dispatcher
 	@$(STAGE) "proofs, long" env TORTURE=1 cargo test --locked --test e2e -- --test-threads=1 --nocapture proof::
 	@$(STAGE) "disks that fill up, fail and break off, long" env TORTURE=1 cargo test --locked --test e2e -- --test-threads=2 disk::
+
+bench: need-cargo ## speed beside a bare actix handler and PocketBase; QUICK=1 in 2 minutes (docs/performance.md)
+	@$(STAGE) "tools: oha, PocketBase" bash -c '$(STACK) oha && $(STACK) pocketbase'
+	@$(STAGE) "build" cargo bench --locked --no-run --bench compare
+	@$(STAGE) "bench" env QUICK="$(QUICK)" SAVE="$(SAVE)" cargo bench --locked --bench compare
 
 .PHONY: need-cargo
 need-cargo:

@@ -11,6 +11,7 @@ mod sidecar;
 mod access_log;
 mod admin;
 mod auth;
+mod bench;
 mod clock;
 mod config_start;
 mod connection;
