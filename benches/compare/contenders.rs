@@ -80,7 +80,8 @@ fn new_todo() -> Value {
 }
 
 /// This service as `make run` starts it, in release: default settings but the port and the file; no sidecar, so that
-/// events are stored and wait.
+/// events are stored and wait. Cargo builds it with the features of development's dependencies: tokio looks at a flag
+/// each time it asks for the time.
 pub async fn service(directory: &Path) -> Contender {
     let port = free_port();
     let mut command = Command::new(env!("CARGO_BIN_EXE_todo-backend"));
