@@ -62,7 +62,6 @@ torture: need-cargo ## the long versions of the tests with faults
 	@$(STAGE) "disks that fill up, fail and break off, long" env TORTURE=1 cargo test --locked --test e2e -- --test-threads=2 disk::
 
 bench: need-cargo ## speed beside a bare actix handler and PocketBase; QUICK=1 in 2 minutes (docs/performance.md)
-	@$(STAGE) "tools: oha, PocketBase" bash -c '$(STACK) oha && $(STACK) pocketbase'
 	@$(STAGE) "build" cargo bench --locked --no-run --bench compare
 	@$(STAGE) "bench" env QUICK="$(QUICK)" SAVE="$(SAVE)" cargo bench --locked --bench compare
 

@@ -1,5 +1,6 @@
 //! What actix-web itself can do: handlers that answer constants, without accounts, store or log.
 
+use actix_web::http::StatusCode;
 use actix_web::http::header::ContentType;
 use actix_web::{App, HttpResponse, HttpServer, web};
 
@@ -16,15 +17,21 @@ pub async fn serve(port: u16, todo: String, list: String) {
     let app = move || {
         App::new()
             .app_data(web::Data::new(bodies.clone()))
-            .route("/todos", web::get().to(async |bodies: web::Data<Bodies>| json(200, &bodies.list)))
-            .route("/todos", web::post().to(async |_: web::Bytes, bodies: web::Data<Bodies>| json(201, &bodies.todo)))
-            .route("/todos/1", web::get().to(async |bodies: web::Data<Bodies>| json(200, &bodies.todo)))
-            .route("/todos/1", web::put().to(async |_: web::Bytes, bodies: web::Data<Bodies>| json(200, &bodies.todo)))
+            .route("/todos", web::get().to(async |bodies: web::Data<Bodies>| json(StatusCode::OK, &bodies.list)))
+            .route(
+                "/todos",
+                web::post()
+                    .to(async |_: web::Bytes, bodies: web::Data<Bodies>| json(StatusCode::CREATED, &bodies.todo)),
+            )
+            .route("/todos/1", web::get().to(async |bodies: web::Data<Bodies>| json(StatusCode::OK, &bodies.todo)))
+            .route(
+                "/todos/1",
+                web::put().to(async |_: web::Bytes, bodies: web::Data<Bodies>| json(StatusCode::OK, &bodies.todo)),
+            )
     };
     HttpServer::new(app).bind(("127.0.0.1", port)).unwrap().run().await.unwrap();
 }
 
-fn json(status: u16, body: &web::Bytes) -> HttpResponse {
-    let status = actix_web::http::StatusCode::from_u16(status).unwrap();
+fn json(status: StatusCode, body: &web::Bytes) -> HttpResponse {
     HttpResponse::build(status).content_type(ContentType::json()).body(body.clone())
 }

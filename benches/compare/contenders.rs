@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use todo_backend::events::dapr::http_client;
 
+use crate::machine;
+
 /// What a client can ask for.
 #[derive(Clone, Copy)]
 pub enum Work {
@@ -73,6 +75,7 @@ impl Drop for Contender {
     }
 }
 
+/// Of the user who reads.
 const TODOS: usize = 50;
 
 fn new_todo() -> Value {
@@ -87,6 +90,7 @@ pub async fn service(directory: &Path) -> Contender {
     let mut command = Command::new(env!("CARGO_BIN_EXE_todo-backend"));
     command
         .current_dir(directory)
+        .env_clear()
         .envs([
             ("DEBUG", "True"),
             ("PORT", &port.to_string()),
@@ -98,15 +102,12 @@ pub async fn service(directory: &Path) -> Contender {
     let base = format!("http://127.0.0.1:{port}");
     let (reader, writer) = (login(&base, "user", "user123").await, login(&base, "demo", "demo123").await);
     let todos = format!("{base}/todos");
-    let mut ids = Vec::new();
-    for _ in 0..TODOS {
-        ids.push(call("POST", &todos, &reader, &new_todo()).await["id"].to_string());
-    }
+    let one = fill(&todos, &reader, &new_todo()).await;
     let own = call("POST", &todos, &writer, &new_todo()).await["id"].to_string();
     Contender {
         name: "todo-backend",
         process,
-        get: get(format!("{todos}/{}", ids[0]), &reader),
+        get: get(format!("{todos}/{one}"), &reader),
         list: get(todos.clone(), &reader),
         create: change("POST", todos.clone(), &writer, &new_todo()),
         update: change("PUT", format!("{todos}/{own}"), &writer, &new_todo()),
@@ -116,6 +117,14 @@ pub async fn service(directory: &Path) -> Contender {
 async fn login(base: &str, name: &str, password: &str) -> String {
     let credentials = json!({ "username": name, "password": password });
     text(&call("POST", &format!("{base}/auth/login"), "", &credentials).await["access_token"])
+}
+
+/// Creates the todos of the one who reads, and returns one's id.
+async fn fill(todos: &str, token: &str, todo: &Value) -> Value {
+    for _ in 1..TODOS {
+        call("POST", todos, token, todo).await;
+    }
+    call("POST", todos, token, todo).await["id"].take()
 }
 
 /// A bare actix handler that answers the same bytes as `service`.
@@ -143,7 +152,7 @@ pub async fn bare(service: &Contender) -> Contender {
 /// PocketBase as it comes, with a collection of todos that only their owner can reach.
 pub async fn pocketbase(directory: &Path) -> Contender {
     let (port, data) = (free_port(), directory.join("pocketbase"));
-    let binary = crate::machine::tool("pocketbase");
+    let binary = machine::pocketbase();
     let admin = ("admin@example.com", "a-password-for-the-bench");
     let created =
         Command::new(&binary).args(["superuser", "upsert", admin.0, admin.1, "--dir"]).arg(&data).output().unwrap();
@@ -159,31 +168,28 @@ pub async fn pocketbase(directory: &Path) -> Contender {
     };
     let superuser = text(&sign_in("_superusers", admin.0).await["token"]);
     call("POST", &base, &superuser, &collection()).await;
-    let mut users = Vec::new();
-    for name in ["reader@example.com", "writer@example.com"] {
+    let sign_up = async |name: &str| {
         let user = json!({ "email": name, "password": admin.1, "passwordConfirm": admin.1 });
         call("POST", &format!("{base}/users/records"), &superuser, &user).await;
         let signed_in = sign_in("users", name).await;
         let mut todo = new_todo();
         todo["owner"] = signed_in["record"]["id"].clone();
-        users.push((text(&signed_in["token"]), todo));
-    }
-    let [(reader, readers_todo), (writer, writers_todo)] = &users[..] else { unreachable!("two users were made") };
+        (text(&signed_in["token"]), todo)
+    };
+    let (reader, readers_todo) = sign_up("reader@example.com").await;
+    let (writer, writers_todo) = sign_up("writer@example.com").await;
 
     let records = format!("{base}/todos/records");
-    let mut ids = Vec::new();
-    for _ in 0..TODOS {
-        ids.push(text(&call("POST", &records, reader, readers_todo).await["id"]));
-    }
-    let own = text(&call("POST", &records, writer, writers_todo).await["id"]);
+    let one = text(&fill(&records, &reader, &readers_todo).await);
+    let own = text(&call("POST", &records, &writer, &writers_todo).await["id"]);
     Contender {
         name: "PocketBase",
         process,
-        get: get(format!("{records}/{}", ids[0]), reader),
+        get: get(format!("{records}/{one}"), &reader),
         // skipTotal: it need not count.
-        list: get(format!("{records}?perPage={TODOS}&skipTotal=1"), reader),
-        create: change("POST", records.clone(), writer, writers_todo),
-        update: change("PATCH", format!("{records}/{own}"), writer, &new_todo()),
+        list: get(format!("{records}?perPage={TODOS}&skipTotal=1"), &reader),
+        create: change("POST", records.clone(), &writer, &writers_todo),
+        update: change("PATCH", format!("{records}/{own}"), &writer, &new_todo()),
     }
 }
 

@@ -1,8 +1,5 @@
 //! The load: oha repeats one request on a number of connections, each of which sends the next when it has the answer.
 
-use std::process::Command;
-use std::sync::OnceLock;
-
 use serde_json::Value;
 
 use crate::contenders::{Contender, Request, Work};
@@ -12,8 +9,7 @@ use crate::report::Measured;
 /// Fails when an answer is not 2xx: what is answered with an error may well be answered fast.
 pub fn run(contender: &Contender, work: Work, connections: u32, seconds: u32) -> Measured {
     let Request { method, url, body, token } = contender.request(work);
-    static OHA: OnceLock<std::path::PathBuf> = OnceLock::new();
-    let mut oha = Command::new(OHA.get_or_init(|| machine::tool("oha")));
+    let mut oha = machine::oha();
     oha.args(["--no-tui", "--output-format", "json", "--wait-ongoing-requests-after-deadline"])
         .args(["-z", &format!("{seconds}s"), "-c", &connections.to_string(), "-m", method])
         .args(["-H", &format!("Authorization: Bearer {token}")]);

@@ -2,15 +2,26 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The path of a tool that tests/stack/stack.sh finds or builds; its progress goes to standard error.
-pub fn tool(name: &str) -> PathBuf {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stack/stack.sh");
-    let found = Command::new("bash").arg(script).arg(name).stderr(std::process::Stdio::inherit()).output().unwrap();
-    assert!(found.status.success(), "stack.sh {name} failed");
+/// oha, the load generator; installed the first time.
+pub fn oha() -> Command {
+    let mut oha = Command::new("bash");
+    oha.arg(script("tool.sh")).args(["oha", "1.16.0", "oha"]);
+    oha
+}
+
+/// The path of PocketBase; built the first time.
+pub fn pocketbase() -> PathBuf {
+    let found = Command::new("bash").arg(script("stack.sh")).arg("pocketbase").stderr(Stdio::inherit()).output();
+    let found = found.unwrap();
+    assert!(found.status.success(), "there is no PocketBase");
     PathBuf::from(String::from_utf8(found.stdout).unwrap().trim_end())
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stack").join(name)
 }
 
 /// One line: processors, system, and how often a second the disk of `directory` flushes 4 KiB, which is what bounds the

@@ -64,6 +64,8 @@ async fn main() {
 }
 
 async fn compare(plan: &Plan, directory: &Path, save: bool) {
+    // Before anything is started, with its progress in sight.
+    assert!(machine::oha().arg("--version").status().unwrap().success(), "there is no oha");
     let facts = machine::facts(directory);
     println!("{facts}");
     let service = contenders::service(directory).await;

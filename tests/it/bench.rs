@@ -1,7 +1,5 @@
 //! What `make bench` concludes from its measurements.
 
-// Not all of it is called here.
-#[allow(dead_code)]
 #[path = "../../benches/compare/report.rs"]
 mod report;
 

@@ -10,7 +10,6 @@
 #   stack.sh node                        whether Node.js is there and new enough
 #   stack.sh python                      the Python with tests/stack/requirements.txt; prints its path
 #   stack.sh promtool                    the path of a promtool, for the checks of deploy/
-#   stack.sh oha                         the path of oha, the load generator of `make bench`
 #   stack.sh pocketbase                  the path of PocketBase, which `make bench` compares with
 #   stack.sh kafka DIR PORT              one broker in the foreground (this process becomes java); data in DIR
 #   stack.sh dapr SERVICE_BINARY         Kafka + `dapr run` + the service; ctrl-c stops all of it
@@ -21,7 +20,6 @@ set -euo pipefail
 DAPR_VERSION=1.14.0
 DAPR_CLI_VERSION=1.12.0
 KAFKA_VERSION=4.1.0
-OHA_VERSION=1.16.0
 # The newest that Go 1.25 builds.
 POCKETBASE_VERSION=0.36.8
 
@@ -250,18 +248,6 @@ find_promtool() {
   fi
 }
 
-build_oha() {
-  step "building oha $OHA_VERSION (about 5 minutes, once)" cargo install --locked --root "$1" --version "$OHA_VERSION" oha
-}
-
-find_oha() {
-  OHA=$(installed oha)
-  if [ -z "$OHA" ]; then
-    once "$cache/oha-$OHA_VERSION" build_oha
-    OHA=$cache/oha-$OHA_VERSION/bin/oha
-  fi
-}
-
 build_pocketbase() {
   need go "Go 1.25 or newer builds PocketBase, which 'make bench' compares with (https://go.dev/dl)"
   # The program that PocketBase is released as; its folder is called base.
@@ -484,10 +470,6 @@ case ${1:-} in
   node)
     need_node
     ;;
-  oha)
-    find_oha
-    printf '%s\n' "$OHA"
-    ;;
   pocketbase)
     find_pocketbase
     printf '%s\n' "$POCKETBASE"
@@ -513,7 +495,7 @@ case ${1:-} in
     run_dapr "$2"
     ;;
   *)
-    sed -n '2,19s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,18s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 2
     ;;
 esac
