@@ -32,7 +32,7 @@ pub enum ApiError {
     NotJson,
     /// 401: no `Authorization: Bearer …`.
     NotAuthenticated,
-    /// 401: the token is not ours or has expired, or its account does not exist any more.
+    /// 401: the token is not ours or has expired, or was ended together with others of its account.
     InvalidToken,
     /// 401 of `/auth/login`.
     InvalidCredentials,
@@ -47,10 +47,20 @@ pub enum ApiError {
     SidecarToken,
     /// 403: only for admins.
     Forbidden,
+    /// 403: only admins can create accounts.
+    RegistrationClosed,
+    /// 403: a password was asked for again, and it was wrong. No 401, to which clients answer by logging out.
+    WrongPassword,
     /// 404: no event with this id is parked.
     EventNotParked,
-    /// 404: no account has this name.
+    /// 404: there is no such account.
     UserNotFound,
+    /// 409: another account has this name, or had it.
+    NameTaken,
+    /// 409: nobody would be left who can administer accounts.
+    LastAdmin,
+    /// 409: the account is deleted.
+    AccountDeleted,
     /// 404: no such todo of this user.
     TodoNotFound,
     /// 404: no such path.
@@ -125,7 +135,12 @@ impl From<BodyError> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Refused(Refusal::NotFound) => Self::TodoNotFound,
+            StoreError::Refused(Refusal::TodoNotFound) => Self::TodoNotFound,
+            StoreError::Refused(Refusal::NoLongerAllowed) => Self::InvalidToken,
+            StoreError::Refused(Refusal::AccountNotFound) => Self::UserNotFound,
+            StoreError::Refused(Refusal::AccountDeleted) => Self::AccountDeleted,
+            StoreError::Refused(Refusal::NameTaken) => Self::NameTaken,
+            StoreError::Refused(Refusal::LastAdmin) => Self::LastAdmin,
             StoreError::Busy => Self::Busy,
             StoreError::NotApplied => Self::NotStored,
             StoreError::Unknown => Self::OutcomeUnknown,
@@ -151,7 +166,8 @@ impl ResponseError for ApiError {
             Self::NotAuthenticated | Self::InvalidToken | Self::InvalidCredentials | Self::SidecarToken => {
                 StatusCode::UNAUTHORIZED
             }
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::RegistrationClosed | Self::WrongPassword => StatusCode::FORBIDDEN,
+            Self::NameTaken | Self::LastAdmin | Self::AccountDeleted => StatusCode::CONFLICT,
             Self::TodoNotFound | Self::NotFound | Self::EventNotParked | Self::UserNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooManyLists => StatusCode::TOO_MANY_REQUESTS,
@@ -187,6 +203,13 @@ impl ResponseError for ApiError {
                 .json(json!({ "error": code, "error_description": description, "detail": description })),
             Self::SidecarToken => challenge(&mut response, "Bearer", "Invalid or missing dapr-api-token"),
             Self::Forbidden => detail(&mut response, "Not enough permissions"),
+            Self::RegistrationClosed => detail(&mut response, "Registration is closed: ask an admin for an account"),
+            Self::WrongPassword => detail(&mut response, "Wrong password"),
+            Self::NameTaken => detail(&mut response, "Username is taken"),
+            Self::LastAdmin => {
+                detail(&mut response, "This is the last active admin: make another account an admin first")
+            }
+            Self::AccountDeleted => detail(&mut response, "The account is deleted"),
             Self::EventNotParked => detail(&mut response, "Event not parked"),
             Self::UserNotFound => detail(&mut response, "User not found"),
             Self::TodoNotFound => detail(&mut response, "Todo not found"),
@@ -261,6 +284,16 @@ mod tests {
                 json!("Invalid or missing dapr-api-token"),
             ),
             (ApiError::Forbidden, 403, None, json!("Not enough permissions")),
+            (ApiError::RegistrationClosed, 403, None, json!("Registration is closed: ask an admin for an account")),
+            (ApiError::WrongPassword, 403, None, json!("Wrong password")),
+            (ApiError::NameTaken, 409, None, json!("Username is taken")),
+            (
+                ApiError::LastAdmin,
+                409,
+                None,
+                json!("This is the last active admin: make another account an admin first"),
+            ),
+            (ApiError::AccountDeleted, 409, None, json!("The account is deleted")),
             (ApiError::EventNotParked, 404, None, json!("Event not parked")),
             (ApiError::UserNotFound, 404, None, json!("User not found")),
             (ApiError::TodoNotFound, 404, None, json!("Todo not found")),

@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::store::Options;
+    use crate::store::{DemoUsers, Options};
 
     #[actix_web::test]
     async fn a_service_that_stops_is_unavailable_even_if_all_else_is_well() {
@@ -149,7 +149,8 @@ mod tests {
         let options = Options {
             database: &config.database,
             clock: config.clock.clone(),
-            demo_password_hash: None,
+            demo_users: DemoUsers::None,
+            may_upgrade: true,
             retention: config.retention,
             metrics: std::sync::Arc::default(),
         };

@@ -10,7 +10,9 @@ use actix_web::error::PayloadError;
 use actix_web::http::{Method, header};
 use actix_web::middleware::Next;
 use actix_web::web::{self, Bytes, PayloadConfig};
-use actix_web::{Error, FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, Route, guard};
+use actix_web::{
+    Error, FromRequest, Handler, HttpRequest, HttpResponse, HttpResponseBuilder, Resource, Responder, Route, guard,
+};
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
@@ -63,6 +65,16 @@ impl Endpoint {
         F::Output: Responder + 'static,
     {
         self.method(Method::PUT, handler)
+    }
+
+    /// Adds the handler of PATCH.
+    pub fn patch<F, Args>(self, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        self.method(Method::PATCH, handler)
     }
 
     /// Adds the handler of DELETE.
@@ -166,6 +178,13 @@ fn is_name(name: &str) -> bool {
 
 /// A route's own limit, in bytes: [`PayloadConfig`] applies it, but does not expose it.
 struct BodyLimit(usize);
+
+/// A 200 that no cache may keep.
+pub fn ok_not_stored() -> HttpResponseBuilder {
+    let mut response = HttpResponse::Ok();
+    response.insert_header((header::CACHE_CONTROL, "no-store"));
+    response
+}
 
 /// A request's body, read up to the route's limit.
 pub struct RawBody(pub Bytes);

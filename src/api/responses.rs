@@ -46,7 +46,7 @@ pub struct OAuthError {
 #[derive(IntoResponses)]
 #[response(
     status = 401,
-    description = "No token was sent, or it is invalid or has expired: log in again.",
+    description = "No token was sent, or it is invalid, has expired or was ended: log in again.",
     headers(("WWW-Authenticate" = String, description = "`Bearer`, with an error code where a token was sent (RFC 6750).")),
     examples(
         ("no token" = (value = json!({ "detail": "Not authenticated" }))),
@@ -59,7 +59,7 @@ pub struct Unauthenticated(ErrorBody);
 #[derive(IntoResponses)]
 #[response(
     status = 401,
-    description = "There is no such user, or the password is wrong.",
+    description = "There is no such user, the password is wrong, or the account is disabled or deleted.",
     headers(("WWW-Authenticate" = String, description = "`Bearer`")),
     example = json!({ "detail": "Invalid username or password" })
 )]
@@ -96,10 +96,63 @@ pub struct EventNotParked(ErrorBody);
 #[derive(IntoResponses)]
 #[response(
     status = 404,
-    description = "No account has this name.",
+    description = "There is no such account.",
     example = json!({ "detail": "User not found" })
 )]
 pub struct UserNotFound(ErrorBody);
+
+/// Nobody can create an account for themselves.
+#[derive(IntoResponses)]
+#[response(
+    status = 403,
+    description = "Registration is closed: only admins can create accounts.",
+    example = json!({ "detail": "Registration is closed: ask an admin for an account" })
+)]
+pub struct RegistrationClosed(ErrorBody);
+
+/// The password that was asked for again is wrong.
+#[derive(IntoResponses)]
+#[response(status = 403, description = "The password is wrong.", example = json!({ "detail": "Wrong password" }))]
+pub struct WrongPassword(ErrorBody);
+
+/// The name is taken.
+#[derive(IntoResponses)]
+#[response(
+    status = 409,
+    description = "Another account has this name, or had it.",
+    example = json!({ "detail": "Username is taken" })
+)]
+pub struct NameTaken(ErrorBody);
+
+/// The last admin.
+#[derive(IntoResponses)]
+#[response(
+    status = 409,
+    description = "Nobody would be left who can administer accounts.",
+    example = json!({ "detail": "This is the last active admin: make another account an admin first" })
+)]
+pub struct LastAdmin(ErrorBody);
+
+/// The account is deleted.
+#[derive(IntoResponses)]
+#[response(
+    status = 409,
+    description = "The account is deleted.",
+    example = json!({ "detail": "The account is deleted" })
+)]
+pub struct AccountDeleted(ErrorBody);
+
+/// The account can't be changed that way.
+#[derive(IntoResponses)]
+#[response(
+    status = 409,
+    description = "The account is deleted, or nobody would be left who can administer accounts.",
+    examples(
+        ("deleted" = (value = json!({ "detail": "The account is deleted" }))),
+        ("last admin" = (value = json!({ "detail": "This is the last active admin: make another account an admin first" }))),
+    )
+)]
+pub struct AccountConflict(ErrorBody);
 
 /// The body can't be read.
 #[derive(IntoResponses)]
@@ -114,8 +167,11 @@ pub struct UnreadableBody(ErrorBody);
 #[derive(IntoResponses)]
 #[response(
     status = 413,
-    description = "The body is larger than 256 KiB (16 KiB for a login).",
-    example = json!({ "detail": "Request body is larger than 262144 bytes" })
+    description = "The body is larger than 256 KiB (16 KiB under `/auth`).",
+    examples(
+        ("elsewhere" = (value = json!({ "detail": "Request body is larger than 262144 bytes" }))),
+        ("under /auth" = (value = json!({ "detail": "Request body is larger than 16384 bytes" }))),
+    )
 )]
 pub struct TooLarge(ErrorBody);
 

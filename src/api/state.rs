@@ -26,6 +26,8 @@ pub struct AppState {
     pub keys: Keys,
     /// The wall clock.
     pub clock: Clock,
+    /// Whether anybody may create an account.
+    pub registration_open: bool,
     /// Counters and histograms of the whole process.
     pub metrics: Arc<Metrics>,
     /// Who may read the metrics.

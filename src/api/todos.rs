@@ -65,7 +65,7 @@ pub async fn create(
     JsonBody(body): JsonBody,
 ) -> Result<HttpResponse, ApiError> {
     let new = NewTodo::parse(body?)?;
-    let context = Context { owner: user.id, actor: Arc::clone(&user.username), trace };
+    let context = Context::of(&user, trace);
     let todo = apply_one(&state.store, context, Command::Create(new)).await?;
     log::info!("Todo created with ID: {} by user: {}", todo.id, user.username);
     // Relative to this path: a proxy may serve it under a prefix that it doesn't pass on.
@@ -114,7 +114,7 @@ pub async fn update(
     JsonBody(body): JsonBody,
 ) -> Result<HttpResponse, ApiError> {
     let (id, patch) = parse_update(&id, body)?;
-    let context = Context { owner: user.id, actor: Arc::clone(&user.username), trace };
+    let context = Context::of(&user, trace);
     let todo = apply_one(&state.store, context, Command::Update(existing(id)?, patch)).await?;
     log::info!("Todo updated with ID: {} by user: {}", todo.id, user.username);
     Ok(private().json(todo))
@@ -138,7 +138,7 @@ pub async fn delete(
     trace: TraceParent,
 ) -> Result<HttpResponse, ApiError> {
     let id = existing(parse_id(&id)?)?;
-    let context = Context { owner: user.id, actor: Arc::clone(&user.username), trace };
+    let context = Context::of(&user, trace);
     apply_one(&state.store, context, Command::Delete(id)).await?;
     log::info!("Todo deleted with ID: {id} by user: {}", user.username);
     Ok(HttpResponse::NoContent().finish())

@@ -1,4 +1,4 @@
-//! Permissions as types in a handler's signature: an [`AuthUser`] exists only for a valid token of an existing account.
+//! Permissions as types in a handler's signature: an [`AuthUser`] exists only for a valid token of an active account.
 
 use std::sync::Arc;
 
@@ -52,7 +52,8 @@ async fn authenticate(request: &HttpRequest) -> Result<Arc<User>, ApiError> {
     let token = bearer(request).ok_or(ApiError::NotAuthenticated)?;
     let state = AppState::of(request)?;
     let claims = state.keys.verify(token, state.clock.now().seconds()).map_err(|_| ApiError::InvalidToken)?;
-    let user = state.store.account(claims.uid).await?.filter(|user| *user.username == claims.sub);
+    let holds = |user: &Arc<User>| user.is_active() && user.token_epoch == claims.epoch && *user.username == claims.sub;
+    let user = state.store.account(claims.uid).await?.filter(holds);
     user.ok_or(ApiError::InvalidToken)
 }
 

@@ -2,4 +2,5 @@
 
 mod hmac;
 pub mod password;
+pub mod password_rules;
 pub mod token;

@@ -1,5 +1,6 @@
 //! Password hashes: argon2id with OWASP's parameters
-//! (<https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html>), off the async threads.
+//! (<https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html>), off the async threads. Hashes
+//! of other services are checked, too: bcrypt, and argon2 with other parameters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::password_hash::try_generate_salt;
 use argon2::{Algorithm, Argon2, Block, CustomizedPasswordHasher, Params, PasswordVerifier, Version};
+use bcrypt::{BcryptError, HashParts};
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -19,6 +21,13 @@ const COST: (u32, u32, u32) = (19_456, 2, 1);
 /// The most memory that a stored hash may need, in KiB: the highest recommendation of RFC 9106 (section 4). Imported
 /// hashes can cost more than ours.
 const MAX_MEMORY_KIB: u32 = 2 << 20;
+/// The highest cost of an imported bcrypt hash: each step doubles the time, and 14 is a second or two.
+const MAX_BCRYPT_COST: u32 = 14;
+/// The most that an imported argon2id hash may cost: memory in KiB, lanes, and memory times passes. That is libsodium's
+/// "moderate", about 20 times ours.
+const MAX_IMPORTED: (u32, u32, u32) = (262_144, 16, 3 * 262_144);
+/// OWASP's recommendations differ in memory and passes; the least product is that of 7 MiB and 5 passes.
+const MIN_WORK: u32 = 7168 * 5;
 /// How long a request waits for its turn.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
@@ -31,51 +40,171 @@ pub enum CheckError {
     /// The stored hash is malformed, or of a kind that isn't supported.
     #[error("the stored hash can't be used: {0}")]
     Hash(#[from] HashError),
+    /// The same of a bcrypt hash.
+    #[error("the stored hash can't be used: {0}")]
+    Bcrypt(#[from] BcryptError),
     /// The check panicked.
     #[error(transparent)]
     Panicked(#[from] JoinError),
+}
+
+/// Why a hash can't be imported.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error(
+    "Hash can't be used; send argon2id (PHC with v, at most m={}, p={}, m*t={}) or bcrypt ($2a$, $2b$, $2y$, cost 4 to {})",
+    MAX_IMPORTED.0,
+    MAX_IMPORTED.1,
+    MAX_IMPORTED.2,
+    MAX_BCRYPT_COST
+)]
+pub struct UnusableHash;
+
+/// What a check found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The password is wrong, or there is no such user.
+    Wrong,
+    /// The password is right.
+    Right {
+        /// The stored hash is of a kind that we would not create today: it is to be replaced.
+        is_weak: bool,
+    },
+}
+
+/// Whose turn a hash takes: they don't wait for each other, so that neither can keep the other out.
+#[derive(Debug, Clone, Copy)]
+pub enum Turn {
+    /// That of somebody who has an account, or says so.
+    User,
+    /// That of anybody who creates one.
+    Newcomer,
+    /// That of an imported hash, which can take much longer than ours.
+    Imported,
 }
 
 /// Hashes and checks passwords, a bounded number at a time: each occupies a core for a while, and 19 MiB that are kept
 /// for the next one.
 pub struct Passwords {
     permits: Arc<Semaphore>,
+    newcomers: Arc<Semaphore>,
+    imported: Arc<Semaphore>,
     memory: Arc<MemoryPool>,
     /// Checked when there is no such user, so that the time doesn't reveal whether there is.
     dummy: Box<str>,
 }
 
 impl Passwords {
-    /// Checks on as many cores as there are, less one for everything else.
+    /// Checks on as many cores as there are, less one for everything else. One account is created and one imported
+    /// hash checked at a time.
     pub fn new() -> Result<Self, HashError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let permits = Arc::new(Semaphore::new(cores.saturating_sub(1).max(1)));
         let random: u128 = rand::random();
         let memory = Arc::new(MemoryPool::default());
         let dummy = memory.hash(&random.to_string())?.into();
-        Ok(Self { permits, memory, dummy })
+        let one = || Arc::new(Semaphore::new(1));
+        Ok(Self { permits, newcomers: one(), imported: one(), memory, dummy })
     }
 
     /// A PHC string with a random salt. Takes a while: call it off the async threads.
-    pub fn hash(&self, password: &str) -> Result<String, HashError> {
+    pub fn hash_now(&self, password: &str) -> Result<String, HashError> {
         self.memory.hash(password)
     }
 
-    /// Whether `password` matches `stored`, a PHC string. Without one, because there is no such user, it never does.
-    pub async fn check(&self, password: String, stored: Option<&str>) -> Result<bool, CheckError> {
-        // The semaphore is never closed.
-        let permit = tokio::time::timeout(MAX_WAIT, Arc::clone(&self.permits).acquire_owned()).await;
-        let Ok(Ok(permit)) = permit else { return Err(CheckError::Busy) };
+    /// A PHC string with a random salt.
+    pub async fn hash(&self, turn: Turn, password: String) -> Result<Box<str>, CheckError> {
+        self.run(turn, move |memory| Ok(memory.hash(&password)?.into())).await
+    }
+
+    /// Whether `password` matches `stored`, a PHC string or a bcrypt hash. Without one, because there is no such user,
+    /// it never does.
+    pub async fn check(&self, password: String, stored: Option<&str>) -> Result<Verdict, CheckError> {
         let known = stored.is_some();
         let stored = stored.unwrap_or(&self.dummy).to_owned();
+        let turn = if costs_as_ours(&stored) { Turn::User } else { Turn::Imported };
+        self.run(turn, move |memory| {
+            let matches = if is_bcrypt(&stored) {
+                bcrypt_matches(&password, &stored)?
+            } else {
+                memory.matches(&password, &stored)?
+            };
+            let is_weak = !is_as_good_as_ours(&stored);
+            Ok(if matches && known { Verdict::Right { is_weak } } else { Verdict::Wrong })
+        })
+        .await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        turn: Turn,
+        work: impl FnOnce(&MemoryPool) -> Result<T, CheckError> + Send + 'static,
+    ) -> Result<T, CheckError> {
+        let permits = match turn {
+            Turn::User => &self.permits,
+            Turn::Newcomer => &self.newcomers,
+            Turn::Imported => &self.imported,
+        };
+        // The semaphores are never closed.
+        let permit = tokio::time::timeout(MAX_WAIT, Arc::clone(permits).acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else { return Err(CheckError::Busy) };
         let memory = Arc::clone(&self.memory);
-        let checked = tokio::task::spawn_blocking(move || {
+        let done = tokio::task::spawn_blocking(move || {
             // Held until the work is done, even if the client has disconnected by then.
             let _permit = permit;
-            memory.matches(&password, &stored)
+            work(&memory)
         });
-        Ok(checked.await?? && known)
+        done.await?
     }
+}
+
+/// Whether a hash of another service can be taken over.
+pub fn validate_import(hash: &str) -> Result<(), UnusableHash> {
+    if is_bcrypt(hash) {
+        let parts: HashParts = hash.parse().map_err(|_| UnusableHash)?;
+        return if (4..=MAX_BCRYPT_COST).contains(&parts.get_cost()) { Ok(()) } else { Err(UnusableHash) };
+    }
+    let parsed = PasswordHash::new(hash).map_err(|_| UnusableHash)?;
+    let params = Params::try_from(&parsed).map_err(|_| UnusableHash)?;
+    let (memory, lanes, work) = MAX_IMPORTED;
+    let is_usable = parsed.algorithm == Algorithm::Argon2id.ident()
+        && parsed.salt.is_some()
+        && parsed.hash.is_some()
+        // Without one it is version 16 to some programs, and 19 to others.
+        && parsed.version.is_some_and(|version| Version::try_from(version).is_ok())
+        // Only what we use, and nothing twice.
+        && params.keyid().is_empty()
+        && params.data().is_empty()
+        && ParamsString::try_from(&params).is_ok_and(|canonical| canonical == parsed.params)
+        && params.m_cost() <= memory
+        && params.p_cost() <= lanes
+        && params.m_cost().saturating_mul(params.t_cost()) <= work;
+    if is_usable { Ok(()) } else { Err(UnusableHash) }
+}
+
+/// The prefixes of bcrypt hashes: all of one algorithm, written by different programs.
+fn is_bcrypt(hash: &str) -> bool {
+    ["$2a$", "$2b$", "$2y$"].iter().any(|prefix| hash.starts_with(prefix))
+}
+
+/// As everything with bcrypt does, this looks at the first 72 bytes of a password.
+fn bcrypt_matches(password: &str, stored: &str) -> Result<bool, BcryptError> {
+    let cost = stored.parse::<HashParts>()?.get_cost();
+    if cost > MAX_BCRYPT_COST { Err(BcryptError::CostNotAllowed(cost)) } else { bcrypt::verify(password, stored) }
+}
+
+/// Whether checking a hash takes what checking ours does.
+fn costs_as_ours(hash: &str) -> bool {
+    let (memory, passes, lanes) = COST;
+    hash.starts_with(&format!("$argon2id$v=19$m={memory},t={passes},p={lanes}$"))
+}
+
+/// Whether a hash needs not be replaced when its password is known.
+fn is_as_good_as_ours(hash: &str) -> bool {
+    let Ok(hash) = PasswordHash::new(hash) else { return false };
+    let Ok(params) = Params::try_from(&hash) else { return false };
+    hash.algorithm == Algorithm::Argon2id.ident()
+        && hash.version == Some(Version::V0x13.into())
+        && params.m_cost().saturating_mul(params.t_cost()) >= MIN_WORK
 }
 
 /// Memory for hashing, reused by the next hash. Freeing it would not return it to the system: glibc keeps it for each
@@ -150,14 +279,20 @@ mod tests {
     use super::*;
     use argon2::PasswordHasher;
 
+    impl Passwords {
+        async fn is_right(&self, password: &str, stored: Option<&str>) -> bool {
+            self.check(password.into(), stored).await.unwrap() != Verdict::Wrong
+        }
+    }
+
     #[tokio::test]
     async fn only_the_right_password_of_a_known_user_matches() {
         let passwords = Passwords::new().unwrap();
-        let stored = passwords.hash("pässword").unwrap();
+        let stored = passwords.hash_now("pässword").unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
-        assert!(passwords.check("pässword".into(), Some(&stored)).await.unwrap());
-        assert!(!passwords.check("password".into(), Some(&stored)).await.unwrap());
-        assert!(!passwords.check("pässword".into(), None).await.unwrap());
+        assert!(passwords.is_right("pässword", Some(&stored)).await);
+        assert!(!passwords.is_right("password", Some(&stored)).await);
+        assert!(!passwords.is_right("pässword", None).await);
         assert!(matches!(passwords.check("x".into(), Some("no hash")).await, Err(CheckError::Hash(_))));
     }
 
@@ -165,7 +300,7 @@ mod tests {
     fn the_dummy_costs_as_much_as_a_real_hash() {
         let passwords = Passwords::new().unwrap();
         let cost = |hash: &str| hash.split('$').take(4).map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(cost(&passwords.dummy), cost(&passwords.hash("x").unwrap()));
+        assert_eq!(cost(&passwords.dummy), cost(&passwords.hash_now("x").unwrap()));
     }
 
     #[tokio::test]
@@ -188,37 +323,132 @@ mod tests {
             let params = Params::new(memory, passes, lanes, Some(output)).unwrap();
             // As the crate itself hashes, with its own memory.
             let stored = Argon2::new(algorithm, version, params).hash_password(b"imported").unwrap().to_string();
-            assert!(passwords.check("imported".into(), Some(&stored)).await.unwrap(), "{stored}");
-            assert!(!passwords.check("Imported".into(), Some(&stored)).await.unwrap(), "{stored}");
+            assert!(passwords.is_right("imported", Some(&stored)).await, "{stored}");
+            assert!(!passwords.is_right("Imported", Some(&stored)).await, "{stored}");
         }
     }
 
     #[tokio::test]
     async fn a_hash_that_cannot_be_computed_is_no_match() {
         let passwords = Passwords::new().unwrap();
-        let ours = passwords.hash("x").unwrap();
+        let ours = passwords.hash_now("x").unwrap();
         let without_output = &ours[..ours.rfind('$').unwrap()];
-        assert!(!passwords.check("x".into(), Some(without_output)).await.unwrap());
+        assert!(!passwords.is_right("x", Some(without_output)).await);
         for (from, to) in [("m=19456", "m=2097153"), ("m=19456", "m=7"), ("v=19", "v=20"), ("argon2id", "bcrypt")] {
             let stored = ours.replace(from, to);
             let checked = passwords.check("x".into(), Some(&stored)).await;
             assert!(matches!(checked, Err(CheckError::Hash(_))), "{stored}");
         }
-        assert!(passwords.check("x".into(), Some(&ours)).await.unwrap());
+        assert!(passwords.is_right("x", Some(&ours)).await);
     }
 
     #[tokio::test]
     async fn no_more_memory_is_kept_than_for_all_turns_whatever_was_checked() {
         let passwords = Passwords::new().unwrap();
-        let permits = passwords.permits.available_permits();
+        // And one for imported hashes.
+        let permits = passwords.permits.available_permits() + 1;
         let costly = Params::new(2 * COST.0, 1, 1, None).unwrap();
         let costly = Argon2::from(costly).hash_password(b"imported").unwrap().to_string();
         let checks = (0..4 * permits).map(|n| passwords.check("x".into(), (n % 2 == 0).then_some(costly.as_str())));
         for checked in futures_util::future::join_all(checks).await {
-            assert!(matches!(checked, Ok(false) | Err(CheckError::Busy)), "{checked:?}");
+            assert!(matches!(checked, Ok(Verdict::Wrong) | Err(CheckError::Busy)), "{checked:?}");
         }
         let kept = passwords.memory.0.lock();
         assert!((1..=permits).contains(&kept.len()), "{} for {permits} permits", kept.len());
         assert!(kept.iter().all(|blocks| blocks.capacity() == COST.0 as usize));
+    }
+
+    /// Of "correct horse", made by Python's bcrypt 5.0.0.
+    const BCRYPT: [&str; 4] = [
+        "$2a$04$eXgAykqE4974kG.BQBvb6ei6MMbgnhcabkBmPaQbVuufXto4nKsc2",
+        "$2b$04$aTcaaH/EUrZPkXnSD7AiS.KfZGE1ZWd0KuOBXyQD/4a7Y4S8IJY.G",
+        "$2y$04$SV4tpwJt3NhN2UXn0gWzl.tD7LnTveiMPH3rEYD2gyojbrc8lGh8u",
+        "$2b$12$WTZWKG7g63Bw9Wa14NG1NeqajGfyYqNb47.kj0WrthF6OZKWSlK9.",
+    ];
+
+    #[tokio::test]
+    async fn bcrypt_hashes_of_other_services_are_checked() {
+        let passwords = Passwords::new().unwrap();
+        for stored in BCRYPT {
+            assert_eq!(validate_import(stored), Ok(()));
+            assert_eq!(passwords.check("Correct horse".into(), Some(stored)).await.unwrap(), Verdict::Wrong);
+            let verdict = passwords.check("correct horse".into(), Some(stored)).await.unwrap();
+            assert_eq!(verdict, Verdict::Right { is_weak: true });
+        }
+    }
+
+    #[tokio::test]
+    async fn weaker_hashes_are_told_from_others() {
+        let passwords = Passwords::new().unwrap();
+        for (algorithm, version, (memory, passes), kept) in [
+            (Algorithm::Argon2id, Version::V0x13, (COST.0, COST.1), true),
+            (Algorithm::Argon2id, Version::V0x13, (47_104, 1), true),
+            (Algorithm::Argon2id, Version::V0x13, (7_168, 5), true),
+            (Algorithm::Argon2id, Version::V0x13, (19_456, 1), false),
+            (Algorithm::Argon2id, Version::V0x13, (8, 1), false),
+            (Algorithm::Argon2id, Version::V0x10, (COST.0, COST.1), false),
+            (Algorithm::Argon2i, Version::V0x13, (65_536, 3), false),
+        ] {
+            let params = Params::new(memory, passes, 1, None).unwrap();
+            let stored = Argon2::new(algorithm, version, params).hash_password(b"imported").unwrap().to_string();
+            let verdict = passwords.check("imported".into(), Some(&stored)).await.unwrap();
+            assert_eq!(verdict, Verdict::Right { is_weak: !kept }, "{stored}");
+        }
+    }
+
+    #[test]
+    fn only_hashes_that_can_be_checked_in_bounded_time_are_imported() {
+        let ours = Passwords::new().unwrap().hash_now("x").unwrap();
+        let [output, salt] = ours.rsplitn(3, '$').take(2).collect::<Vec<_>>()[..] else { panic!() };
+        let phc = |prefix: &str| format!("{prefix}${salt}${output}");
+        assert_eq!(validate_import(&ours), Ok(()));
+        for good in ["m=262144,t=3,p=16", "m=65536,t=3,p=4", "m=102400,t=2,p=8", "m=8,t=1,p=1"] {
+            assert_eq!(validate_import(&phc(&format!("$argon2id$v=19${good}"))), Ok(()), "{good}");
+        }
+        let bcrypt = BCRYPT[0];
+        for bad in [
+            "",
+            "plain text",
+            "5f4dcc3b5aa765d61d8327deb882cf99",
+            "$argon2id$v=19$m=19456,t=2,p=1",
+            &ours[..ours.rfind('$').unwrap()],
+            &phc("$argon2i$v=19$m=19456,t=2,p=1"),
+            &phc("$argon2d$v=19$m=19456,t=2,p=1"),
+            &phc("$argon2id$v=18$m=19456,t=2,p=1"),
+            &phc("$argon2id$v=19$m=262145,t=2,p=1"),
+            &phc("$argon2id$v=19$m=262144,t=4,p=1"),
+            &phc("$argon2id$v=19$m=19456,t=41,p=1"),
+            &phc("$argon2id$m=19456,t=2,p=1"),
+            &phc("$argon2id$v=19$m=64,t=2,p=1,m=19456"),
+            &phc("$argon2id$v=19$m=19456,t=2,p=1,keyid=aaaa"),
+            &phc("$argon2id$v=19$m=19456,t=2,p=17"),
+            &phc("$argon2id$v=19$m=4,t=2,p=1"),
+            &phc("$pbkdf2-sha256$i=600000,l=32"),
+            &bcrypt.replace("$04$", "$15$"),
+            &bcrypt.replace("$04$", "$03$"),
+            &bcrypt.replace("$04$", "$x4$"),
+            &bcrypt.replace("$2a$", "$2x$"),
+            &bcrypt[..59],
+            &format!("{bcrypt}."),
+            &format!("{bcrypt}\n"),
+        ] {
+            assert_eq!(validate_import(bad), Err(UnusableHash), "{bad:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn newcomers_users_and_imported_hashes_do_not_wait_for_each_other() {
+        let passwords = Passwords::new().unwrap();
+        let all = passwords.permits.available_permits() as u32;
+        let users = Arc::clone(&passwords.permits).acquire_many_owned(all).await.unwrap();
+        assert!(passwords.hash(Turn::Newcomer, "x".into()).await.is_ok());
+        drop(users);
+        let _newcomer = Arc::clone(&passwords.newcomers).acquire_owned().await.unwrap();
+        assert!(passwords.hash(Turn::User, "x".into()).await.is_ok());
+        assert!(matches!(passwords.hash(Turn::Newcomer, "x".into()).await, Err(CheckError::Busy)));
+        let _imported = Arc::clone(&passwords.imported).acquire_owned().await.unwrap();
+        assert!(matches!(passwords.check("x".into(), Some(BCRYPT[0])).await, Err(CheckError::Busy)));
+        let ours = passwords.hash_now("x").unwrap();
+        assert!(passwords.is_right("x", Some(&ours)).await);
     }
 }

@@ -6,7 +6,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::domain::account::{Role, User, UserId};
+use crate::domain::account::{Role, TokenEpoch, User, UserId};
 
 /// How long after `exp` a token is still accepted: clocks differ a little (RFC 7519, section 4.1.4).
 const EXPIRY_LEEWAY_SECONDS: i64 = 5;
@@ -27,6 +27,8 @@ pub struct Claims {
     pub uid: UserId,
     /// The account's role when the token was issued.
     pub role: Role,
+    /// The epoch of the account's tokens when it was issued.
+    pub epoch: TokenEpoch,
     /// Not valid before this time. We don't issue it, but honour it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nbf: Option<i64>,
@@ -80,6 +82,7 @@ impl Keys {
             iat: now,
             uid: user.id,
             role: user.role,
+            epoch: user.token_epoch,
             nbf: None,
         };
         jsonwebtoken::encode(&self.header, &claims, &self.encoding)
@@ -107,6 +110,8 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::account::AccountState;
+    use crate::domain::clock::Timestamp;
     use serde_json::{Value, json};
 
     const NOW: i64 = 1_736_937_000;
@@ -117,7 +122,17 @@ mod tests {
     }
 
     fn user() -> User {
-        User { id: UserId(7), username: "admin".into(), password_hash: "".into(), role: Role::Admin }
+        User {
+            id: UserId(7),
+            username: "admin".into(),
+            password_hash: "".into(),
+            role: Role::Admin,
+            state: AccountState::Active,
+            token_epoch: TokenEpoch(3),
+            created_at: Timestamp(0),
+            is_demo: false,
+            deleted_by: None,
+        }
     }
 
     fn signed(header: &Header, claims: &Value, secret: &[u8]) -> String {
@@ -130,7 +145,7 @@ mod tests {
     }
 
     fn claims() -> Value {
-        json!({"sub": "admin", "exp": NOW + 60, "iat": NOW, "uid": 7, "role": "admin"})
+        json!({"sub": "admin", "exp": NOW + 60, "iat": NOW, "uid": 7, "role": "admin", "epoch": 3})
     }
 
     fn with(name: &str, value: Value) -> String {
@@ -150,7 +165,7 @@ mod tests {
         let token = keys().issue(&user(), NOW).unwrap();
         let claims = keys().verify(&token, NOW).unwrap();
         assert_eq!((claims.sub.as_str(), claims.uid, claims.role), ("admin", UserId(7), Role::Admin));
-        assert_eq!((claims.iat, claims.exp), (NOW, NOW + 1800));
+        assert_eq!((claims.iat, claims.exp, claims.epoch), (NOW, NOW + 1800, TokenEpoch(3)));
     }
 
     #[test]
@@ -195,7 +210,8 @@ mod tests {
         let [header, payload, signature] = parts[..] else { panic!("{good}") };
         let unsigned_header = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0";
         let flipped = if signature.starts_with('A') { "B" } else { "A" }.to_owned() + &signature[1..];
-        let other_payload = hs256(&json!({"sub": "user", "exp": NOW + 60, "iat": NOW, "uid": 8, "role": "admin"}));
+        let other_payload =
+            hs256(&json!({"sub": "user", "exp": NOW + 60, "iat": NOW, "uid": 8, "role": "admin", "epoch": 3}));
         let other_payload = other_payload.split('.').nth(1).unwrap();
         let bad = [
             ("empty", String::new()),
@@ -232,6 +248,9 @@ mod tests {
             ("uid as text", with("uid", json!("7"))),
             ("no role", without("role")),
             ("an unknown role", with("role", json!("root"))),
+            ("no epoch", without("epoch")),
+            ("epoch as text", with("epoch", json!("3"))),
+            ("epoch null", with("epoch", Value::Null)),
             ("for another audience", with("aud", json!("someone else"))),
             ("very long", format!("{header}.{}.{signature}", "A".repeat(100_000))),
         ];

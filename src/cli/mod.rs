@@ -1,6 +1,7 @@
 //! The command line: `todo-backend [serve]`, and commands for operators and containers.
 
 mod healthcheck;
+mod users;
 
 use std::io::{self, ErrorKind, Write};
 use std::net::TcpListener;
@@ -45,6 +46,11 @@ enum Command {
         /// The backup to restore
         file: PathBuf,
     },
+    /// Create, list and change accounts; the service must not be running
+    User {
+        #[command(subcommand)]
+        command: users::Command,
+    },
 }
 
 /// Standard output can't be written, so the result of a command is lost.
@@ -71,9 +77,10 @@ async fn dispatch(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve(settings()?).await,
         Command::Healthcheck => Ok(healthcheck::check(&settings()?).await?),
-        Command::Check => check(database(&settings()?)?),
-        Command::Backup { file } => backup(database(&settings()?)?, &file),
-        Command::RestoreBackup { file } => restore(database(&settings()?)?, &file),
+        Command::Check => check(database(&database_settings()?)?),
+        Command::Backup { file } => backup(database(&database_settings()?)?, &file),
+        Command::RestoreBackup { file } => restore(database(&database_settings()?)?, &file),
+        Command::User { command } => users::run(command, &database_settings()?).await,
         Command::Openapi => Ok(print(&docs::openapi::json()?)?),
     }
 }
@@ -81,6 +88,11 @@ async fn dispatch(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>
 /// The environment, and `.env` in the working directory. Only there: a file further up belongs to something else.
 fn settings() -> Result<Config, Box<dyn std::error::Error>> {
     Ok(Config::from_env(EnvFile::read(Path::new(".env"))?)?)
+}
+
+/// The same for commands that only work on the database.
+fn database_settings() -> Result<Config, Box<dyn std::error::Error>> {
+    Ok(Config::of_database(EnvFile::read(Path::new(".env"))?)?)
 }
 
 /// Writes a line to standard output.
@@ -140,5 +152,5 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         let address = authority(&config.host, config.port);
         StartError::Bind { address, source }
     })?;
-    Ok(App::build(config, listener)?.run().await?)
+    Ok(App::build(config, listener).await?.run().await?)
 }

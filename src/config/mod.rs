@@ -17,8 +17,8 @@ use thiserror::Error;
 use crate::domain::clock::Clock;
 use env_file::EnvFile;
 use values::{
-    algorithm, bare_host, boolean, broker, cors, database, invalid, log_filter, log_format, name, number, secret_key,
-    sidecar_url, token,
+    algorithm, bare_host, boolean, broker, cors, database, invalid, log_filter, log_format, name, number,
+    open_or_closed, secret_key, sidecar_url, token,
 };
 
 /// Every variable that is read, as text. `envy` maps field names to upper-case variables.
@@ -43,6 +43,10 @@ struct Raw {
     cors_allowed_origins: Option<String>,
     rust_log: Option<String>,
     log_format: Option<String>,
+    registration: Option<String>,
+    admin_username: Option<String>,
+    admin_password: Option<String>,
+    admin_password_file: Option<String>,
     metrics_token: Option<String>,
     history_retention_days: Option<String>,
     history_max_per_user: Option<String>,
@@ -78,6 +82,10 @@ pub struct Config {
     pub algorithm: Algorithm,
     /// How long an access token is valid. Default: 30 minutes.
     pub access_token_ttl: Duration,
+    /// Whether anybody may create an account. Default: with DEBUG=True.
+    pub registration_open: bool,
+    /// The admin to create at a start that finds none. Not looked at otherwise, so it may be nonsense.
+    pub first_admin: FirstAdmin,
     /// Which other origins may use the API from a browser.
     pub cors: CorsOrigins,
     /// env_logger's filter. Default: `info`, without actix's own start-up lines and
@@ -102,6 +110,17 @@ pub enum Database {
     File(PathBuf),
     /// A private temporary file, deleted when the process ends.
     Temporary,
+}
+
+/// The admin that a start creates if there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstAdmin {
+    /// The name to log in with.
+    pub username: Option<String>,
+    /// The password, in the environment.
+    pub password: Option<Secret>,
+    /// The password, in the first line of a file.
+    pub password_file: Option<PathBuf>,
 }
 
 /// Which origins CORS allows.
@@ -168,18 +187,32 @@ pub struct ConfigError {
 impl Config {
     /// Reads the process's environment and, for what is not set there, `file`.
     pub fn from_env(file: Option<EnvFile>) -> Result<Self, ConfigError> {
+        Self::read_env(file, true)
+    }
+
+    /// The same for a command that works on the database and that nobody can reach: it needs no secrets.
+    pub fn of_database(file: Option<EnvFile>) -> Result<Self, ConfigError> {
+        Self::read_env(file, false)
+    }
+
+    fn read_env(file: Option<EnvFile>, serves: bool) -> Result<Self, ConfigError> {
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             // A value that is not UTF-8 is passed on lossily: where it matters, it is refused.
             Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
         });
         let (path, variables) = file.map(|file| (file.path, file.variables)).unzip();
-        let config = Self::from_variables(variables.into_iter().flatten().chain(environment))?;
+        let config = Self::read(variables.into_iter().flatten().chain(environment), serves)?;
         Ok(Self { env_file: path, ..config })
     }
 
     /// Reads settings from name and value pairs; of two with the same name, the later one wins. A variable set to the
     /// empty string counts as not set, and only upper-case names count.
     pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        Self::read(variables, true)
+    }
+
+    /// `serves`: others can reach what is run with these settings, so with DEBUG=False it needs secrets.
+    fn read(variables: impl IntoIterator<Item = (String, String)>, serves: bool) -> Result<Self, ConfigError> {
         let set = variables.into_iter().map(|(name, value)| (name, value.trim().to_owned()));
         // envy would read `debug` as DEBUG, and report both together as a duplicate.
         let set: HashMap<String, String> =
@@ -187,6 +220,7 @@ impl Config {
         let raw: Raw =
             envy::from_iter(set).or_else(|_| invalid("environment", "can't be read; allowed is UTF-8 text"))?;
         let debug = boolean("DEBUG", raw.debug, true)?;
+        let is_private = debug || !serves;
         let config = Self {
             debug,
             host: bare_host(raw.host.as_deref().unwrap_or("127.0.0.1")).to_owned(),
@@ -198,12 +232,18 @@ impl Config {
             sidecar_url: sidecar_url(raw.dapr_http_endpoint, raw.dapr_host, raw.dapr_http_port, raw.dapr_port)?,
             dapr_api_token: token("DAPR_API_TOKEN", raw.dapr_api_token)?,
             app_api_token: token("APP_API_TOKEN", raw.app_api_token)?,
-            secret_key: secret_key(raw.secret_key, debug)?,
+            secret_key: secret_key(raw.secret_key, is_private)?,
             algorithm: algorithm(raw.algorithm)?,
             access_token_ttl: Duration::from_secs(
                 60 * number("ACCESS_TOKEN_EXPIRE_MINUTES", raw.access_token_expire_minutes, 30, 1, 525_600)?,
             ),
-            cors: cors(raw.cors_allowed_origins, debug)?,
+            registration_open: open_or_closed("REGISTRATION", raw.registration, debug)?,
+            first_admin: FirstAdmin {
+                username: raw.admin_username,
+                password: raw.admin_password.map(Secret),
+                password_file: raw.admin_password_file.map(PathBuf::from),
+            },
+            cors: cors(raw.cors_allowed_origins, is_private)?,
             log_filter: log_filter(raw.rust_log)?,
             log_format: log_format(raw.log_format)?,
             metrics_token: token("METRICS_TOKEN", raw.metrics_token)?,
@@ -216,7 +256,7 @@ impl Config {
             env_file: None,
             clock: Clock::system(),
         };
-        if !debug && config.app_api_token.is_none() {
+        if !is_private && config.app_api_token.is_none() {
             return invalid(
                 "APP_API_TOKEN",
                 "is not set, so anybody could post events to /events/todos; with DEBUG=False, set the token that \
@@ -319,6 +359,23 @@ mod tests {
     }
 
     #[test]
+    fn registration_is_open_in_development_only_unless_it_is_set() {
+        assert!(config(&[]).unwrap().registration_open);
+        assert!(!config(&PRODUCTION).unwrap().registration_open);
+        assert!(production_with("REGISTRATION", "open").unwrap().registration_open);
+        assert!(!config(&[("REGISTRATION", "closed")]).unwrap().registration_open);
+    }
+
+    #[test]
+    fn a_command_on_the_database_needs_no_secrets() {
+        let variables = [("DEBUG", "False"), ("DATABASE_URL", "sqlite:x.db"), ("CORS_ALLOWED_ORIGINS", "*")];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(Config::from_variables(variables.clone()).unwrap_err().variable, "SECRET_KEY");
+        let config = Config::read(variables, false).unwrap();
+        assert_eq!((config.debug, config.database), (false, Database::File("x.db".into())));
+    }
+
+    #[test]
     fn both_ways_to_write_a_temporary_database_work() {
         for url in ["sqlite::memory:", "sqlite://:memory:"] {
             assert_eq!(config(&[("DATABASE_URL", url)]).unwrap().database, Database::Temporary, "{url}");
@@ -338,6 +395,7 @@ mod tests {
             ("DAPR_HTTP_PORT", "x", "from 1"),
             ("DAPR_HTTP_ENDPOINT", "ftp://x", "http://HOST:PORT"),
             ("DAPR_API_TOKEN", "a\nb", "printable ASCII"),
+            ("REGISTRATION", "maybe", "open and closed"),
             ("ALGORITHM", "none", "HS256, HS384 and HS512"),
             ("ALGORITHM", "RS256", "HS256, HS384 and HS512"),
             ("ACCESS_TOKEN_EXPIRE_MINUTES", "0", "from 1 to 525600"),

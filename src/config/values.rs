@@ -89,6 +89,15 @@ pub fn secret_key(value: Option<String>, debug: bool) -> Result<Secret, ConfigEr
     Ok(Secret(value))
 }
 
+pub fn open_or_closed(variable: &'static str, value: Option<String>, default: bool) -> Result<bool, ConfigError> {
+    match value.as_deref() {
+        None => Ok(default),
+        Some("open") => Ok(true),
+        Some("closed") => Ok(false),
+        Some(other) => invalid(variable, format!("is {}; allowed are open and closed", shown(other))),
+    }
+}
+
 pub fn algorithm(value: Option<String>) -> Result<Algorithm, ConfigError> {
     match value.as_deref() {
         None | Some("HS256") => Ok(Algorithm::HS256),

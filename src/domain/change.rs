@@ -28,6 +28,11 @@ impl Revision {
     /// Not less than any revision of a change.
     pub const MAX: Self = Self(i64::MAX);
 
+    /// The revision of the owner's change before.
+    pub fn previous(self) -> Self {
+        Self(self.0 - 1)
+    }
+
     /// The revision of the owner's next change.
     pub fn next(self) -> Self {
         Self(self.0 + 1)
@@ -118,6 +123,9 @@ impl Kind {
     }
 }
 
+/// What a scrubbed change has in place of its todo's title.
+pub const SCRUBBED_TITLE: &str = "[deleted]";
+
 /// A committed mutation of one todo.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
@@ -133,10 +141,14 @@ pub struct Change {
     pub at: Timestamp,
     /// The username of the account that made the change.
     pub actor: Arc<str>,
+    /// The username of the account that owns the todo.
+    pub created_by: Arc<str>,
     /// The fields that are different from before; all of them after a creation.
     pub changed: Vec<Field>,
     /// The trace context of the request that made the change.
     pub trace: TraceParent,
+    /// The todo has [`SCRUBBED_TITLE`] and no description, because its owner's account was deleted.
+    pub scrubbed: bool,
     /// The todo after the change; after a deletion, its last state. Carries owner, id and version.
     pub todo: Arc<Todo>,
 }

@@ -25,9 +25,11 @@ pub struct ValidationError {
     /// What is wrong, for people.
     #[schema(value_type = String)]
     pub msg: Cow<'static, str>,
-    /// What was sent there; any JSON. If it is longer than 1,024 bytes: its beginning, as a string that ends in `…`.
+    /// What was sent there; any JSON. If it is longer than 1,024 bytes: its beginning, as a string that ends in `…`. Null
+    /// where it could be a password.
     pub input: Value,
-    /// The numbers in `msg`, for programs.
+    /// The values in `msg`, for programs; for a refused password, the `reason`: `too_short`, `too_long`, `common`,
+    /// `context` or `repeated`.
     #[schema(required = false, value_type = HashMap<String, Value>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ctx: Option<Value>,
@@ -66,7 +68,9 @@ impl ValidationError {
         Self::new("missing", loc, "Field required", input)
     }
 
-    fn with(mut self, ctx: Value) -> Self {
+    /// The error with numbers or names for programs.
+    #[must_use]
+    pub fn with(mut self, ctx: Value) -> Self {
         self.ctx = Some(ctx);
         self
     }
@@ -181,6 +185,16 @@ impl Fields {
         }
     }
 
+    /// Whether a field was sent and is not taken yet.
+    pub fn has(&self, name: &str) -> bool {
+        self.map.contains_key(name)
+    }
+
+    /// Adds an error that the caller found.
+    pub fn refuse(&mut self, error: ValidationError) {
+        self.errors.push(error);
+    }
+
     /// A string of `min..=max` characters, if it was sent.
     pub fn string(&mut self, name: &'static str, min: usize, max: usize) -> Option<String> {
         let value = self.map.remove(name)?;
@@ -219,15 +233,7 @@ impl Fields {
         let whole = |number: &f64| number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
         match value.as_i64().or_else(|| value.as_f64().filter(whole).map(|number| number as i64)) {
             Some(number) if number >= min => return Some(number),
-            Some(_) => self.errors.push(
-                ValidationError::new(
-                    "greater_than_equal",
-                    &loc,
-                    format!("Input should be greater than or equal to {min}"),
-                    value,
-                )
-                .with(json!({ "ge": min })),
-            ),
+            Some(_) => self.errors.push(too_small(&loc, min, value)),
             None => self.errors.push(ValidationError::new("int_type", &loc, "Input should be a valid integer", value)),
         }
         None
@@ -268,7 +274,39 @@ fn plural(count: usize) -> &'static str {
     if count == 1 { "character" } else { "characters" }
 }
 
-/// A todo's id in the path. Digits beyond i64 are an id that no todo has (`Ok(None)`, a 404), not a bad request.
+fn too_small(loc: &[&'static str], min: i64, input: impl Into<Value>) -> ValidationError {
+    let msg = format!("Input should be greater than or equal to {min}");
+    ValidationError::new("greater_than_equal", loc, msg, input).with(json!({ "ge": min }))
+}
+
+fn not_an_integer(loc: &[&'static str], text: impl Into<Value>) -> ValidationError {
+    let msg = "Input should be a valid integer, unable to parse string as an integer";
+    ValidationError::new("int_parsing", loc, msg, text)
+}
+
+/// A whole number from `min` to `max` in the query, if it was sent. Of several, the last one counts.
+pub fn parse_query_integer(
+    query: &[u8],
+    name: &'static str,
+    min: i64,
+    max: i64,
+) -> Result<Option<i64>, Vec<ValidationError>> {
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_bytes(query).unwrap_or_default();
+    let Some((_, text)) = pairs.into_iter().rfind(|(sent, _)| sent == name) else { return Ok(None) };
+    let loc = ["query", name];
+    let error = match text.parse::<i64>() {
+        Ok(number) if number < min => too_small(&loc, min, text),
+        Ok(number) if number > max => {
+            let msg = format!("Input should be less than or equal to {max}");
+            ValidationError::new("less_than_equal", &loc, msg, text).with(json!({ "le": max }))
+        }
+        Ok(number) => return Ok(Some(number)),
+        Err(_) => not_an_integer(&loc, text),
+    };
+    Err(vec![error])
+}
+
+/// An id in the path. Digits beyond i64 are an id that no todo has (`Ok(None)`, a 404), not a bad request.
 pub fn parse_id(text: &str) -> Result<Option<i64>, Vec<ValidationError>> {
     if let Ok(id) = text.parse() {
         return Ok(Some(id));
@@ -277,12 +315,7 @@ pub fn parse_id(text: &str) -> Result<Option<i64>, Vec<ValidationError>> {
     if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
         return Ok(None);
     }
-    Err(vec![ValidationError::new(
-        "int_parsing",
-        &["path", "id"],
-        "Input should be a valid integer, unable to parse string as an integer",
-        text,
-    )])
+    Err(vec![not_an_integer(&["path", "id"], text)])
 }
 
 #[cfg(test)]

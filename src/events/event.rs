@@ -69,7 +69,7 @@ struct Data<'a> {
     description: Option<&'a str>,
     completed: bool,
     created_at: Timestamp,
-    /// Only owners create and change their todos, so the actor is the creator.
+    /// The owner: nobody else creates todos.
     created_by: &'a str,
     event: String,
     updated_at: Timestamp,
@@ -79,6 +79,9 @@ struct Data<'a> {
     revision: Revision,
     changed: &'a [Field],
     schema: u32,
+    /// Only where it is true.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    scrubbed: bool,
 }
 
 /// The event's JSON.
@@ -109,7 +112,7 @@ fn data(change: &Change) -> Data<'_> {
         description: todo.description.as_deref(),
         completed: todo.completed,
         created_at: todo.created_at,
-        created_by: &change.actor,
+        created_by: &change.created_by,
         event: name(change),
         updated_at: todo.updated_at,
         owner: todo.owner,
@@ -118,6 +121,7 @@ fn data(change: &Change) -> Data<'_> {
         revision: change.revision,
         changed: &change.changed,
         schema: 1,
+        scrubbed: change.scrubbed,
     }
 }
 
@@ -139,6 +143,8 @@ pub(crate) mod tests {
             kind: if version == 1 { Kind::Created } else { Kind::Updated },
             at,
             actor: "admin".into(),
+            created_by: "admin".into(),
+            scrubbed: false,
             changed: Field::ALL.to_vec(),
             trace: TraceParent::random(),
             todo: Arc::new(Todo {

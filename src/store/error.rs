@@ -26,7 +26,9 @@ impl StoreError {
     /// The label in the metrics.
     pub(super) fn reason(self) -> &'static str {
         match self {
-            Self::Refused(Refusal::NotFound) => "not_found",
+            Self::Refused(Refusal::TodoNotFound | Refusal::AccountNotFound) => "not_found",
+            Self::Refused(Refusal::NoLongerAllowed) => "not_allowed",
+            Self::Refused(Refusal::AccountDeleted | Refusal::NameTaken | Refusal::LastAdmin) => "conflict",
             Self::Busy => "busy",
             Self::NotApplied => "not_applied",
             Self::Unknown => "unknown",
@@ -57,6 +59,20 @@ pub enum DatabaseError {
         path.display()
     )]
     NewerSchema { path: PathBuf, found: usize, known: usize },
+    /// An earlier version of the service has written it.
+    #[error(
+        "the database {} has schema {found}, and this todo-backend knows {known}: start the service once, which \
+         upgrades it",
+        path.display()
+    )]
+    OlderSchema { path: PathBuf, found: usize, known: usize },
+    /// Demo users would get into a database of production.
+    #[error(
+        "DEBUG is True, but people have accounts in the database {}, which was used with DEBUG=False: users with \
+         published passwords would get into it; set DEBUG=False, or set DATABASE_URL to another file",
+        path.display()
+    )]
+    Production { path: PathBuf },
     /// The SQLite that is linked can corrupt databases.
     #[error("SQLite {version} can corrupt its log; 3.51.3 or newer is needed")]
     OldSqlite { version: &'static str },

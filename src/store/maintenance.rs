@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, ErrorCode, params};
 
 use super::error::DatabaseError;
-use super::sqlite;
 use super::sqlite::database_file::{
     DatabaseLock, Owner, make_parent, parent, refuse_unknown_names, replaced, with_suffix,
 };
+use super::sqlite::{self, schema};
 use crate::domain::change::Epoch;
 
 /// Invariants of the log. Each query returns one row per violation, with a text that names it.
@@ -44,6 +44,14 @@ const RULES: [(&str, &str); 4] = [
     ),
 ];
 
+/// Holds once there are accounts with a state.
+const ACCOUNT_RULE: (&str, &str) = (
+    "of an account that was erased, nothing is left",
+    "SELECT 'account ' || u.id FROM users u WHERE u.erased = 1
+         AND (u.state <> 2 OR EXISTS (SELECT 1 FROM todos t WHERE t.owner_id = u.id)
+             OR EXISTS (SELECT 1 FROM changes c WHERE c.owner_id = u.id AND c.scrubbed = 0))",
+);
+
 /// Holds except while events are republished: then a later change can be published before an earlier one. `check`
 /// reports it; it is no reason to refuse a backup.
 const DELIVERY_RULE: (&str, &str) = (
@@ -59,8 +67,17 @@ const MAX_LISTED: usize = 10;
 pub fn check(path: &Path) -> Result<Vec<String>, DatabaseError> {
     refuse_unknown_names(path)?;
     let connection = existing(path)?;
-    let rules = RULES.iter().chain([&DELIVERY_RULE]);
+    let rules = rules(&connection, path)?.chain([&DELIVERY_RULE]);
     find_violations(&connection, rules).map_err(DatabaseError::sqlite(path))
+}
+
+/// The rules for a database of this version, which can be older than this program.
+fn rules(
+    connection: &Connection,
+    path: &Path,
+) -> Result<impl Iterator<Item = &'static (&'static str, &'static str)>, DatabaseError> {
+    let version = schema::schema_version(connection, path)?;
+    Ok(RULES.iter().chain((version >= schema::WITH_ACCOUNT_STATES).then_some(&ACCOUNT_RULE)))
 }
 
 fn find_violations<'a>(
@@ -97,7 +114,8 @@ pub fn backup(path: &Path, target: &Path) -> Result<(), DatabaseError> {
     let owner = Owner::of_database(path).map_err(DatabaseError::io("look at", path))?;
     let partial = with_suffix(target, ".partial");
     copy(&connection, path, &partial, owner)?;
-    let violations = find_violations(&existing(&partial)?, &RULES).map_err(DatabaseError::sqlite(&partial))?;
+    let copied = existing(&partial)?;
+    let violations = find_violations(&copied, rules(&copied, &partial)?).map_err(DatabaseError::sqlite(&partial))?;
     if let Some(violation) = violations.into_iter().next() {
         return Err(DatabaseError::BadCopy { path: partial, violation });
     }
@@ -112,8 +130,7 @@ pub fn restore(path: &Path, backup: &Path) -> Result<Option<PathBuf>, DatabaseEr
     let lock = DatabaseLock::take_if_there(path)?;
     let path = lock.path();
     let source = existing(backup)?;
-    sqlite::schema::schema_version(&source, backup)?;
-    let violations = find_violations(&source, &RULES).map_err(DatabaseError::sqlite(backup))?;
+    let violations = find_violations(&source, rules(&source, backup)?).map_err(DatabaseError::sqlite(backup))?;
     if let Some(violation) = violations.into_iter().next() {
         return Err(DatabaseError::BadBackup { path: backup.to_owned(), violation });
     }
@@ -130,6 +147,21 @@ pub fn restore(path: &Path, backup: &Path) -> Result<Option<PathBuf>, DatabaseEr
     Ok(replaced)
 }
 
+/// Keeps a copy of a database that is about to get another schema, for the program that it was written by. A copy of an
+/// attempt that failed later is replaced.
+pub(super) fn copy_before_migration(
+    connection: &Connection,
+    path: &Path,
+    version: usize,
+) -> Result<PathBuf, DatabaseError> {
+    let kept = with_suffix(path, &format!(".before-{version}"));
+    let partial = with_suffix(&kept, ".partial");
+    let owner = Owner::of_database(path).map_err(DatabaseError::io("look at", path))?;
+    copy(connection, path, &partial, owner)?;
+    put_in_place(&partial, &kept)?;
+    Ok(kept)
+}
+
 /// Copies the database `from`, as of one moment, to the new file `to`.
 fn copy(connection: &Connection, from: &Path, to: &Path, owner: Owner) -> Result<(), DatabaseError> {
     // Leftovers of an interrupted copy.
@@ -140,7 +172,11 @@ fn copy(connection: &Connection, from: &Path, to: &Path, owner: Owner) -> Result
     // SQLite would create a world-readable file; it fills an empty one that exists.
     owner.create(to).map_err(DatabaseError::io("write", to))?;
     let copied = connection.execute("VACUUM INTO ?1", params![name]);
-    copied.map(drop).map_err(|source| DatabaseError::Copy { from: from.to_owned(), to: to.to_owned(), source })
+    copied.map(drop).map_err(|source| {
+        // Half a copy would keep a full disk full. If it can't be removed, the next copy does.
+        let _ = remove_if_there(to);
+        DatabaseError::Copy { from: from.to_owned(), to: to.to_owned(), source }
+    })
 }
 
 fn renew_epoch(path: &Path) -> rusqlite::Result<()> {

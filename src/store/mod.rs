@@ -23,12 +23,13 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use crate::config::{Database, Retention};
-use crate::domain::account::{DEMO_USERS, User, UserId};
+use crate::domain::account::{AccountState, DEMO_USERS, DemoUser, TokenEpoch, User, UserId};
 use crate::domain::change::{Change, Epoch};
 use crate::domain::clock::{Clock, Timestamp};
 use crate::domain::todo::{Todo, TodoId};
 use crate::telemetry::metrics::Metrics;
-pub use command::{Command, Context, OutboxCommand};
+pub use command::{AccountCommand, AccountUpdate, Authority, Command, Context, NewAccount, OutboxCommand};
+use decide::Decided;
 use error::{DatabaseError, StoreError};
 use map::{OwnerView, TodoMap, Users};
 use outbox::{Found, Outbox, Wanted};
@@ -46,13 +47,25 @@ pub struct Options<'a> {
     pub database: &'a Database,
     /// The wall clock that changes are stamped with.
     pub clock: Clock,
-    /// In development, the password hash function with which missing demo users are created. `None`: demo users that an
-    /// earlier run in development created are not loaded, as if they didn't exist.
-    pub demo_password_hash: Option<&'a dyn Fn(&str) -> String>,
+    /// Whether the demo users exist.
+    pub demo_users: DemoUsers<'a>,
+    /// Whether a database of an earlier version may be upgraded.
+    pub may_upgrade: bool,
     /// How long the log keeps published changes.
     pub retention: Retention,
     /// Counts commits, refusals and more.
     pub metrics: Arc<Metrics>,
+}
+
+/// Whether the demo users exist, which are for development.
+pub enum DemoUsers<'a> {
+    /// They don't, not even those that an earlier run in development created. The database is one of production from
+    /// now on.
+    None,
+    /// Those that an earlier run in development created do.
+    Existing,
+    /// They do: missing ones are created, with this password hash function.
+    Created(&'a dyn Fn(&str) -> String),
 }
 
 /// An open store: memory for readers, a queue for the one writer, an outbox for the relay.
@@ -79,18 +92,24 @@ struct Shared {
 }
 
 impl Shared {
-    /// Makes a committed group visible: to readers of the map first, then to the relay. Whatever follows the log gets
+    /// Makes a committed group visible: to readers of the maps first, then to the relay. Whatever follows the log gets
     /// it here, and only here.
-    fn publish(&self, group: &[Arc<Change>]) {
-        if group.is_empty() {
+    fn publish(&self, decided: &Decided) {
+        if !decided.accounts.is_empty() {
+            let mut users = self.users.write();
+            for account in decided.accounts.values() {
+                users.put(Arc::clone(account));
+            }
+        }
+        if decided.changes.is_empty() {
             return;
         }
         let mut todos = self.todos.write();
-        for change in group {
+        for change in &decided.changes {
             todos.apply(change);
         }
         drop(todos);
-        self.outbox.push(group);
+        self.outbox.push(&decided.changes);
     }
 }
 
@@ -109,13 +128,31 @@ impl Store {
         let path = lock.path().to_owned();
         let failed = DatabaseError::sqlite(path.clone());
         let mut connection = sqlite::open_writer(&path, directory.is_none()).map_err(&failed)?;
-        schema::migrate(&mut connection, &path)?;
-        if let Some(hash) = options.demo_password_hash {
-            schema::add_demo_users(&mut connection, &DEMO_USERS, hash, options.clock.now()).map_err(&failed)?;
-        }
-        let loaded = load::load(&connection, options.demo_password_hash.is_some()).map_err(&failed)?;
+        schema::migrate(&mut connection, &path, |connection, found, version| {
+            if !options.may_upgrade {
+                return Err(DatabaseError::OlderSchema { path: path.clone(), found, known: version });
+            }
+            let kept = maintenance::copy_before_migration(connection, &path, version)?;
+            log::warn!("the database gets a new schema; as it was, it is kept as {}", kept.display());
+            Ok(())
+        })?;
+        let is_production = schema::is_production(&connection).map_err(&failed)?;
+        let demo_users = match options.demo_users {
+            DemoUsers::None => {
+                schema::set_production(&connection).map_err(&failed)?;
+                false
+            }
+            DemoUsers::Existing => !is_production,
+            DemoUsers::Created(_) if is_production => return Err(DatabaseError::Production { path }),
+            DemoUsers::Created(hash) => {
+                schema::add_demo_users(&mut connection, &DEMO_USERS, hash, options.clock.now()).map_err(&failed)?;
+                true
+            }
+        };
+        let loaded = load::load(&connection, demo_users).map_err(&failed)?;
         let reader = sqlite::open_reader(&path).map_err(&failed)?;
-        let loaded_log = Log { heads: loaded.heads, next: loaded.next, uptime: loaded.uptime };
+        let loaded_log =
+            Log { heads: loaded.heads, next: loaded.next, uptime: loaded.uptime, erasing: loaded.erasing, demo_users };
         let shared = Arc::new(Shared {
             epoch: loaded.epoch,
             todos: RwLock::new(loaded.todos),
@@ -144,17 +181,41 @@ impl Store {
     /// Applies all of `commands` or none, in one commit, and returns their changes once they are durable.
     pub async fn apply(&self, context: Context, commands: Vec<Command>) -> Result<Vec<Arc<Change>>, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let applied = self.enqueue(Job::Apply(Request { context, commands, reply }), answer).await;
+        self.request(Request::Todos { context, commands, reply }, answer).await
+    }
+
+    /// Applies a command to an account, and returns what the account is once that is durable. `authority`: the token
+    /// that allows it, if one has to.
+    pub async fn apply_to_account(
+        &self,
+        authority: Option<Authority>,
+        command: AccountCommand,
+    ) -> Result<Arc<User>, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.request(Request::Account { authority, command, reply }, answer).await
+    }
+
+    async fn request<T>(
+        &self,
+        request: Request,
+        answer: oneshot::Receiver<Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let applied = self.enqueue(Job::Apply(request), answer).await;
         if let Err(error) = &applied {
             self.shared.metrics.refused(error.reason());
         }
         applied
     }
 
-    /// Runs an operator's command; returns the number of changes it affected.
-    pub async fn run_admin_command(&self, command: OutboxCommand) -> Result<usize, StoreError> {
+    /// Runs an operator's command; returns the number of changes it affected. `authority`: the token that allows it, if
+    /// one has to.
+    pub async fn run_admin_command(
+        &self,
+        authority: Option<Authority>,
+        command: OutboxCommand,
+    ) -> Result<usize, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.enqueue(Job::RunAdminCommand { command, reply }, answer).await
+        self.enqueue(Job::RunAdminCommand { authority, command, reply }, answer).await
     }
 
     async fn enqueue<T>(&self, job: Job, answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
@@ -190,9 +251,37 @@ impl Store {
         Ok(self.shared.users.read().by_id(id).cloned())
     }
 
-    /// The account with this name.
+    /// The account with this name; case does not matter.
     pub async fn account_named(&self, username: &str) -> Result<Option<Arc<User>>, StoreError> {
         Ok(self.shared.users.read().by_name(username).cloned())
+    }
+
+    /// Accounts by id, at most `limit` of those after `after`, and the number of all. Deleted ones are among them.
+    pub async fn accounts(&self, after: UserId, limit: usize) -> Result<(Vec<Arc<User>>, usize), StoreError> {
+        let users = self.shared.users.read();
+        Ok((users.after(after).take(limit).cloned().collect(), users.count()))
+    }
+
+    /// The number of accounts that are not deleted.
+    pub fn account_count(&self) -> usize {
+        let users = self.shared.users.read();
+        users.all().filter(|user| user.state != AccountState::Deleted).count()
+    }
+
+    /// The demo users that can log in with the password that is published.
+    pub fn demo_users(&self) -> Vec<&'static DemoUser> {
+        let users = self.shared.users.read();
+        let created = |demo: &&DemoUser| {
+            let user = users.by_name(demo.username);
+            // The first change of a password, or of anything else, ends the first epoch.
+            user.is_some_and(|user| user.is_demo && user.is_active() && user.token_epoch == TokenEpoch::default())
+        };
+        DEMO_USERS.iter().filter(created).collect()
+    }
+
+    /// Whether there is an active admin who is not a demo user.
+    pub fn has_admin(&self) -> bool {
+        self.shared.users.read().all().any(|user| user.is_active_admin() && !user.is_demo)
     }
 
     /// The epoch that versions and revisions belong to.

@@ -21,7 +21,7 @@ type HttpLabels = [(&'static str, String); 3];
 
 /// Labels whose counters exist from the start, at zero: `rate` and `increase` don't see a step from nothing to 1.
 const PUBLISH_RESULTS: [&str; 4] = ["stored", "refused", "unavailable", "unknown"];
-const STORE_ERRORS: [&str; 4] = ["not_found", "busy", "not_applied", "unknown"];
+const STORE_ERRORS: [&str; 6] = ["not_found", "not_allowed", "conflict", "busy", "not_applied", "unknown"];
 const BACKGROUND_TASKS: [&str; 2] = ["relay", "sidecar watcher"];
 
 /// 0.1 ms to 26 s.

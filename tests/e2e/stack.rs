@@ -366,6 +366,11 @@ impl Client {
         Self { http, base, token: body["access_token"].as_str().unwrap().to_owned() }
     }
 
+    /// The same client with another token.
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: token.to_owned(), ..self.clone() }
+    }
+
     /// The access token.
     pub fn token(&self) -> &str {
         &self.token

@@ -82,7 +82,7 @@ pub async fn without_sidecar<T>(variables: &[(&str, &str)], body: impl AsyncFnOn
 }
 
 async fn run<T>(config: Config, sidecar: Option<Sidecar>, body: impl AsyncFnOnce(&TestApp) -> T) -> T {
-    let app = TestApp::start(config, sidecar);
+    let app = TestApp::start(config, sidecar).await;
     let tested = async {
         let value = body(&app).await;
         app.assert_invariants().await;
@@ -96,8 +96,8 @@ async fn run<T>(config: Config, sidecar: Option<Sidecar>, body: impl AsyncFnOnce
 }
 
 /// Why the service does not start with these settings.
-pub fn start_error(variables: &[(&str, &str)]) -> String {
-    let started = App::build(config(variables), TcpListener::bind("127.0.0.1:0").unwrap());
+pub async fn start_error(variables: &[(&str, &str)]) -> String {
+    let started = App::build(config(variables), TcpListener::bind("127.0.0.1:0").unwrap()).await;
     started.err().expect("the start is refused").to_string()
 }
 
@@ -122,8 +122,8 @@ pub struct TestApp {
 }
 
 impl TestApp {
-    fn start(config: Config, sidecar: Option<Sidecar>) -> Self {
-        let app = App::build(config.clone(), TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    async fn start(config: Config, sidecar: Option<Sidecar>) -> Self {
+        let app = App::build(config.clone(), TcpListener::bind("127.0.0.1:0").unwrap()).await.unwrap();
         let store = app.store();
         let log = read_log(&store).into_iter();
         let settled = log.filter(|row| row.state != PENDING).map(|row| row.event_id()).collect();
@@ -237,6 +237,10 @@ impl TestApp {
 
     pub fn put(&self, path: &str) -> RequestBuilder {
         self.request("PUT", path)
+    }
+
+    pub fn patch(&self, path: &str) -> RequestBuilder {
+        self.request("PATCH", path)
     }
 
     pub fn delete(&self, path: &str) -> RequestBuilder {

@@ -67,7 +67,7 @@ async fn an_unknown_user_and_a_wrong_password_get_the_same_answer() {
             ("nobody", "demo123"),
             ("demo", ""),
             ("", ""),
-            ("Demo", "demo123"),
+            ("Demo", "Demo123"),
             ("demo", "demo123 "),
         ] {
             let query = format!("/auth/login?username={username}&password={}", password.replace(' ', "%20"));

@@ -18,8 +18,8 @@ fn url(file: &Path) -> String {
 }
 
 /// Why the service does not start with this database.
-fn refusal(file: &Path) -> String {
-    let line = start_error(&[("DATABASE_URL", &url(file))]);
+async fn refusal(file: &Path) -> String {
+    let line = start_error(&[("DATABASE_URL", &url(file))]).await;
     assert!(!line.contains('\n'), "{line}");
     line
 }
@@ -110,7 +110,7 @@ async fn a_second_service_on_the_same_database_is_refused() {
     let file = directory.path().join("todos.db");
     with_settings(&[("DATABASE_URL", &url(&file))], async |app| {
         assert_eq!(
-            refusal(&file),
+            refusal(&file).await,
             format!("another todo-backend uses {}; stop it, or set DATABASE_URL to another file", file.display())
         );
         let token = app.token("demo");
@@ -129,7 +129,7 @@ async fn a_file_that_is_no_database_is_refused_and_left_alone() {
     let file = directory.path().join("todos.db");
     let text = "Not a database. ".repeat(100);
     std::fs::write(&file, &text).unwrap();
-    assert!(refusal(&file).starts_with(&format!("cannot use the database {}: ", file.display())));
+    assert!(refusal(&file).await.starts_with(&format!("cannot use the database {}: ", file.display())));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
 }
 
@@ -138,7 +138,7 @@ async fn a_database_of_a_newer_version_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("todos.db");
     Connection::open(&file).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    let line = refusal(&file);
+    let line = refusal(&file).await;
     assert!(line.contains("was written by a newer todo-backend (schema 99, "), "{line}");
 }
 
@@ -146,7 +146,7 @@ async fn a_database_of_a_newer_version_is_refused() {
 async fn a_directory_that_cannot_be_made_is_named() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("file"), "").unwrap();
-    let line = refusal(&directory.path().join("file/todos.db"));
+    let line = refusal(&directory.path().join("file/todos.db")).await;
     assert!(line.contains(&directory.path().join("file").display().to_string()), "{line}");
 }
 

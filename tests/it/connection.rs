@@ -444,7 +444,7 @@ async fn a_client_that_goes_away_in_the_middle_disturbs_nobody() {
 #[actix_web::test]
 async fn clients_that_connect_at_the_same_moment_need_not_try_again() {
     // It is not run, so nobody accepts. Where there is no room, a client tries until its time is over.
-    let app = App::build(config(&[]), TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    let app = App::build(config(&[]), TcpListener::bind("127.0.0.1:0").unwrap()).await.unwrap();
     let mut clients = Vec::new();
     for n in 0..600 {
         let client = TcpStream::connect_timeout(&app.address(), Duration::from_secs(5));

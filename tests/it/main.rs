@@ -9,8 +9,10 @@ mod client;
 mod sidecar;
 
 mod access_log;
+mod accounts;
 mod admin;
 mod auth;
+mod authorization;
 mod bench;
 mod clock;
 mod config_start;
@@ -26,3 +28,4 @@ mod paths;
 mod relay;
 mod subscription;
 mod todos;
+mod users;

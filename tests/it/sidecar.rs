@@ -36,7 +36,11 @@ pub struct Data {
     pub title: String,
     pub description: Option<String>,
     pub owner: i64,
+    #[serde(default)]
+    pub created_by: String,
     pub actor: String,
+    #[serde(default)]
+    pub scrubbed: bool,
     pub version: i64,
     pub revision: i64,
     pub changed: Vec<String>,

@@ -340,9 +340,9 @@ describe('A page on another origin', () => {
   const json = { 'Content-Type': 'application/json' };
   const methods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'];
 
-  /** The header names of a constant in src/app.rs, in lower case. */
+  /** The header names of a constant in src/app/mod.rs, in lower case. */
   async function namesInSource(constant) {
-    const source = await readFile(new URL('../../src/app.rs', import.meta.url), 'utf8');
+    const source = await readFile(new URL('../../src/app/mod.rs', import.meta.url), 'utf8');
     const list = new RegExp(`const ${constant}: \\[&str; (\\d+)\\] =\\s*\\[([^\\]]*)\\]`).exec(source);
     const names = [...list[2].matchAll(/"([^"]+)"/g)].map(([, name]) => name.toLowerCase());
     assert.equal(names.length, Number(list[1]));

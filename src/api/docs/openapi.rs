@@ -36,7 +36,7 @@ use crate::api::responses::{ErrorBody, ValidationErrors};
         (url = "./v1", description = "The same, under a version prefix."),
     ),
     tags(
-        (name = "auth", description = "Logging in."),
+        (name = "auth", description = "Logging in, and one's own account."),
         (name = "todos", description = "The todos of the user who is logged in."),
         (name = "admin", description = "For operators: requires the role admin."),
         (name = "health", description = "Whether the service works. Served at the root only."),
@@ -46,17 +46,26 @@ use crate::api::responses::{ErrorBody, ValidationErrors};
         crate::api::health::health,
         crate::api::health::live,
         crate::api::health::ready,
-        crate::api::auth::login,
-        crate::api::auth::token,
+        crate::api::auth::login::login,
+        crate::api::auth::login::token,
+        crate::api::auth::account::register,
+        crate::api::auth::account::me,
+        crate::api::auth::account::delete,
+        crate::api::auth::account::change_password,
         crate::api::todos::list,
         crate::api::todos::create,
         crate::api::todos::read,
         crate::api::todos::update,
         crate::api::todos::delete,
-        crate::api::admin::parked,
-        crate::api::admin::retry,
-        crate::api::admin::skip,
-        crate::api::admin::republish,
+        crate::api::admin::events::parked,
+        crate::api::admin::events::retry,
+        crate::api::admin::events::skip,
+        crate::api::admin::events::republish,
+        crate::api::admin::users::list,
+        crate::api::admin::users::create,
+        crate::api::admin::users::read,
+        crate::api::admin::users::update,
+        crate::api::admin::users::delete,
     ),
     // The answers in `responses` refer to these: utoipa collects only schemas that paths name themselves.
     components(schemas(ErrorBody, ValidationErrors)),
@@ -82,7 +91,7 @@ impl Modify for WholeDocument {
             SecurityScheme::OAuth2(OAuth2::with_description([password], "Username and password.")),
         );
         for (path, item) in &mut document.paths.paths {
-            let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
+            let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
             for operation in operations.into_iter().flatten() {
                 if path == "/" || path.starts_with("/health") {
                     operation.servers = Some(vec![ServerBuilder::new().url(".").build()]);

@@ -6,9 +6,11 @@ use super::commit::{CommitError, in_transaction};
 use super::jobs::Operation;
 use super::rows::{CHANGE_COLUMNS, change};
 use super::writer::{Writer, abort_unflushed, resolved};
+use crate::domain::account::AccountState;
 use crate::domain::change::{Change, DeliveryState, Epoch, Place, Revision};
-use crate::store::OutboxCommand;
+use crate::store::decide::Refusal;
 use crate::store::error::StoreError;
+use crate::store::{Authority, OutboxCommand};
 
 /// Changes in one part, at most.
 const MAX_PART: usize = 1000;
@@ -29,15 +31,35 @@ impl Writer {
         let done = operation.done;
         operation.end(match outcome {
             Ok(_) => Ok(done),
+            Err(StoreError::Refused(refusal)) => Err(StoreError::Refused(refusal)),
             // Earlier parts are committed.
             Err(_) if done > 0 => Err(StoreError::Unknown),
             Err(error) => Err(error),
         });
     }
 
+    /// What was so when the command came may have ended meanwhile, or between two of its parts.
+    fn refuse_part(&self, operation: &Operation) -> Result<(), Refusal> {
+        let users = self.shared.users.read();
+        let valid = |authority: Authority| users.stored(authority.account).is_some_and(|user| authority.is_valid(user));
+        if !operation.authority.is_none_or(valid) {
+            return Err(Refusal::NoLongerAllowed);
+        }
+        match operation.command {
+            // Content that was taken back must not be published.
+            OutboxCommand::Republish { owner, .. }
+                if users.stored(owner).is_some_and(|user| user.state == AccountState::Deleted) =>
+            {
+                Err(Refusal::AccountDeleted)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Returns whether more parts may follow.
     fn run_next_part(&mut self, operation: &mut Operation) -> Result<bool, StoreError> {
         let command = operation.command;
+        self.refuse_part(operation).map_err(StoreError::Refused)?;
         let affected = read_affected(&self.connection, &command, operation.below, MAX_PART);
         let affected = affected.map_err(|error| {
             log::error!("the change log can't be read: {error}");

@@ -1,8 +1,9 @@
 //! Commits: what one transaction writes, and what its errors mean.
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, ffi, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, ffi, params};
 
-use crate::domain::change::{Kind, Place};
+use super::rows::{ACCOUNT_COLUMNS, account};
+use crate::domain::change::Kind;
 use crate::store::decide::Decided;
 use crate::store::outbox::Marks;
 
@@ -72,6 +73,7 @@ pub fn commit(
 }
 
 fn write(transaction: &Transaction<'_>, decided: &Decided, marks: &Marks, uptime: i64) -> rusqlite::Result<()> {
+    write_accounts(transaction, decided)?;
     let mut put = transaction.prepare_cached(
         "INSERT INTO todos (id, owner_id, version, title, description, completed, created_at, updated_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
@@ -81,8 +83,8 @@ fn write(transaction: &Transaction<'_>, decided: &Decided, marks: &Marks, uptime
     let mut delete = transaction.prepare_cached("DELETE FROM todos WHERE id = ?1")?;
     let mut log = transaction.prepare_cached(
         "INSERT INTO changes (seq, owner_id, revision, todo_id, version, kind, at, actor, changed, trace,
-             title, description, completed, created_at, updated_at, uptime)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+             title, description, completed, created_at, updated_at, uptime, scrubbed)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
     )?;
     for change in &decided.changes {
         let todo = &change.todo;
@@ -116,7 +118,8 @@ fn write(transaction: &Transaction<'_>, decided: &Decided, marks: &Marks, uptime
             todo.completed,
             todo.created_at.0,
             todo.updated_at.0,
-            uptime
+            uptime,
+            change.scrubbed
         ])?;
     }
     let mut set_head = transaction.prepare_cached("UPDATE users SET revision = ?2, last_at = ?3 WHERE id = ?1")?;
@@ -133,9 +136,49 @@ fn write(transaction: &Transaction<'_>, decided: &Decided, marks: &Marks, uptime
     Ok(())
 }
 
-/// Whether the log has a change at this place.
-pub fn is_logged(connection: &Connection, place: Place) -> rusqlite::Result<bool> {
-    connection.query_row("SELECT EXISTS (SELECT 1 FROM changes WHERE seq = ?1)", [place], |row| row.get(0))
+/// Writes the accounts that are new or different. What belongs to their part of the log, such as the revision, is
+/// written elsewhere.
+fn write_accounts(transaction: &Transaction<'_>, decided: &Decided) -> rusqlite::Result<()> {
+    let mut put = transaction.prepare_cached(
+        "INSERT INTO users (id, username, password_hash, role, state, token_epoch, created_at, demo, deleted_by,
+             revision, last_at, floor)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, 0, 0)
+         ON CONFLICT (id) DO UPDATE SET password_hash = excluded.password_hash, role = excluded.role,
+             state = excluded.state, token_epoch = excluded.token_epoch, deleted_by = excluded.deleted_by",
+    )?;
+    // In the order of their ids: a demo user makes room before its successor takes the name.
+    let mut accounts: Vec<_> = decided.accounts.values().collect();
+    accounts.sort_unstable_by_key(|account| account.id);
+    for account in accounts {
+        put.execute(params![
+            account.id,
+            account.username,
+            account.password_hash,
+            account.role.name(),
+            account.state as u8,
+            account.token_epoch,
+            account.created_at.0,
+            account.is_demo,
+            account.deleted_by
+        ])?;
+    }
+    Ok(())
+}
+
+/// Whether a group is in the database; all of it is, if any of it. `None`: it had nothing that shows it.
+pub fn is_stored(connection: &Connection, decided: &Decided) -> rusqlite::Result<Option<bool>> {
+    if let Some(change) = decided.changes.last() {
+        let sql = "SELECT EXISTS (SELECT 1 FROM changes WHERE seq = ?1)";
+        return connection.query_row(sql, [change.place], |row| row.get(0)).map(Some);
+    }
+    for decided in decided.accounts.values() {
+        let sql = format!("SELECT {ACCOUNT_COLUMNS} FROM users WHERE id = ?1");
+        let stored = connection.query_row(&sql, [decided.id], account).optional()?;
+        if stored.as_ref() != Some(decided.as_ref()) {
+            return Ok(Some(false));
+        }
+    }
+    Ok((!decided.accounts.is_empty()).then_some(true))
 }
 
 /// Moves committed pages from the write-ahead log into the database file, as far as readers allow.

@@ -4,16 +4,21 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use crate::domain::account::User;
 use crate::domain::change::{Change, Revision};
 use crate::store::error::StoreError;
-use crate::store::{Command, Context, OutboxCommand};
+use crate::store::{AccountCommand, Authority, Command, Context, OutboxCommand};
 
 /// What the writer is asked to do.
 pub enum Job {
-    /// Apply commands.
+    /// Apply commands, with what else is waiting.
     Apply(Request),
     /// Run a command of an operator.
-    RunAdminCommand { command: OutboxCommand, reply: oneshot::Sender<Result<usize, StoreError>> },
+    RunAdminCommand {
+        authority: Option<Authority>,
+        command: OutboxCommand,
+        reply: oneshot::Sender<Result<usize, StoreError>>,
+    },
     /// Commit the last marks and end.
     Close,
     /// Make the database fail, or stop failing.
@@ -21,19 +26,50 @@ pub enum Job {
     InjectFault(fn(&mut rusqlite::Connection)),
 }
 
-/// Commands to be applied all or none.
-pub struct Request {
-    pub context: Context,
-    pub commands: Vec<Command>,
-    pub reply: oneshot::Sender<Answer>,
+/// What a group is made of.
+pub enum Request {
+    /// Commands to be applied all or none; the answer is their changes.
+    Todos { context: Context, commands: Vec<Command>, reply: oneshot::Sender<Answer<Vec<Arc<Change>>>> },
+    /// A command about an account; the answer is what the account is then.
+    Account { authority: Option<Authority>, command: AccountCommand, reply: oneshot::Sender<Answer<Arc<User>>> },
 }
 
-/// The changes, once they are durable.
-pub type Answer = Result<Vec<Arc<Change>>, StoreError>;
+impl Request {
+    /// The number of commands.
+    pub fn operations(&self) -> usize {
+        match self {
+            Self::Todos { commands, .. } => commands.len(),
+            Self::Account { .. } => 1,
+        }
+    }
+}
+
+/// What was decided, once it is durable.
+pub type Answer<T> = Result<T, StoreError>;
+
+/// A decided request that waits for its group's commit.
+pub enum Decision {
+    Todos(Answer<Vec<Arc<Change>>>, oneshot::Sender<Answer<Vec<Arc<Change>>>>),
+    Account(Answer<Arc<User>>, oneshot::Sender<Answer<Arc<User>>>),
+}
+
+impl Decision {
+    /// Answers the request. After a failure all members of a group get the same answer: refusals, too, were decided on
+    /// what is gone then.
+    pub fn answer(self, failure: Option<StoreError>) {
+        // The receiver is gone if the client disconnected.
+        match self {
+            Self::Todos(answer, reply) => drop(reply.send(failure.map_or(answer, Err))),
+            Self::Account(answer, reply) => drop(reply.send(failure.map_or(answer, Err))),
+        }
+    }
+}
 
 /// An operator's command in progress, one part per commit.
 pub struct Operation {
     pub command: OutboxCommand,
+    /// The token that allows it, if one has to.
+    pub authority: Option<Authority>,
     /// The next part lies below this revision. Parts go from the latest change down, so that what a todo has pending is
     /// always its end.
     pub below: Revision,
@@ -44,8 +80,12 @@ pub struct Operation {
 
 impl Operation {
     /// A command that has not begun.
-    pub fn new(command: OutboxCommand, reply: oneshot::Sender<Result<usize, StoreError>>) -> Self {
-        Self { command, below: Revision::MAX, done: 0, reply }
+    pub fn new(
+        authority: Option<Authority>,
+        command: OutboxCommand,
+        reply: oneshot::Sender<Result<usize, StoreError>>,
+    ) -> Self {
+        Self { command, authority, below: Revision::MAX, done: 0, reply }
     }
 
     /// Whether a part of it has been committed.

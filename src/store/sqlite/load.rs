@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::rows::{invalid, todo};
-use crate::domain::account::{Role, User, UserId};
+use super::rows::{ACCOUNT_COLUMNS, account, invalid, todo};
+use crate::domain::account::{AccountState, UserId};
 use crate::domain::change::{Epoch, Place};
 use crate::domain::clock::Timestamp;
 use crate::domain::todo::TodoId;
@@ -18,6 +18,8 @@ pub struct Loaded {
     pub epoch: Epoch,
     pub users: Users,
     pub heads: HashMap<UserId, Head>,
+    /// Deleted accounts that still have something.
+    pub erasing: Vec<UserId>,
     pub todos: TodoMap,
     pub next: Next,
     pub pending: usize,
@@ -30,23 +32,24 @@ pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loade
     let (epoch, uptime): (String, i64) =
         connection.query_row("SELECT epoch, uptime FROM meta", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let epoch = Epoch(u64::from_str_radix(&epoch, 16).map_err(|_| invalid("meta.epoch"))?);
-    let mut users = Users::default();
+    let mut users = Users::new(demo_users);
     let mut heads = HashMap::new();
+    let mut erasing = Vec::new();
     let mut statement =
-        connection.prepare("SELECT id, username, password_hash, role, demo, revision, last_at, floor FROM users")?;
+        connection.prepare(&format!("SELECT {ACCOUNT_COLUMNS}, revision, last_at, floor, erased FROM users"))?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let id: UserId = row.get(0)?;
-        heads.insert(id, Head { revision: row.get(5)?, last_at: Timestamp(row.get(6)?), pruned_through: row.get(7)? });
-        if demo_users || !row.get::<_, bool>(4)? {
-            let role: String = row.get(3)?;
-            users.insert(User {
-                id,
-                username: row.get::<_, String>(1)?.into(),
-                password_hash: row.get::<_, String>(2)?.into(),
-                role: Role::from_name(&role).ok_or_else(|| invalid("users.role"))?,
-            });
+        let user = account(row)?;
+        let head = Head {
+            revision: row.get("revision")?,
+            last_at: Timestamp(row.get("last_at")?),
+            pruned_through: row.get("floor")?,
+        };
+        heads.insert(user.id, head);
+        if user.state == AccountState::Deleted && !row.get::<_, bool>("erased")? {
+            erasing.push(user.id);
         }
+        users.put(Arc::new(user));
     }
     let mut todos = TodoMap::default();
     for (owner, head) in &heads {
@@ -62,8 +65,13 @@ pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loade
         epoch,
         users,
         heads,
+        erasing,
         todos,
-        next: Next { id: TodoId(next(connection, "todos")?), place: Place(next(connection, "changes")?) },
+        next: Next {
+            user: UserId(next(connection, "users")?),
+            id: TodoId(next(connection, "todos")?),
+            place: Place(next(connection, "changes")?),
+        },
         pending: connection.query_row("SELECT count(*) FROM changes WHERE state = 0", [], |row| row.get(0))?,
         // After a kill, meta can be older than the last change.
         uptime: connection

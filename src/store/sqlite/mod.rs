@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod commit;
 pub mod database_file;
+mod erase;
 pub mod jobs;
 pub mod load;
 pub mod reader;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
-use crate::domain::account::UserId;
+use crate::domain::account::{AccountState, Role, TokenEpoch, User, UserId};
 use crate::domain::change::{Change, DeliveryState, Epoch, Kind, Place, Revision};
 use crate::domain::clock::Timestamp;
 use crate::domain::todo::{Field, Todo, TodoId, Version};
@@ -28,7 +28,8 @@ pub fn todo(row: &Row<'_>, first: usize) -> rusqlite::Result<Todo> {
 
 /// The columns that [`change`] reads, in its order.
 pub const CHANGE_COLUMNS: &str = "owner_id, todo_id, version, title, description, completed, created_at, updated_at, \
-    seq, revision, kind, at, actor, changed, trace";
+    seq, revision, kind, at, actor, changed, trace, scrubbed, \
+    coalesce((SELECT username FROM users WHERE users.id = changes.owner_id), actor)";
 
 /// Reads a change from [`CHANGE_COLUMNS`].
 pub fn change(row: &Row<'_>, epoch: Epoch) -> rusqlite::Result<Change> {
@@ -44,7 +45,28 @@ pub fn change(row: &Row<'_>, epoch: Epoch) -> rusqlite::Result<Change> {
         actor: row.get::<_, String>(12)?.into(),
         changed: Field::ALL.into_iter().filter(|field| changed.split(',').any(|name| name == field.name())).collect(),
         trace: TraceParent::parse(&trace).ok_or_else(|| invalid("changes.trace"))?,
+        scrubbed: row.get(15)?,
+        created_by: row.get::<_, String>(16)?.into(),
         todo: Arc::new(todo(row, 0)?),
+    })
+}
+
+/// The columns that [`account`] reads.
+pub const ACCOUNT_COLUMNS: &str = "id, username, password_hash, role, state, token_epoch, created_at, demo, deleted_by";
+
+/// Reads an account from [`ACCOUNT_COLUMNS`].
+pub fn account(row: &Row<'_>) -> rusqlite::Result<User> {
+    let (role, state): (String, usize) = (row.get("role")?, row.get("state")?);
+    Ok(User {
+        id: row.get("id")?,
+        username: row.get::<_, String>("username")?.into(),
+        password_hash: row.get::<_, Box<str>>("password_hash")?,
+        role: Role::from_name(&role).ok_or_else(|| invalid("users.role"))?,
+        state: *AccountState::ALL.get(state).ok_or_else(|| invalid("users.state"))?,
+        token_epoch: row.get("token_epoch")?,
+        created_at: Timestamp(row.get("created_at")?),
+        is_demo: row.get("demo")?,
+        deleted_by: row.get::<_, Option<String>>("deleted_by")?.map(Into::into),
     })
 }
 
@@ -72,7 +94,7 @@ macro_rules! as_integer {
     };
 }
 
-as_integer!(UserId, TodoId, Version, Revision, Place);
+as_integer!(UserId, TokenEpoch, TodoId, Version, Revision, Place);
 
 impl ToSql for DeliveryState {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {

@@ -14,7 +14,10 @@ use crate::store::error::DatabaseError;
 const OLDEST_SQLITE: i32 = 3_051_003;
 
 /// Migrations in order; `PRAGMA user_version` is the number of those that a database has had. Append only.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql")];
+
+/// The version of the schema that has accounts with a state.
+pub const WITH_ACCOUNT_STATES: usize = 2;
 
 /// Indexes that queries name. A missing one is created at start: older versions work without it, so it needs no
 /// migration. It is not limited to pending changes: if it were, every mark would write to it, and in a backlog each to
@@ -31,16 +34,26 @@ pub fn schema_version(connection: &Connection, path: &Path) -> Result<usize, Dat
     Ok(version)
 }
 
-/// Creates the schema or brings it up to date, one transaction per migration.
-pub fn migrate(connection: &mut Connection, path: &Path) -> Result<(), DatabaseError> {
+/// Creates the schema or brings it up to date, one transaction per migration. Before that, `keep` is called with the
+/// version that an existing database has and the one that it will have: older programs can't use it any more.
+pub fn migrate(
+    connection: &mut Connection,
+    path: &Path,
+    keep: impl FnOnce(&Connection, usize, usize) -> Result<(), DatabaseError>,
+) -> Result<(), DatabaseError> {
     if rusqlite::version_number() < OLDEST_SQLITE {
         return Err(DatabaseError::OldSqlite { version: rusqlite::version() });
     }
     let version = schema_version(connection, path)?;
+    if (1..MIGRATIONS.len()).contains(&version) {
+        keep(connection, version, MIGRATIONS.len())?;
+    }
     migrate_from(connection, version).map_err(DatabaseError::sqlite(path))
 }
 
 fn migrate_from(connection: &mut Connection, version: usize) -> rusqlite::Result<()> {
+    // Else a table that others refer to can't be made anew (https://sqlite.org/lang_altertable.html#otheralter).
+    connection.pragma_update(None, "foreign_keys", false)?;
     for (index, migration) in MIGRATIONS.iter().enumerate().skip(version) {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute_batch(migration)?;
@@ -51,7 +64,19 @@ fn migrate_from(connection: &mut Connection, version: usize) -> rusqlite::Result
         transaction.pragma_update(None, "user_version", index + 1)?;
         transaction.commit()?;
     }
+    connection.pragma_update(None, "foreign_keys", true)?;
     connection.execute_batch(INDEXES)
+}
+
+/// Whether the database has been used with DEBUG=False, by people with accounts of their own.
+pub fn is_production(connection: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT production AND EXISTS (SELECT 1 FROM users WHERE demo = 0 AND state <> 2) FROM meta";
+    connection.query_row(sql, [], |row| row.get(0))
+}
+
+/// Records that the database is used with DEBUG=False.
+pub fn set_production(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("UPDATE meta SET production = 1 WHERE production = 0", []).map(drop)
 }
 
 /// Creates the demo users whose names are not taken.
@@ -64,7 +89,7 @@ pub fn add_demo_users(
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for user in demo_users {
         let exists = transaction
-            .query_row("SELECT 1 FROM users WHERE username = ?1", [user.username], |_| Ok(()))
+            .query_row("SELECT 1 FROM users WHERE username = ?1 COLLATE NOCASE", [user.username], |_| Ok(()))
             .optional()?
             .is_some();
         if !exists {

@@ -13,18 +13,18 @@ use std::time::{Duration, Instant};
 use parking_lot::RwLock;
 use rusqlite::Connection;
 use rusqlite::hooks::Wal;
-use tokio::sync::oneshot;
 
 use super::commit::{self, CommitError};
-use super::jobs::{Answer, Job, Operation, Request};
+use super::erase::Erasures;
+use super::jobs::{Decision, Job, Operation, Request};
 use crate::config::Retention;
-use crate::domain::account::UserId;
+use crate::domain::account::{AccountState, User, UserId};
 use crate::domain::clock::Clock;
 use crate::domain::todo::{Todo, TodoId};
 use crate::store::Shared;
 use crate::store::decide::{Decided, Facts, Group, Head, Next, State};
 use crate::store::error::StoreError;
-use crate::store::map::TodoMap;
+use crate::store::map::{TodoMap, Users};
 use crate::store::outbox::Marks;
 
 /// Operations in one commit, at most.
@@ -45,6 +45,10 @@ pub struct Log {
     pub next: Next,
     /// Seconds that the service had been running on this database at start.
     pub uptime: i64,
+    /// Deleted accounts that still have something.
+    pub erasing: Vec<UserId>,
+    /// Whether the demo users exist.
+    pub demo_users: bool,
 }
 
 thread_local! {
@@ -65,14 +69,17 @@ pub struct Writer {
     pub(super) prune_due: Instant,
     /// Owners that this round of pruning has yet to visit.
     pub(super) prune_next: VecDeque<UserId>,
+    /// Deleted accounts that still have something.
+    pub(super) erasures: Erasures,
     /// Unfinished commands of operators, oldest first.
     pub(super) operations: VecDeque<Operation>,
 }
 
 /// What the writer decides on: all of it is in memory.
-struct Committed<'a> {
+pub(super) struct Committed<'a> {
     heads: &'a HashMap<UserId, Head>,
     todos: &'a RwLock<TodoMap>,
+    users: &'a RwLock<Users>,
 }
 
 impl State for Committed<'_> {
@@ -83,11 +90,23 @@ impl State for Committed<'_> {
     fn todo(&self, owner: UserId, id: TodoId) -> Option<Arc<Todo>> {
         self.todos.read().get(owner, id).cloned()
     }
+
+    fn account(&self, id: UserId) -> Option<Arc<User>> {
+        self.users.read().stored(id).cloned()
+    }
+
+    fn account_named(&self, username: &str) -> Option<Arc<User>> {
+        self.users.read().stored_named(username).cloned()
+    }
+
+    fn active_admins(&self) -> Vec<Arc<User>> {
+        self.users.read().all().filter(|user| user.is_active_admin()).cloned().collect()
+    }
 }
 
 impl Writer {
-    pub fn new(connection: Connection, shared: Arc<Shared>, clock: Clock, retention: Retention, log: Log) -> Self {
-        let now = Instant::now();
+    pub fn new(connection: Connection, shared: Arc<Shared>, clock: Clock, retention: Retention, mut log: Log) -> Self {
+        let (now, erasures) = (Instant::now(), Erasures::new(std::mem::take(&mut log.erasing)));
         Self {
             connection,
             shared,
@@ -99,6 +118,7 @@ impl Writer {
             uptime_due: now + SAVE_UPTIME_INTERVAL,
             prune_due: now + TICK_INTERVAL,
             prune_next: VecDeque::new(),
+            erasures,
             operations: VecDeque::new(),
         }
     }
@@ -121,16 +141,21 @@ impl Writer {
         }
         let mut next = None;
         loop {
-            let due = if self.operations.is_empty() { self.marks_due.min(self.prune_due) } else { self.started };
+            let due = if self.operations.is_empty() {
+                let due = self.marks_due.min(self.prune_due);
+                self.erasures.due().map_or(due, |erase| erase.min(due))
+            } else {
+                self.started
+            };
             let wait = due.saturating_duration_since(Instant::now());
             match next.take().map_or_else(|| jobs.recv_timeout(wait), Ok) {
                 Ok(Job::Apply(request)) => {
-                    let mut operations = request.commands.len();
+                    let mut operations = request.operations();
                     let mut group = vec![request];
                     while operations < MAX_GROUP_OPERATIONS {
                         match jobs.try_recv() {
                             Ok(Job::Apply(request)) => {
-                                operations += request.commands.len();
+                                operations += request.operations();
                                 group.push(request);
                             }
                             other => {
@@ -142,9 +167,9 @@ impl Writer {
                     self.shared.queued.fetch_sub(group.len(), Ordering::Relaxed);
                     self.apply(group, operations);
                 }
-                Ok(Job::RunAdminCommand { command, reply }) => {
+                Ok(Job::RunAdminCommand { authority, command, reply }) => {
                     self.shared.queued.fetch_sub(1, Ordering::Relaxed);
-                    self.operations.push_back(Operation::new(command, reply));
+                    self.operations.push_back(Operation::new(authority, command, reply));
                 }
                 #[cfg(test)]
                 Ok(Job::InjectFault(inject)) => {
@@ -162,6 +187,9 @@ impl Writer {
             }
             if Instant::now() >= self.prune_due {
                 self.prune();
+            }
+            if self.erasures.due().is_some_and(|due| Instant::now() >= due) {
+                self.erase();
             }
         }
         for operation in self.operations.drain(..).filter(|operation| operation.has_begun()) {
@@ -198,25 +226,23 @@ impl Writer {
     }
 
     fn apply(&mut self, group: Vec<Request>, operations: usize) {
-        let (decided, answers) = self.decide(group);
-        let error = self.commit(decided, operations).err();
-        for (answer, reply) in answers {
-            // After a failure all members get the same answer: refusals, too, were decided on changes that are gone
-            // now. The receiver is gone if the client disconnected.
-            let _ = reply.send(error.map_or(answer, Err));
+        let (decided, decisions) = self.decide(group);
+        let failure = self.commit(decided, operations).err();
+        for decision in decisions {
+            decision.answer(failure);
         }
         self.checkpoint();
     }
 
     /// Commits a group's decisions together with the marks. `operations` is for the metrics.
-    fn commit(&mut self, decided: Decided, operations: usize) -> Result<(), StoreError> {
+    pub(super) fn commit(&mut self, decided: Decided, operations: usize) -> Result<(), StoreError> {
         let marks = self.shared.outbox.marks();
-        if decided.changes.is_empty() && marks.is_empty() && !self.must_write() {
+        if decided.is_empty() && marks.is_empty() && !self.must_write() {
             return Ok(());
         }
         let (started, uptime) = (Instant::now(), self.uptime());
         // With nothing else to write, this is the write that shows whether the disk works.
-        let save_uptime = decided.changes.is_empty() || started >= self.uptime_due;
+        let save_uptime = decided.is_empty() || started >= self.uptime_due;
         let outcome = commit::commit(&mut self.connection, &decided, &marks, uptime, save_uptime);
         self.shared.metrics.committed(operations, started.elapsed());
         match outcome {
@@ -240,22 +266,40 @@ impl Writer {
         }
     }
 
-    fn decide(&self, requests: Vec<Request>) -> (Decided, Vec<(Answer, oneshot::Sender<Answer>)>) {
-        let facts = Facts { epoch: self.shared.epoch, now: self.clock.now(), next: self.log.next };
-        let state = Committed { heads: &self.log.heads, todos: &self.shared.todos };
-        let mut group = Group::new(&state, facts);
-        let decide = |Request { context, commands, reply }| {
-            (group.decide(&context, commands).map_err(StoreError::Refused), reply)
+    fn decide(&self, requests: Vec<Request>) -> (Decided, Vec<Decision>) {
+        let state = self.state();
+        let mut group = Group::new(&state, self.facts());
+        let decide = |request| match request {
+            Request::Todos { context, commands, reply } => {
+                Decision::Todos(group.decide(&context, commands).map_err(StoreError::Refused), reply)
+            }
+            Request::Account { authority, command, reply } => {
+                Decision::Account(group.decide_account(authority, command).map_err(StoreError::Refused), reply)
+            }
         };
-        let answers = requests.into_iter().map(decide).collect();
-        (group.finish(), answers)
+        let decisions = requests.into_iter().map(decide).collect();
+        (group.finish(), decisions)
+    }
+
+    pub(super) fn state(&self) -> Committed<'_> {
+        Committed { heads: &self.log.heads, todos: &self.shared.todos, users: &self.shared.users }
+    }
+
+    pub(super) fn facts(&self) -> Facts {
+        Facts { epoch: self.shared.epoch, now: self.clock.now(), next: self.log.next, demo_users: self.log.demo_users }
     }
 
     /// A group is on disk: nothing here may fail.
     fn committed(&mut self, decided: Decided, marks: &Marks) {
         self.log.next = decided.next;
+        self.shared.publish(&decided);
         self.log.heads.extend(decided.heads);
-        self.shared.publish(&decided.changes);
+        for account in decided.accounts.into_values() {
+            self.log.heads.entry(account.id).or_default();
+            if account.state == AccountState::Deleted {
+                self.erasures.add(account.id);
+            }
+        }
         self.shared.outbox.marks_committed(marks);
         self.marks_due = Instant::now() + TICK_INTERVAL;
         if !self.shared.writable.swap(true, Ordering::Relaxed) {
@@ -275,8 +319,8 @@ impl Writer {
 
     /// Resolves a commit whose error leaves its outcome open: asks the database, and follows it.
     fn resolve_unknown_commit(&mut self, decided: Decided, marks: &Marks) {
-        let Some(last) = decided.changes.last() else { return };
-        if resolved(commit::is_logged(&self.connection, last.place)) {
+        let stored = commit::is_stored(&self.connection, &decided).map(|stored| stored.unwrap_or(false));
+        if resolved(stored) {
             self.committed(decided, marks);
         }
     }

@@ -24,8 +24,8 @@ fn a_group_decides_each_command_on_top_of_the_earlier_ones() {
     assert_eq!(numbers(&answers[1]), [(id, 3, 3)]);
     assert_eq!(numbers(&answers[2]), [(id + 2, 1, 1)]);
     assert_eq!(numbers(&answers[3]), [(id, 4, 4)]);
-    assert_eq!(answers[4], Err(StoreError::Refused(Refusal::NotFound)));
-    assert_eq!(answers[5], Err(StoreError::Refused(Refusal::NotFound)));
+    assert_eq!(answers[4], Err(StoreError::Refused(Refusal::TodoNotFound)));
+    assert_eq!(answers[5], Err(StoreError::Refused(Refusal::TodoNotFound)));
     assert_eq!(numbers(&answers[6]), [(id + 3, 1, 5)]);
     let titles = |answer: &Answer| answer.as_ref().unwrap()[0].todo.title.to_string();
     assert_eq!([titles(&answers[0]), titles(&answers[1]), titles(&answers[3])], ["v2", "v3", "v3"]);
@@ -60,8 +60,8 @@ fn a_refused_command_leaves_no_trace() {
     held.blocking_recv().unwrap().unwrap();
     let answers = wait(answers);
     assert_eq!(numbers(&answers[0]), [(3, 1, 3)]);
-    assert_eq!(answers[1], Err(StoreError::Refused(Refusal::NotFound)));
-    assert_eq!(answers[2], Err(StoreError::Refused(Refusal::NotFound)));
+    assert_eq!(answers[1], Err(StoreError::Refused(Refusal::TodoNotFound)));
+    assert_eq!(answers[2], Err(StoreError::Refused(Refusal::TodoNotFound)));
     assert_eq!(numbers(&answers[3]), [(1, 2, 4), (4, 1, 5)]);
     assert_eq!((f.head(1), f.head(2)), (5, 0));
 }

@@ -71,6 +71,8 @@ impl Model {
                     (id.0, todo.0, Kind::Updated)
                 }
                 Command::Delete(id) => (id.0, todos.remove(&(owner, id.0))?.0 + 1, Kind::Deleted),
+                // All accounts are active.
+                Command::Erase(_) => return None,
             };
             revision += 1;
             log.push((owner, id, version, revision, kind));

@@ -1,5 +1,7 @@
 //! The store from outside and from inside, on a database of its own for each test.
 
+mod accounts;
+mod erasing;
 mod failing;
 mod groups;
 mod lives;
@@ -18,6 +20,7 @@ use rand::{RngExt, SeedableRng};
 use super::decide::Refusal;
 use super::outbox::{Marks, Want};
 use super::*;
+use crate::domain::account::{Role, TokenEpoch, Username};
 use crate::domain::change::{Cursor, DeliveryState, Kind, Place, Revision};
 use crate::domain::clock::Timestamp;
 use crate::domain::todo::{NewTodo, TodoPatch, Version};
@@ -34,6 +37,7 @@ struct Fixture {
     clock: Arc<TestClock>,
     database: Database,
     retention: Retention,
+    demo_users: bool,
     directory: tempfile::TempDir,
 }
 
@@ -64,7 +68,7 @@ impl Fixture {
         let directory = tempfile::tempdir().unwrap();
         let database = Database::File(directory.path().join("todos.db"));
         let retention = Retention { keep: Duration::from_secs(86_400), per_owner: 1_000_000 };
-        let mut fixture = Self { store: None, clock: Arc::default(), database, retention, directory };
+        let mut fixture = Self { store: None, clock: Arc::default(), database, retention, demo_users: true, directory };
         fixture.open();
         fixture
     }
@@ -76,7 +80,8 @@ impl Fixture {
         let options = Options {
             database: &self.database,
             clock,
-            demo_password_hash: Some(&hash),
+            demo_users: if self.demo_users { DemoUsers::Created(&hash) } else { DemoUsers::None },
+            may_upgrade: true,
             retention: self.retention,
             metrics: Arc::default(),
         };
@@ -102,7 +107,7 @@ impl Fixture {
     /// Queues commands and does not wait.
     fn submit(&self, owner: i64, commands: Vec<Command>) -> oneshot::Receiver<Answer> {
         let (reply, answer) = oneshot::channel();
-        assert!(self.queue.try_send(Job::Apply(Request { context: context(owner), commands, reply })).is_ok());
+        assert!(self.queue.try_send(Job::Apply(Request::Todos { context: context(owner), commands, reply })).is_ok());
         answer
     }
 
@@ -114,12 +119,27 @@ impl Fixture {
         Arc::clone(&self.apply(owner, vec![create(title)]).unwrap()[0].todo)
     }
 
+    fn apply_to_account(&self, command: AccountCommand) -> Result<Arc<User>, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        assert!(self.queue.try_send(Job::Apply(Request::Account { authority: None, command, reply })).is_ok());
+        answer.blocking_recv().unwrap()
+    }
+
+    fn account(&self, name: &str) -> Option<Arc<User>> {
+        self.account_named(name).now_or_never().unwrap().unwrap()
+    }
+
     fn todo(&self, owner: i64, id: TodoId) -> Option<Arc<Todo>> {
         Store::todo(self, UserId(owner), id).now_or_never().unwrap().unwrap()
     }
 
     fn todos(&self, owner: i64) -> Vec<Arc<Todo>> {
         Store::view(self, UserId(owner)).now_or_never().unwrap().unwrap().todos
+    }
+
+    /// Whether nothing is left of a deleted account.
+    fn is_erased(&self, id: i64) -> bool {
+        self.connection().query_row("SELECT erased FROM users WHERE id = ?1", [id], |row| row.get(0)).unwrap()
     }
 
     fn mark(&self, place: i64, state: DeliveryState) {
@@ -197,7 +217,8 @@ impl std::ops::Deref for Fixture {
 }
 
 fn context(owner: i64) -> Context {
-    Context { owner: UserId(owner), actor: format!("user {owner}").into(), trace: TraceParent::random() }
+    let (actor, epoch) = (format!("user {owner}").into(), TokenEpoch(0));
+    Context { owner: UserId(owner), actor, epoch, trace: TraceParent::random() }
 }
 
 fn create(title: &str) -> Command {
@@ -210,6 +231,15 @@ fn delete(id: i64) -> Command {
 
 fn rename(id: i64, title: &str) -> Command {
     Command::Update(TodoId(id), TodoPatch { title: Some(title.into()), ..TodoPatch::default() })
+}
+
+fn register(name: &str) -> AccountCommand {
+    let username = Username::parse(name).unwrap();
+    AccountCommand::Create(NewAccount { username, password_hash: "hash".into(), role: Role::User })
+}
+
+fn remove(id: i64) -> AccountCommand {
+    AccountCommand::Delete(UserId(id))
 }
 
 /// A change in short: todo, version, revision.

@@ -26,7 +26,7 @@ fn refused_commands_do_not_keep_marks_waiting() {
     let f = Fixture::new();
     f.create(1, "a");
     f.mark(1, DeliveryState::Published);
-    assert_eq!(f.apply(1, vec![delete(9)]), Err(StoreError::Refused(Refusal::NotFound)));
+    assert_eq!(f.apply(1, vec![delete(9)]), Err(StoreError::Refused(Refusal::TodoNotFound)));
     assert_eq!(states(&f), [1]);
 }
 
@@ -102,7 +102,7 @@ fn the_relay_reads_what_it_wants_and_discovers_what_it_does_not_know() {
         for entry in &log {
             entry.durable.into_iter().for_each(|mark| f.mark(entry.seq, mark));
         }
-        assert_eq!(f.apply(1, vec![rename(99, "commits the marks")]), Err(StoreError::Refused(Refusal::NotFound)));
+        assert_eq!(f.apply(1, vec![rename(99, "commits the marks")]), Err(StoreError::Refused(Refusal::TodoNotFound)));
         // Held: so that no tick commits what is to be uncommitted.
         let (gate, held) = f.hold();
         for entry in &log {

@@ -23,7 +23,7 @@ impl Fixture {
     /// Queues what an operator asks and does not wait.
     fn ask(&self, command: OutboxCommand) -> oneshot::Receiver<Result<usize, StoreError>> {
         let (reply, answer) = oneshot::channel();
-        assert!(self.queue.try_send(Job::RunAdminCommand { command, reply }).is_ok());
+        assert!(self.queue.try_send(Job::RunAdminCommand { authority: None, command, reply }).is_ok());
         answer
     }
 

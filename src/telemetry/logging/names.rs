@@ -5,10 +5,12 @@
 use std::borrow::Cow;
 
 /// Modules whose loggers are not named after their paths. Modules inside them follow.
-const NAMES: [(&str, &str); 14] = [
+const NAMES: [(&str, &str); 18] = [
     ("todo_backend::api::access_log", "todo_backend::access_log"),
-    ("todo_backend::api::admin", "todo_backend::events::admin"),
-    ("todo_backend::api::auth", "todo_backend::auth::routes"),
+    ("todo_backend::api::admin::events", "todo_backend::events::admin"),
+    ("todo_backend::api::admin::users", "todo_backend::auth::accounts"),
+    ("todo_backend::api::auth::account", "todo_backend::auth::accounts"),
+    ("todo_backend::api::auth::login", "todo_backend::auth::routes"),
     ("todo_backend::api::dapr", "todo_backend::events::subscription"),
     ("todo_backend::api::docs", "todo_backend::docs"),
     ("todo_backend::api::error", "todo_backend::error"),
@@ -16,7 +18,9 @@ const NAMES: [(&str, &str); 14] = [
     ("todo_backend::api::metrics", "todo_backend::health"),
     ("todo_backend::api::todos", "todo_backend::todos::routes"),
     ("todo_backend::api::user", "todo_backend::auth::user"),
+    ("todo_backend::app::first_admin", "todo_backend::auth::accounts"),
     ("todo_backend::store::sqlite::admin", "todo_backend::store::writer"),
+    ("todo_backend::store::sqlite::erase", "todo_backend::store::writer"),
     ("todo_backend::store::sqlite::retention", "todo_backend::store::writer"),
     ("todo_backend::store::sqlite::writer", "todo_backend::store::writer"),
     ("todo_backend::telemetry::logging", "todo_backend::logging"),

@@ -1,4 +1,5 @@
-"""Generates a Python client from docs/openapi.json, and goes with it through the life of a todo on the service at $BASE_URL.
+"""Generates a Python client from docs/openapi.json, and goes with it through the life of a todo and of an account on the
+service at $BASE_URL.
 
 The client is typed: what it can't read, it does not return. So this passes only if the document is complete enough to be
 worked with, and true.
@@ -113,6 +114,41 @@ def walk(client: Client) -> None:
     assert client.call("list_todos", 200, "list") == []
 
 
+def accounts(client: Client) -> None:
+    """From a registration to a deletion, and what an admin sees of it."""
+    model, password = client.model, "a long and private sentence"
+    registration = model("Registration")(username="alice", password="password")
+    problem = client.call("register", 422, "ValidationErrors", body=registration).detail[0]
+    assert (problem.type_, problem.loc, problem.input_) == ("value_error", ["body", "password"], None)
+    registration.password = password
+    account = client.call("register", 201, "Account", body=registration)
+    assert (account.username, account.role.value, account.additional_properties) == ("alice", "user", {})
+    assert client.call("register", 409, "Error", body=registration).detail == "Username is taken"
+    credentials = model("Credentials")(username="Alice", password=password)
+    client.log_in(client.call("login", 200, "AccessToken", body=credentials).access_token)
+    assert client.call("get_account", 200, "Account") == account
+    assert client.call("list_users", 403, "Error").detail == "Not enough permissions"
+
+    change = model("PasswordChange")(current_password="wrong", new_password="another private sentence")
+    assert client.call("change_password", 403, "Error", body=change).detail == "Wrong password"
+    change.current_password = password
+    client.log_in(client.call("change_password", 200, "AccessToken", body=change).access_token)
+    client.call("delete_account", 204, None, body=model("Confirmation")(password="another private sentence"))
+    assert client.call("get_account", 401, "Error").detail == "Invalid or expired token"
+
+    admin = model("Credentials")(username="admin", password="admin123")
+    client.log_in(client.call("login", 200, "AccessToken", body=admin).access_token)
+    names = [(user.username, user.state.value) for user in client.call("list_users", 200, "list")]
+    assert names == [("admin", "active"), ("user", "active"), ("demo", "active"), ("alice", "deleted")], names
+    bob = client.call("create_user", 201, "AccountDetails", body=model("NewUser")(username="bob", password=password))
+    assert client.call("get_user", 200, "AccountDetails", bob.id) == bob
+    disabled = client.call("update_user", 200, "AccountDetails", bob.id, body=model("UserChange")(state="disabled"))
+    assert disabled.state.value == "disabled"
+    client.call("delete_user", 204, None, bob.id)
+    assert client.call("delete_user", 409, "Error", bob.id).detail == "The account is deleted"
+    assert client.call("get_user", 404, "Error", 99).detail == "User not found"
+
+
 def main() -> None:
     base = os.environ["BASE_URL"]
     with urlopen(f"{base}/openapi.json", timeout=TIMEOUT) as response:
@@ -123,7 +159,9 @@ def main() -> None:
         generate(Path(directory))
         modules = imported(Path(directory))
         print(f"{len(modules)} modules of the generated client are imported", flush=True)
-        walk(Client(modules, base))
+        client = Client(modules, base)
+        walk(client)
+        accounts(client)
 
 
 if __name__ == "__main__":

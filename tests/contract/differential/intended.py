@@ -216,6 +216,9 @@ def logins() -> Iterable[Difference]:
     why = "/auth/login also takes a form or JSON body"
     missing = [invalid("missing", ["query", name], "Field required", None) for name in ("username", "password")]
     token = Answer(200, as_text({"access_token": "<token>", "token_type": "bearer"}))
+    case = "names that differ only in case are one name, so that nobody can register as somebody else's look-alike"
+    refused = detail(401, "Invalid username or password", www_authenticate="Bearer")
+    yield differs("login user in capitals", case, refused, token)
     yield differs("login with a form", why, detail(422, missing), token)
     yield differs("login with JSON", why, detail(422, missing), token)
     yield differs("login with half a query and a form", why, detail(422, missing[1:]), token)

@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 use rusqlite::Connection;
 use todo_backend::config::{Database, Retention};
 use todo_backend::domain::clock::Clock;
-use todo_backend::store::{Options, Store};
+use todo_backend::store::{DemoUsers, Options, Store};
 use todo_backend::telemetry::metrics::Metrics;
 
 use super::{amount, assert_good, assert_kept, database, with_suffix, workers};
@@ -75,7 +75,8 @@ impl Left {
         let store = Store::open(Options {
             database: &Database::File(path.clone()),
             clock: Clock::system(),
-            demo_password_hash: Some(&hash),
+            demo_users: DemoUsers::Created(&hash),
+            may_upgrade: true,
             retention: Retention { keep: Duration::from_secs(3600), per_owner: 1_000_000 },
             metrics: Arc::new(Metrics::new()),
         });

@@ -1,6 +1,7 @@
 //! Nothing acknowledged is lost, and every change reaches Kafka in order: shown by attack. Short by default;
 //! `TORTURE=1` makes the long versions. Every test prints its figures and its seed (`PROOF_SEED=N` runs that seed).
 
+mod accounts;
 mod kill;
 mod linearizability;
 mod load;

@@ -7,9 +7,9 @@ use rusqlite::Connection;
 use super::length;
 use crate::stack::Stack;
 
-/// Fills the stopped service's database: `todos` todos whose creation is published, `pending` of them with one more
-/// change that is not.
-fn fill(path: &std::path::Path, todos: u32, pending: u32) {
+/// Fills the stopped service's database: `todos` todos of this owner whose creation is published, `pending` of them with
+/// one more change that is not.
+pub fn fill(path: &std::path::Path, owner: i64, todos: u32, pending: u32) {
     let mut connection = Connection::open(path).unwrap();
     let transaction = connection.transaction().unwrap();
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -19,13 +19,13 @@ fn fill(path: &std::path::Path, todos: u32, pending: u32) {
         .execute_batch(&format!(
             "CREATE TEMP TABLE n AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {todos})
                  SELECT i FROM n;
-             INSERT INTO todos SELECT i, 1, CASE WHEN i <= {pending} THEN 2 ELSE 1 END, 'a todo with number ' || i,
+             INSERT INTO todos SELECT i, {owner}, CASE WHEN i <= {pending} THEN 2 ELSE 1 END, 'a todo with number ' || i,
                  'and a description', 0, 1736937000000, 1736937000000 FROM n;
-             {log} SELECT 1, i, i, 1, 0, 1736937000000, 'admin', 'title', '{trace}', 'a todo with number ' || i,
+             {log} SELECT {owner}, i, i, 1, 0, 1736937000000, 'admin', 'title', '{trace}', 'a todo with number ' || i,
                  'and a description', 0, 1736937000000, 1736937000000, 0, 1 FROM n;
-             {log} SELECT 1, {todos} + i, i, 2, 1, 1736937000000, 'admin', '', '{trace}', 'a todo with number ' || i,
+             {log} SELECT {owner}, {todos} + i, i, 2, 1, 1736937000000, 'admin', '', '{trace}', 'a todo with number ' || i,
                  'and a description', 0, 1736937000000, 1736937000000, 0, 0 FROM n WHERE i <= {pending};
-             UPDATE users SET revision = {todos} + {pending}, last_at = 1736937000000 WHERE id = 1;"
+             UPDATE users SET revision = {todos} + {pending}, last_at = 1736937000000 WHERE id = {owner};"
         ))
         .unwrap();
     transaction.commit().unwrap();
@@ -40,7 +40,7 @@ async fn a_start_with_many_todos_and_a_backlog_is_quick_and_small() {
     stack.start_service();
     stack.service().signal("TERM");
     stack.service().wait(Duration::from_secs(30));
-    fill(&stack.directory.path().join("data/todos.db"), todos, pending);
+    fill(&stack.directory.path().join("data/todos.db"), 1, todos, pending);
     let started = Instant::now();
     stack.start_service();
     let took = started.elapsed();

@@ -59,7 +59,8 @@ impl TestApp {
     async fn pending(&self) -> (usize, usize) {
         // Before it does what an operator asks, here nothing, the store commits what became of events; otherwise it
         // waits up to a second for another reason to commit.
-        self.store.run_admin_command(OutboxCommand::Skip { todo: TodoId(0), version: Version(0) }).await.unwrap();
+        let command = OutboxCommand::Skip { todo: TodoId(0), version: Version(0) };
+        self.store.run_admin_command(None, command).await.unwrap();
         let log = read_log(&self.store);
         (self.store.outbox().pending(), log.iter().filter(|row| row.state == PENDING).count())
     }
@@ -103,6 +104,18 @@ impl TestApp {
             .collect();
         todos.sort_unstable();
         todos
+    }
+
+    /// How many todos and changes on disk have this title or description.
+    pub fn rows_with(&self, text: &str) -> usize {
+        let tables = "SELECT title, description FROM todos UNION ALL SELECT title, description FROM changes";
+        let rows = self.rows(tables, |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?)));
+        rows.iter().filter(|(title, description)| title == text || description.as_deref() == Some(text)).count()
+    }
+
+    /// A connection to the database beside the service's.
+    pub fn database(&self) -> Connection {
+        Connection::open(self.store.path()).unwrap()
     }
 
     fn rows<T>(&self, sql: &str, read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Vec<T> {

@@ -489,6 +489,8 @@ pub fn template() -> Arc<Change> {
         kind: Kind::Updated,
         at: Timestamp(0),
         actor: "a".into(),
+        created_by: "a".into(),
+        scrubbed: false,
         changed: Vec::new(),
         trace: TraceParent::random(),
         todo: Arc::new(todo),

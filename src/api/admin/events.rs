@@ -8,32 +8,24 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::error::ApiError;
-use super::http::{Endpoint, JsonBody};
-use super::responses::{
-    EventNotParked, Forbidden, Invalid, TooLarge, Unauthenticated, Unavailable, UnreadableBody, UserNotFound,
+use crate::api::error::ApiError;
+use crate::api::http::JsonBody;
+use crate::api::responses::{
+    AccountDeleted, EventNotParked, Forbidden, Invalid, TooLarge, Unauthenticated, Unavailable, UnreadableBody,
+    UserNotFound,
 };
-use super::state::AppState;
-use super::user::Admin;
-use crate::domain::account::UserId;
+use crate::api::state::AppState;
+use crate::api::user::Admin;
+use crate::domain::account::{User, UserId};
 use crate::domain::change::Revision;
 use crate::domain::clock::Timestamp;
 use crate::domain::todo::{TodoId, Version};
 use crate::domain::validation::{Fields, ValidationError};
 use crate::events::event;
-use crate::store::{OutboxCommand, Store};
+use crate::store::{Authority, OutboxCommand, Store};
 
 /// Most parked events in one answer.
 const MAX_LISTED: usize = 1000;
-
-/// The routes under `/admin/events`.
-pub(super) fn configure(config: &mut web::ServiceConfig) {
-    config
-        .service(Endpoint::new("/admin/events/parked").get(parked).build())
-        .service(Endpoint::new("/admin/events/republish").post(republish).build())
-        .service(Endpoint::new("/admin/events/{id}/retry").post(retry).build())
-        .service(Endpoint::new("/admin/events/{id}/skip").post(skip).build());
-}
 
 /// An event that is parked, because the sidecar refused it repeatedly.
 #[derive(Serialize, ToSchema)]
@@ -136,7 +128,7 @@ pub async fn retry(
     state: web::Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
     let (todo, version) = parse_event_id(&id).ok_or(ApiError::EventNotParked)?;
-    run_admin_command(&state.store, OutboxCommand::Retry { todo, version }).await?;
+    run_admin_command(&state.store, &admin, OutboxCommand::Retry { todo, version }).await?;
     log::warn!("Parked event {todo}-{version} is retried by user: {}", admin.username);
     Ok(HttpResponse::Ok().json(Affected { events: 1 }))
 }
@@ -159,7 +151,7 @@ pub async fn skip(
     state: web::Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
     let (todo, version) = parse_event_id(&id).ok_or(ApiError::EventNotParked)?;
-    run_admin_command(&state.store, OutboxCommand::Skip { todo, version }).await?;
+    run_admin_command(&state.store, &admin, OutboxCommand::Skip { todo, version }).await?;
     log::warn!("Parked event {todo}-{version} is skipped by user: {}", admin.username);
     Ok(HttpResponse::Ok().json(Affected { events: 1 }))
 }
@@ -174,7 +166,7 @@ pub async fn skip(
     request_body = Republish,
     responses(
         (status = 200, description = "The events will be published.", body = Affected),
-        UnreadableBody, Unauthenticated, Forbidden, UserNotFound, TooLarge, Invalid, Unavailable,
+        UnreadableBody, Unauthenticated, Forbidden, UserNotFound, AccountDeleted, TooLarge, Invalid, Unavailable,
     )
 )]
 pub async fn republish(
@@ -184,7 +176,8 @@ pub async fn republish(
 ) -> Result<HttpResponse, ApiError> {
     let (username, from_revision) = parse_republish(body?)?;
     let owner = state.store.account_named(&username).await?.ok_or(ApiError::UserNotFound)?.id;
-    let events = state.store.run_admin_command(OutboxCommand::Republish { owner, from_revision }).await?;
+    let command = OutboxCommand::Republish { owner, from_revision };
+    let events = state.store.run_admin_command(Some(Authority::of(&admin)), command).await?;
     log::warn!(
         "{events} events of {username} from revision {from_revision} on are published again by user: {}",
         admin.username
@@ -192,8 +185,8 @@ pub async fn republish(
     Ok(HttpResponse::Ok().json(Affected { events }))
 }
 
-async fn run_admin_command(store: &Store, command: OutboxCommand) -> Result<(), ApiError> {
-    match store.run_admin_command(command).await? {
+async fn run_admin_command(store: &Store, admin: &User, command: OutboxCommand) -> Result<(), ApiError> {
+    match store.run_admin_command(Some(Authority::of(admin)), command).await? {
         0 => Err(ApiError::EventNotParked),
         _ => Ok(()),
     }

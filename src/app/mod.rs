@@ -1,5 +1,7 @@
 //! Assembles the service: state, routes, background tasks; the order of start and of shutdown.
 
+mod first_admin;
+
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -32,8 +34,9 @@ use crate::events::dapr::{ClientError, DaprClient};
 use crate::events::relay::Relay;
 use crate::events::sidecar;
 use crate::store::error::DatabaseError;
-use crate::store::{Options, Store};
+use crate::store::{DemoUsers, Options, Store};
 use crate::telemetry::metrics::Metrics;
+use first_admin::FirstAdminError;
 
 /// How long requests in flight may take to finish when the service stops, in seconds (actix's unit).
 const DRAIN_TIMEOUT_SECONDS: u64 = 10;
@@ -82,6 +85,9 @@ pub enum StartError {
     /// The database can't be opened.
     #[error(transparent)]
     Database(#[from] DatabaseError),
+    /// The first admin can't be created.
+    #[error(transparent)]
+    FirstAdmin(#[from] FirstAdminError),
     /// The client for the sidecar can't be created.
     #[error(transparent)]
     SidecarClient(#[from] ClientError),
@@ -106,13 +112,14 @@ pub struct App {
 impl App {
     /// Opens the store and sets up the server on `listener`, which is bound already: Dapr waits for our port, so
     /// waiting for Dapr before listening would be a deadlock.
-    pub fn build(config: Config, listener: TcpListener) -> Result<Self, StartError> {
+    pub async fn build(config: Config, listener: TcpListener) -> Result<Self, StartError> {
         let address = listener.local_addr().map_err(StartError::Listener)?;
         connection::widen_backlog(&listener).map_err(StartError::Listener)?;
         let limit = connection::Limit::raised();
         let metrics = Arc::new(Metrics::new());
         let passwords = Passwords::new()?;
         let store = Arc::new(open_store(&config, &passwords, &metrics)?);
+        first_admin::ensure(&config, &store, &passwords).await?;
         let dapr = DaprClient::new(&config)?;
         let (sidecar, stop) = (watch::Sender::new(false), CancellationToken::new());
         let state = web::Data::new(AppState {
@@ -120,6 +127,7 @@ impl App {
             passwords,
             keys: Keys::new(&config),
             clock: config.clock.clone(),
+            registration_open: config.registration_open,
             metrics: Arc::clone(&metrics),
             metrics_access: MetricsAccess::new(&config),
             subscription: Subscription::new(&config),
@@ -203,7 +211,7 @@ impl App {
 
 fn open_store(config: &Config, passwords: &Passwords, metrics: &Arc<Metrics>) -> Result<Store, DatabaseError> {
     let hash = |password: &str| {
-        passwords.hash(password).unwrap_or_else(|error| {
+        passwords.hash_now(password).unwrap_or_else(|error| {
             log::error!("a demo user's password can't be hashed: {error}");
             String::new()
         })
@@ -211,7 +219,8 @@ fn open_store(config: &Config, passwords: &Passwords, metrics: &Arc<Metrics>) ->
     let options = Options {
         database: &config.database,
         clock: config.clock.clone(),
-        demo_password_hash: config.debug.then_some(&hash),
+        demo_users: if config.debug { DemoUsers::Created(&hash) } else { DemoUsers::None },
+        may_upgrade: true,
         retention: config.retention,
         metrics: Arc::clone(metrics),
     };
@@ -263,8 +272,18 @@ fn announce(config: &Config, address: SocketAddr, limit: connection::Limit, stor
         config.topic,
         config.kafka_broker
     );
+    let registration = if config.registration_open { "open" } else { "closed" };
+    log::info!("accounts: {}, registration is {registration}", store.account_count());
+    if !config.debug && !store.has_admin() {
+        log::warn!(
+            "there is no admin: create one with `todo-backend user add NAME --admin` while the service is stopped, \
+             or start it with ADMIN_USERNAME and ADMIN_PASSWORD_FILE"
+        );
+    }
     if config.debug {
-        log::info!("demo users (DEBUG=True): admin/admin123, user/user123, demo/demo123");
+        let demo_users: Vec<String> =
+            store.demo_users().iter().map(|user| format!("{}/{}", user.username, user.password)).collect();
+        log::info!("demo users (DEBUG=True): {}", demo_users.join(", "));
         if !address.ip().is_loopback() {
             log::warn!(
                 "DEMO USERS WITH PUBLISHED PASSWORDS ARE REACHABLE FROM OUTSIDE: this service listens on {address}. \

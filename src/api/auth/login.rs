@@ -3,29 +3,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
-use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::error::ApiError;
-use super::http::{Endpoint, RawBody, content_type};
-use super::responses::{Invalid, InvalidCredentials, OAuthError, TooLarge, Unavailable, UnreadableBody};
-use super::state::AppState;
-use crate::auth::password::CheckError;
+use super::{AccessToken, without_input};
+use crate::api::error::ApiError;
+use crate::api::http::{RawBody, content_type, ok_not_stored};
+use crate::api::responses::{Invalid, InvalidCredentials, OAuthError, TooLarge, Unavailable, UnreadableBody};
+use crate::api::state::AppState;
+use crate::auth::password::{Turn, Verdict};
 use crate::domain::account::User;
 use crate::domain::validation::{Fields, ValidationError, is_json, parse_object};
-
-/// Largest login body that is read, in bytes. Anybody can send one, so it may take only a little memory.
-const MAX_CREDENTIALS_LEN: usize = 16 << 10;
-
-/// The routes under `/auth`.
-pub(super) fn configure(config: &mut web::ServiceConfig) {
-    config
-        .service(Endpoint::new("/auth/login").body_limit(MAX_CREDENTIALS_LEN).post(login).build())
-        .service(Endpoint::new("/auth/token").body_limit(MAX_CREDENTIALS_LEN).post(token).build());
-}
+use crate::store::AccountCommand;
 
 /// A username and its password.
 #[derive(ToSchema)]
@@ -52,26 +42,6 @@ pub struct PasswordGrant {
     /// The account's password.
     #[schema(format = Password)]
     password: String,
-}
-
-/// The answer to a login.
-#[derive(Serialize, ToSchema)]
-#[schema(example = json!({ "access_token": "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2ln", "token_type": "bearer" }))]
-pub struct AccessToken {
-    /// A JWT: send it as `Authorization: Bearer TOKEN`.
-    access_token: String,
-    /// Always `bearer`.
-    token_type: &'static str,
-    /// Only from `/auth/token`: how long the token is valid, in seconds.
-    #[schema(value_type = u64, required = false, minimum = 1)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expires_in: Option<u64>,
-}
-
-impl AccessToken {
-    fn new(access_token: String, expires_in: Option<u64>) -> Self {
-        Self { access_token, token_type: "bearer", expires_in }
-    }
 }
 
 /// Logs in.
@@ -102,9 +72,8 @@ pub async fn login(
     RawBody(body): RawBody,
 ) -> Result<HttpResponse, ApiError> {
     let credentials = read_credentials(&request, &body)?;
-    let (user, token) = log_in(&state, credentials).await?.ok_or(ApiError::InvalidCredentials)?;
-    log::info!("User logged in successfully: {}", user.username);
-    Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(AccessToken::new(token, None)))
+    let user = log_in(&state, credentials).await?.ok_or(ApiError::InvalidCredentials)?;
+    Ok(ok_not_stored().json(AccessToken::issue(&state, &user, false)?))
 }
 
 /// Logs in the way OAuth2 clients do.
@@ -142,32 +111,47 @@ pub async fn token(
     let (Some(username), Some(password)) = (form.remove("username"), form.remove("password")) else {
         return Err(refused("invalid_request", "username or password is missing"));
     };
-    let (user, token) = log_in(&state, Credentials { username, password })
+    let user = log_in(&state, Credentials { username, password })
         .await?
         .ok_or(refused("invalid_grant", "Invalid username or password"))?;
-    log::info!("User logged in successfully: {}", user.username);
-    Ok(HttpResponse::Ok()
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .json(AccessToken::new(token, Some(state.keys.ttl().as_secs()))))
+    Ok(ok_not_stored().json(AccessToken::issue(&state, &user, true)?))
 }
 
-/// The account and a new token, or `None` if the name or password is wrong.
-async fn log_in(state: &AppState, credentials: Credentials) -> Result<Option<(Arc<User>, String)>, ApiError> {
+/// The account, or `None` if the name or password is wrong or the account can't be used. All of these take the time of
+/// one check, so that they can't be told apart.
+async fn log_in(state: &AppState, credentials: Credentials) -> Result<Option<Arc<User>>, ApiError> {
     let Credentials { username, password } = credentials;
     let user = state.store.account_named(&username).await?;
-    let stored = user.as_ref().map(|user| user.password_hash.as_ref());
-    let is_correct = state.passwords.check(password, stored).await.map_err(|error| match error {
-        CheckError::Busy => ApiError::Busy,
-        failed => ApiError::internal("a password can't be checked", failed),
-    })?;
-    let Some(user) = user.filter(|_| is_correct) else {
-        // The name could be a password typed into the wrong field: only its beginning is logged.
-        log::warn!("Failed login attempt for user: {}", username.chars().take(64).collect::<String>());
-        return Ok(None);
+    // A deleted account has no hash any more.
+    let stored = user.as_ref().map(|user| user.password_hash.as_ref()).filter(|hash| !hash.is_empty());
+    let verdict = state.passwords.check(password.clone(), stored).await?;
+    match (user, verdict) {
+        (Some(user), Verdict::Right { is_weak }) if user.is_active() => {
+            if is_weak {
+                rehash(state, &user, password).await;
+            }
+            log::info!("User logged in successfully: {}", user.username);
+            Ok(Some(user))
+        }
+        _ => {
+            // The name could be a password typed into the wrong field: only its beginning is logged.
+            log::warn!("Failed login attempt for user: {}", username.chars().take(64).collect::<String>());
+            Ok(None)
+        }
+    }
+}
+
+/// Replaces an imported or outdated hash. If that fails, the next login tries again.
+async fn rehash(state: &AppState, user: &User, password: String) {
+    let replaced = async {
+        let new = state.passwords.hash(Turn::User, password).await?;
+        let command = AccountCommand::Rehash { id: user.id, old: user.password_hash.clone(), new };
+        state.store.apply_to_account(None, command).await.map_err(ApiError::from)
     };
-    let token = state.keys.issue(&user, state.clock.now().seconds());
-    let token = token.map_err(|error| ApiError::internal("a token can't be issued", error))?;
-    Ok(Some((user, token)))
+    match replaced.await {
+        Ok(_) => log::info!("The password of user {} has a new hash, because the old one was weaker", user.username),
+        Err(error) => log::warn!("The password of user {} keeps its weaker hash for now: {error}", user.username),
+    }
 }
 
 /// Name and password: both from the query as the original's clients send them, or both from a form or JSON body.
@@ -181,13 +165,8 @@ fn read_credentials(request: &HttpRequest, body: &[u8]) -> Result<Credentials, A
         return both_or_missing("body", form.remove("username"), form.remove("password"));
     }
     read_json(body, is_json(content_type(request))).map_err(|error| match error {
-        // Whatever was sent may contain the password: errors don't show it. (For invalid JSON, `input` is `{}` anyway.)
-        ApiError::Invalid(mut errors) => {
-            for error in errors.iter_mut().filter(|error| error.kind != "json_invalid") {
-                error.input = Value::Null;
-            }
-            ApiError::Invalid(errors)
-        }
+        // Whatever was sent may contain the password: errors don't show it.
+        ApiError::Invalid(errors) => ApiError::Invalid(without_input(errors)),
         other => other,
     })
 }

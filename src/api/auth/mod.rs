@@ -1,0 +1,76 @@
+//! `/auth`: logging in, and what people do with their own accounts.
+
+pub mod account;
+pub mod fields;
+pub mod login;
+
+use actix_web::web;
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::error::ApiError;
+use super::http::Endpoint;
+use super::state::AppState;
+use crate::auth::password::CheckError;
+use crate::domain::account::User;
+use crate::domain::validation::ValidationError;
+
+/// Largest body that is read, in bytes. Anybody can send one, so it may take only a little memory.
+const MAX_CREDENTIALS_LEN: usize = 16 << 10;
+
+/// The routes under `/auth`.
+pub(super) fn configure(config: &mut web::ServiceConfig) {
+    config
+        .service(Endpoint::new("/auth/login").body_limit(MAX_CREDENTIALS_LEN).post(login::login).build())
+        .service(Endpoint::new("/auth/token").body_limit(MAX_CREDENTIALS_LEN).post(login::token).build())
+        .service(Endpoint::new("/auth/register").body_limit(MAX_CREDENTIALS_LEN).post(account::register).build())
+        .service(
+            Endpoint::new("/auth/me").body_limit(MAX_CREDENTIALS_LEN).get(account::me).delete(account::delete).build(),
+        )
+        .service(
+            Endpoint::new("/auth/password").body_limit(MAX_CREDENTIALS_LEN).post(account::change_password).build(),
+        );
+}
+
+/// The answer to a login.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "access_token": "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2ln", "token_type": "bearer" }))]
+pub struct AccessToken {
+    /// A JWT: send it as `Authorization: Bearer TOKEN`.
+    access_token: String,
+    /// Always `bearer`.
+    token_type: &'static str,
+    /// How long the token is valid, in seconds. Not from `/auth/login`.
+    #[schema(value_type = u64, required = false, minimum = 1)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in: Option<u64>,
+}
+
+impl AccessToken {
+    /// A new token for `user`. `with_lifetime`: say how long it is valid.
+    fn issue(state: &AppState, user: &User, with_lifetime: bool) -> Result<Self, ApiError> {
+        let token = state.keys.issue(user, state.clock.now().seconds());
+        let access_token = token.map_err(|error| ApiError::internal("a token can't be issued", error))?;
+        let expires_in = with_lifetime.then(|| state.keys.ttl().as_secs());
+        Ok(Self { access_token, token_type: "bearer", expires_in })
+    }
+}
+
+impl From<CheckError> for ApiError {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::Busy => Self::Busy,
+            failed => Self::internal("a password can't be hashed or checked", failed),
+        }
+    }
+}
+
+/// Errors about a body that may contain a password, without what was sent.
+fn without_input(mut errors: Vec<ValidationError>) -> Vec<ValidationError> {
+    // For invalid JSON, `input` is `{}` anyway.
+    for error in errors.iter_mut().filter(|error| error.kind != "json_invalid") {
+        error.input = Value::Null;
+    }
+    errors
+}

@@ -1,0 +1,205 @@
+//! Decisions about todos on the simplest state there is.
+
+mod accounts;
+
+use std::collections::BTreeMap;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use super::*;
+use crate::domain::account::{Role, TokenEpoch};
+use crate::domain::todo::{NewTodo, TodoPatch};
+use crate::domain::trace::TraceParent;
+
+type Request = (Context, Vec<Command>);
+type Answer = Result<Vec<Arc<Change>>, Refusal>;
+
+/// The simplest state there is.
+#[derive(Debug, Clone, PartialEq)]
+struct Committed {
+    heads: HashMap<UserId, Head>,
+    todos: HashMap<TodoId, Arc<Todo>>,
+    accounts: BTreeMap<UserId, Arc<User>>,
+    next: Next,
+}
+
+impl State for Committed {
+    fn head(&self, owner: UserId) -> Head {
+        self.heads.get(&owner).copied().unwrap_or_default()
+    }
+
+    fn todo(&self, owner: UserId, id: TodoId) -> Option<Arc<Todo>> {
+        self.todos.get(&id).filter(|todo| todo.owner == owner).cloned()
+    }
+
+    fn account(&self, id: UserId) -> Option<Arc<User>> {
+        self.accounts.get(&id).cloned()
+    }
+
+    fn account_named(&self, username: &str) -> Option<Arc<User>> {
+        // The last one: a demo user may have made room for it.
+        self.accounts.values().rfind(|user| user.username.eq_ignore_ascii_case(username)).cloned()
+    }
+
+    fn active_admins(&self) -> Vec<Arc<User>> {
+        self.accounts.values().filter(|user| user.is_active_admin()).cloned().collect()
+    }
+}
+
+impl Committed {
+    /// Three accounts without todos.
+    fn nothing() -> Self {
+        let next = Next { user: UserId(4), id: TodoId(1), place: Place(1) };
+        let accounts = (1..=3).map(|id| (UserId(id), Arc::new(user(id)))).collect();
+        Self { heads: HashMap::new(), todos: HashMap::new(), accounts, next }
+    }
+
+    /// Decides requests as one group, and commits it.
+    fn apply(&mut self, now: i64, requests: &[Request]) -> Vec<Answer> {
+        let decide =
+            |group: &mut Group<'_, Self>, (context, commands): &Request| group.decide(context, commands.clone());
+        self.commit(now, true, |group| requests.iter().map(|request| decide(group, request)).collect())
+    }
+
+    /// Commits what `decide` decides as one group.
+    fn commit<T>(&mut self, now: i64, demo_users: bool, decide: impl FnOnce(&mut Group<'_, Self>) -> T) -> T {
+        let facts = Facts { epoch: Epoch(7), now: Timestamp(now), next: self.next, demo_users };
+        let mut group = Group::new(&*self, facts);
+        let answers = decide(&mut group);
+        let decided = group.finish();
+        self.heads.extend(decided.heads);
+        self.accounts.extend(decided.accounts);
+        self.next = decided.next;
+        for change in decided.changes {
+            match change.kind {
+                Kind::Created | Kind::Updated => drop(self.todos.insert(change.todo.id, Arc::clone(&change.todo))),
+                Kind::Deleted => drop(self.todos.remove(&change.todo.id)),
+            }
+        }
+        answers
+    }
+}
+
+fn user(id: i64) -> User {
+    User {
+        id: UserId(id),
+        username: format!("user {id}").into(),
+        password_hash: "hash".into(),
+        role: Role::User,
+        state: AccountState::Active,
+        token_epoch: TokenEpoch::default(),
+        created_at: Timestamp(0),
+        is_demo: false,
+        deleted_by: None,
+    }
+}
+
+fn request(owner: i64, commands: Vec<Command>) -> Request {
+    (Context::of(&user(owner), TraceParent::random()), commands)
+}
+
+fn create(title: &str) -> Command {
+    Command::Create(NewTodo { title: title.into(), description: None, completed: false })
+}
+
+fn rename(id: i64, title: &str) -> Command {
+    Command::Update(TodoId(id), TodoPatch { title: Some(title.into()), ..TodoPatch::default() })
+}
+
+fn delete(id: i64) -> Command {
+    Command::Delete(TodoId(id))
+}
+
+/// A request of one of three owners, about any owner's todos and some that never existed.
+fn random_request(random: &mut SmallRng, ids: i64) -> Request {
+    let count = if random.random_bool(0.7) { 1 } else { random.random_range(0..5) };
+    let command = |_| {
+        let id = random.random_range(1..=ids + 3);
+        let title = random.random_range(0..9).to_string();
+        match random.random_range(0..10) {
+            0..3 => create(&title),
+            3..5 => delete(id),
+            5 => Command::Update(TodoId(id), TodoPatch { completed: Some(true), ..TodoPatch::default() }),
+            _ => rename(id, &title),
+        }
+    };
+    let commands = (0..count).map(command).collect();
+    request(random.random_range(1..=3), commands)
+}
+
+#[test]
+fn a_group_decides_as_its_requests_would_one_at_a_time() {
+    for seed in 0..300 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let (mut grouped, mut single) = (Committed::nothing(), Committed::nothing());
+        for _ in 0..random.random_range(1..8) {
+            // The clock may go back.
+            let now = random.random_range(0..1_000);
+            let size = random.random_range(0..30);
+            let requests: Vec<_> = (0..size).map(|_| random_request(&mut random, grouped.next.id.0)).collect();
+            let answers = grouped.apply(now, &requests);
+            let expected: Vec<_> =
+                requests.iter().flat_map(|request| single.apply(now, std::slice::from_ref(request))).collect();
+            assert_eq!(answers, expected, "seed {seed}");
+            assert_eq!(grouped, single, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn revisions_versions_and_places_have_no_gaps_and_time_does_not_go_back() {
+    for seed in 0..100 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let (mut state, mut log) = (Committed::nothing(), Vec::new());
+        for _ in 0..10 {
+            let now = random.random_range(0..1_000);
+            let requests: Vec<_> = (0..20).map(|_| random_request(&mut random, state.next.id.0)).collect();
+            log.extend(state.apply(now, &requests).into_iter().flatten().flatten());
+        }
+        let places: Vec<i64> = log.iter().map(|change| change.place.0).collect();
+        assert!(places.iter().copied().eq(1..state.next.place.0), "seed {seed}");
+        for owner in (1..=3).map(UserId) {
+            let of_owner: Vec<_> = log.iter().filter(|change| change.todo.owner == owner).collect();
+            let revisions = of_owner.iter().map(|change| change.revision.0);
+            assert!(revisions.eq(1..=state.head(owner).revision.0), "seed {seed}");
+            assert!(of_owner.is_sorted_by_key(|change| change.at), "seed {seed}");
+        }
+        for todo in (1..state.next.id.0).map(TodoId) {
+            let of_todo: Vec<_> = log.iter().filter(|change| change.todo.id == todo).collect();
+            assert!(of_todo.iter().map(|change| change.todo.version.0).eq(1..=of_todo.len() as i64), "seed {seed}");
+            let last = of_todo.last().filter(|last| last.kind != Kind::Deleted).map(|last| &last.todo);
+            assert_eq!(state.todos.get(&todo), last, "seed {seed}");
+            let ends = of_todo.iter().rev().skip(1).all(|change| change.kind != Kind::Deleted);
+            assert!(ends, "seed {seed}: {todo} changes after its end");
+        }
+    }
+}
+
+#[test]
+fn a_request_that_is_refused_leaves_no_trace() {
+    let mut state = Committed::nothing();
+    state.apply(5, &[request(1, vec![create("mine")])]);
+    let before = state.clone();
+    let refused = request(1, vec![create("never"), rename(1, "never"), delete(1), rename(77, "was never there")]);
+    assert_eq!(state.apply(6, &[refused]), [Err(Refusal::TodoNotFound)]);
+    assert_eq!(state, before);
+}
+
+#[test]
+fn another_owners_todo_is_not_found_wherever_it_was_decided() {
+    let mut state = Committed::nothing();
+    let theirs = [request(1, vec![create("committed")]), request(1, vec![create("of this group")])];
+    state.apply(1, &theirs[..1]);
+    let tries = [request(2, vec![rename(1, "x")]), request(2, vec![delete(2)])];
+    let answers = state.apply(2, &[theirs[1].clone(), tries[0].clone(), tries[1].clone()]);
+    assert!(answers[0].is_ok());
+    assert_eq!(answers[1..], [Err(Refusal::TodoNotFound), Err(Refusal::TodoNotFound)]);
+}
+
+#[test]
+fn a_request_without_commands_changes_nothing() {
+    let mut state = Committed::nothing();
+    assert_eq!(state.apply(1, &[request(1, Vec::new())]), [Ok(Vec::new())]);
+    assert_eq!(state, Committed::nothing());
+}

@@ -1,0 +1,228 @@
+//! Deleted accounts: everything that their owners wrote goes, whatever happens meanwhile, and consumers learn of it.
+
+use super::*;
+
+const OWNER: i64 = 2;
+const SECRET: &str = "something private";
+
+impl Fixture {
+    /// Makes `count` todos of [`OWNER`] with a secret in title and description.
+    fn create_secrets(&self, count: usize) {
+        let new = NewTodo { title: SECRET.into(), description: Some(SECRET.into()), completed: false };
+        self.apply(OWNER, vec![Command::Create(new); count]).unwrap();
+    }
+
+    /// Marks everything that is pending as published.
+    fn publish_all(&self) {
+        for change in self.unpublished() {
+            self.outbox().mark(change.place, DeliveryState::Published);
+        }
+    }
+
+    /// What is left of [`OWNER`]: todos, and changes that say what was in them.
+    fn left(&self) -> (usize, i64) {
+        let sql = "SELECT count(*) FROM changes WHERE owner_id = ?1 AND scrubbed = 0";
+        let changes = self.connection().query_row(sql, [OWNER], |row| row.get(0)).unwrap();
+        (self.todos(OWNER).len(), changes)
+    }
+
+    /// Rows that still have the secret.
+    fn secrets(&self) -> usize {
+        self.dump().matches(SECRET).count()
+    }
+}
+
+#[test]
+fn todos_go_at_once_and_their_changes_when_they_are_published() {
+    let mut f = Fixture::new();
+    f.create_secrets(1_200);
+    f.create(1, SECRET);
+    f.apply_to_account(remove(OWNER)).unwrap();
+    f.wait_until("the deletions", |f| f.todos(OWNER).is_empty());
+    let pending = f.unpublished();
+    assert_eq!(pending.len(), 2 * 1_200 + 1);
+    let deleted: Vec<_> = pending.iter().filter(|change| change.kind == Kind::Deleted).collect();
+    assert_eq!(deleted.len(), 1_200);
+    assert!(deleted.iter().all(|change| change.scrubbed && &*change.actor == "user" && &*change.created_by == "user"));
+    // What was acknowledged and is not published yet is published as it was.
+    assert!(pending.iter().filter(|change| change.kind == Kind::Created).all(|change| *change.todo.title == *SECRET));
+    assert!(!f.is_erased(OWNER));
+    f.publish_all();
+    f.wait_until("the rest", |f| f.is_erased(OWNER));
+    // The todo of the other owner and its change.
+    assert_eq!(f.secrets(), 2);
+    assert_eq!(f.check().unwrap(), Vec::<String>::new());
+    let before = f.dump();
+    f.reopen();
+    f.apply(1, vec![delete(9_999)]).unwrap_err();
+    assert_eq!(f.dump(), before, "nothing is left to do");
+}
+
+#[test]
+fn a_restart_at_any_moment_goes_on_where_it_was() {
+    let mut f = Fixture::new();
+    f.create_secrets(1_600);
+    f.publish_all();
+    f.apply_to_account(remove(OWNER)).unwrap();
+    let mut lives = 1;
+    while !f.is_erased(OWNER) {
+        f.publish_all();
+        let before = f.left();
+        f.wait_until("a part", |f| f.left() != before || f.is_erased(OWNER));
+        f.reopen();
+        lives += 1;
+    }
+    // Parts are of 500.
+    assert!(lives > 4, "{lives}");
+    assert_eq!((f.secrets(), f.todo_count()), (0, 0));
+    assert_eq!(f.head(OWNER), 2 * 1_600);
+    assert_eq!(f.check().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn a_parked_event_is_given_up_and_the_deletion_behind_it_is_published() {
+    let f = Fixture::new();
+    f.create_secrets(2);
+    f.mark(1, DeliveryState::Parked);
+    f.mark(2, DeliveryState::Published);
+    f.apply(1, vec![delete(9)]).unwrap_err();
+    f.apply_to_account(remove(OWNER)).unwrap();
+    f.wait_until("the rest", |f| f.is_erased(OWNER));
+    assert_eq!(f.secrets(), 0);
+    assert_eq!(states(&f), [3, 1, 0, 0]);
+    assert!(f.outbox().take_reload(), "the relay looks again");
+    assert_eq!(f.unpublished().len(), 2);
+    // Its own event is no secret: if it is parked, an operator can still retry it.
+    f.mark(3, DeliveryState::Parked);
+    f.apply(1, vec![delete(9)]).unwrap_err();
+    assert_eq!(f.parked(10).unwrap().len(), 1);
+}
+
+#[test]
+fn a_failing_disk_only_delays_it() {
+    let f = Fixture::new();
+    f.create_secrets(600);
+    f.publish_all();
+    f.connection()
+        .execute_batch("CREATE TRIGGER broken BEFORE DELETE ON todos BEGIN SELECT raise(ABORT, 'no'); END")
+        .unwrap();
+    f.apply_to_account(remove(OWNER)).unwrap();
+    f.wait_until("a failure", |f| !f.writable());
+    assert_eq!(f.todos(OWNER).len(), 600);
+    f.connection().execute_batch("DROP TRIGGER broken").unwrap();
+    f.wait_until("the deletions", |f| f.todos(OWNER).is_empty());
+    f.publish_all();
+    f.wait_until("the rest", |f| f.is_erased(OWNER));
+    assert_eq!(f.secrets(), 0);
+}
+
+#[test]
+fn a_scrubbing_that_fails_is_tried_again_and_the_relay_looks_again() {
+    for fault in [fails_after_commits, |connection: &mut Connection| connection.commit_hook(Some(|| true)).unwrap()] {
+        let f = Fixture::new();
+        f.create_secrets(1);
+        f.mark(1, DeliveryState::Parked);
+        f.apply(1, vec![delete(9)]).unwrap_err();
+        f.apply_to_account(remove(OWNER)).unwrap();
+        f.wait_until("the deletions", |f| f.todos(OWNER).is_empty());
+        // The part that scrubs, or the one that repeats it, meets the fault.
+        f.inject_fault(fault);
+        f.wait_until("a failure, or the end", |f| !f.writable() || f.is_erased(OWNER));
+        f.inject_fault(|connection| {
+            connection.wal_hook(None::<WalHook>).unwrap();
+            connection.commit_hook(None::<fn() -> bool>).unwrap();
+        });
+        f.wait_until("the rest", |f| f.is_erased(OWNER));
+        assert_eq!((f.secrets(), states(&f)), (0, vec![3, 0]));
+        assert!(f.outbox().take_reload());
+    }
+}
+
+#[test]
+fn a_state_that_a_later_version_wrote_is_waited_for() {
+    let f = Fixture::new();
+    f.create_secrets(1);
+    f.create(3, SECRET);
+    f.connection().execute("UPDATE changes SET state = 9", []).unwrap();
+    f.apply_to_account(remove(OWNER)).unwrap();
+    f.apply_to_account(remove(3)).unwrap();
+    f.wait_until("the deletions", |f| f.todo_count() == 0);
+    f.connection().execute("UPDATE changes SET state = 1 WHERE owner_id = 3", []).unwrap();
+    f.wait_until("the one that can be erased", |f| f.is_erased(3));
+    assert!(f.writable() && !f.is_erased(OWNER));
+}
+
+#[test]
+fn what_is_published_again_while_its_account_is_deleted_ends() {
+    let f = Fixture::new();
+    f.create_secrets(2_500);
+    f.publish_all();
+    f.apply(1, vec![delete(9)]).unwrap_err();
+    // Both are queued while the writer is busy: the command has its first part, then the account is deleted.
+    let (gate, held) = f.hold();
+    let (reply, answer) = oneshot::channel();
+    let command = OutboxCommand::Republish { owner: UserId(OWNER), from_revision: Revision(1) };
+    assert!(f.queue.try_send(Job::RunAdminCommand { authority: None, command, reply }).is_ok());
+    let (reply, deleted) = oneshot::channel();
+    let request = Request::Account { authority: None, command: remove(OWNER), reply };
+    assert!(f.queue.try_send(Job::Apply(request)).is_ok());
+    drop(gate);
+    held.blocking_recv().unwrap().unwrap();
+    deleted.blocking_recv().unwrap().unwrap();
+    let refused = Err(StoreError::Refused(Refusal::AccountDeleted));
+    assert_eq!(answer.blocking_recv().unwrap(), refused);
+    let again = f.unpublished().iter().filter(|change| *change.todo.title == *SECRET).count();
+    assert!(again <= 1_000, "{again} changes are published again");
+}
+
+#[test]
+fn what_is_published_goes_although_something_before_it_is_not() {
+    let f = Fixture::new();
+    f.create_secrets(1_200);
+    f.publish_all();
+    f.apply(1, vec![delete(9)]).unwrap_err();
+    // All but the first and one in the middle, of which nobody knows whether they can be published.
+    f.connection().execute("UPDATE changes SET state = 0 WHERE seq IN (1, 700)", []).unwrap();
+    f.apply_to_account(remove(OWNER)).unwrap();
+    f.wait_until("the rest of what is published", |f| f.left() == (0, 2));
+    assert!(!f.is_erased(OWNER));
+    f.connection().execute("UPDATE changes SET state = 1 WHERE seq IN (1, 700)", []).unwrap();
+    f.wait_until("the rest", |f| f.is_erased(OWNER));
+    assert_eq!(f.secrets(), 0);
+}
+
+#[test]
+fn a_new_deletion_does_not_wait_for_those_that_wait() {
+    let f = Fixture::new();
+    let names: Vec<String> = (0..40).map(|n| format!("waits{n}")).collect();
+    for name in &names {
+        let id = f.apply_to_account(register(name)).unwrap().id.0;
+        f.create(id, "never published");
+        f.apply_to_account(remove(id)).unwrap();
+    }
+    f.wait_until("their deletions", |f| f.todo_count() == 0);
+    f.create_secrets(1_200);
+    let begin = Instant::now();
+    f.apply_to_account(remove(OWNER)).unwrap();
+    f.wait_until("the deletions", |f| f.todos(OWNER).is_empty());
+    // A second for each that waits would be 40.
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn two_accounts_do_not_wait_for_each_others_events() {
+    let f = Fixture::new();
+    f.create(1, "never published");
+    f.create_secrets(1);
+    f.apply_to_account(AccountCommand::Update(
+        UserId(3),
+        AccountUpdate { role: Some(Role::Admin), ..AccountUpdate::default() },
+    ))
+    .unwrap();
+    f.apply_to_account(remove(1)).unwrap();
+    f.apply_to_account(remove(OWNER)).unwrap();
+    f.wait_until("the deletions", |f| f.todo_count() == 0);
+    f.mark(2, DeliveryState::Published);
+    f.wait_until("the rest of one", |f| f.is_erased(OWNER));
+    assert_eq!(f.secrets(), 0);
+}
