@@ -79,9 +79,18 @@ async fn every_event_in_kafka_is_as_the_schema_says() {
         assert_eq!(admin.send("PUT", &path, Some(change)).await.0, 200);
     }
     assert_eq!(admin.send("DELETE", &path, None).await.0, 204);
+    // Its todo's last event is scrubbed.
+    let demo = stack.client("demo", "demo123").await;
+    demo.create("gone with its account").await;
+    assert_eq!(demo.send("DELETE", "/auth/me", Some(json!({"password": "demo123"}))).await.0, 204);
     let events: Vec<Value> =
-        stack.events_until(|events| events.len() >= 5).await.into_iter().map(|event| event.body).collect();
-    assert_eq!(verdicts(&events), ["valid"; 5], "{events:#?}");
+        stack.events_until(|events| events.len() >= 7).await.into_iter().map(|event| event.body).collect();
+    assert_eq!(verdicts(&events), ["valid"; 7], "{events:#?}");
+    // Partitions are read one after the other.
+    let (of_demo, events): (Vec<Value>, Vec<Value>) =
+        events.into_iter().partition(|event| event["data"]["created_by"] == "demo");
+    let scrubbed = &of_demo[1]["data"];
+    assert_eq!((&scrubbed["scrubbed"], &scrubbed["title"]), (&json!(true), &json!("[deleted]")));
 
     // Nothing is sent that the schema does not describe, and nothing that it requires is missing.
     let schema: Value = serde_json::from_str(&std::fs::read_to_string(project().join(SCHEMA)).unwrap()).unwrap();
@@ -89,10 +98,12 @@ async fn every_event_in_kafka_is_as_the_schema_says() {
         for attribute in event.as_object().unwrap().keys() {
             assert!(schema["properties"].get(attribute).is_some(), "{attribute} is not in the schema");
         }
-        let fields: BTreeSet<_> = event["data"].as_object().unwrap().keys().collect();
-        let described = schema["properties"]["data"]["properties"].as_object().unwrap().keys().collect();
-        assert_eq!(fields, described);
-        assert_eq!(schema["properties"]["data"]["required"].as_array().unwrap().len(), fields.len());
+        let data = &schema["properties"]["data"];
+        let fields: BTreeSet<_> = event["data"].as_object().unwrap().keys().map(String::as_str).collect();
+        let required = data["required"].as_array().unwrap().iter().map(|field| field.as_str().unwrap());
+        assert_eq!(fields, required.clone().collect());
+        let described: BTreeSet<_> = data["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(described, required.chain(["scrubbed"]).collect(), "the one that is not always there");
     }
 
     let [created, updated, deleted] = [&events[0], &events[1], &events[4]];

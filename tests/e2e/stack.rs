@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use todo_backend::events::dapr::http_client;
@@ -50,9 +51,18 @@ fn script() -> PathBuf {
     project().join("tests/stack/stack.sh")
 }
 
-/// A port that nobody listens on.
+/// A port that nobody listens on, and that no other call returns. Below those that the system gives to connections and to
+/// whoever asks for any: what is started on it later would find it taken.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test programs that run at the same time begin at different ports.
+    let first = u16::try_from(std::process::id() % 100).unwrap() * 200;
+    loop {
+        let port = 10_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn listening(port: u16) -> bool {
