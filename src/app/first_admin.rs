@@ -59,13 +59,10 @@ pub enum FirstAdminError {
 /// Creates the first admin of the settings, if they name one and there is no admin.
 pub async fn ensure(config: &Config, store: &Store, passwords: &Passwords) -> Result<(), FirstAdminError> {
     let settings = &config.first_admin;
-    let Some(name) = &settings.username else {
-        let has_password = settings.password.is_some() || settings.password_file.is_some();
-        return if has_password && !store.has_admin() { Err(FirstAdminError::NoName) } else { Ok(()) };
-    };
-    if store.has_admin() {
+    if *settings == FirstAdmin::default() || store.has_admin() {
         return Ok(());
     }
+    let name = settings.username.as_ref().ok_or(FirstAdminError::NoName)?;
     let username = Username::parse(name).ok_or(FirstAdminError::Name)?;
     if let Some(holder) = store.account_named(name).await? {
         // In development, a demo user can be meant.

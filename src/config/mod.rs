@@ -113,7 +113,7 @@ pub enum Database {
 }
 
 /// The admin that a start creates if there is none.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FirstAdmin {
     /// The name to log in with.
     pub username: Option<String>,

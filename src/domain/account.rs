@@ -137,6 +137,11 @@ pub struct User {
 }
 
 impl User {
+    /// Whether it exists, where `demo_users` says whether those do.
+    pub fn exists(&self, demo_users: bool) -> bool {
+        !self.is_demo || demo_users
+    }
+
     /// Whether it can log in and use the API.
     pub fn is_active(&self) -> bool {
         self.state == AccountState::Active

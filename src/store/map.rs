@@ -95,6 +95,11 @@ impl Users {
         Self { by_id: BTreeMap::new(), by_name: HashMap::new(), demo_users, count: 0 }
     }
 
+    /// Whether the demo users exist.
+    pub fn demo_users(&self) -> bool {
+        self.demo_users
+    }
+
     /// The account with this id, if it exists.
     pub fn by_id(&self, id: UserId) -> Option<&Arc<User>> {
         self.stored(id).filter(|user| self.exists(user))
@@ -145,6 +150,6 @@ impl Users {
     }
 
     fn exists(&self, user: &User) -> bool {
-        !user.is_demo || self.demo_users
+        user.exists(self.demo_users)
     }
 }

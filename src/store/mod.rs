@@ -151,8 +151,7 @@ impl Store {
         };
         let loaded = load::load(&connection, demo_users).map_err(&failed)?;
         let reader = sqlite::open_reader(&path).map_err(&failed)?;
-        let loaded_log =
-            Log { heads: loaded.heads, next: loaded.next, uptime: loaded.uptime, erasing: loaded.erasing, demo_users };
+        let loaded_log = Log { heads: loaded.heads, next: loaded.next, uptime: loaded.uptime, erasing: loaded.erasing };
         let shared = Arc::new(Shared {
             epoch: loaded.epoch,
             todos: RwLock::new(loaded.todos),

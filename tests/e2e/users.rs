@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::json;
 
@@ -124,6 +124,14 @@ async fn accounts_are_made_listed_and_changed_while_the_service_is_stopped() {
     stack.client("root", PASSWORD).await;
 }
 
+/// Whether the terminal that `script` has made for its command echoes.
+fn shows_what_is_typed(script: u32) -> bool {
+    let children = std::fs::read_to_string(format!("/proc/{script}/task/{script}/children")).unwrap();
+    let terminal = format!("/proc/{}/fd/0", children.trim());
+    let settings = Command::new("stty").args(["-a", "-F", &terminal]).output().expect("coreutils' stty is there");
+    !String::from_utf8(settings.stdout).unwrap().contains(" -echo ")
+}
+
 /// Runs a command in a terminal, and types each answer when its question is there; returns all that was shown.
 fn in_a_terminal(stack: &Stack, arguments: &str, answers: &[(&str, &str)]) -> (bool, String) {
     let mut command: Command = stack.command("script");
@@ -143,7 +151,9 @@ fn in_a_terminal(stack: &Stack, arguments: &str, answers: &[(&str, &str)]) -> (b
             assert!(read(&mut shown) && Instant::now() < deadline, "{}", String::from_utf8_lossy(&shown));
         }
         // The question is written before the terminal is told not to show what is typed.
-        std::thread::sleep(Duration::from_millis(300));
+        while shows_what_is_typed(child.id()) {
+            assert!(Instant::now() < deadline, "the terminal would show the password");
+        }
         input.write_all(format!("{answer}\n").as_bytes()).unwrap();
     }
     while read(&mut shown) {}

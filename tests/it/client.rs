@@ -73,6 +73,15 @@ impl Answer {
         target.as_str().strip_prefix("http://service").expect("the same origin").to_owned()
     }
 
+    /// The kinds of the errors of a 422, each with the last step of where it is.
+    #[track_caller]
+    pub fn problems(&self) -> Vec<String> {
+        assert_eq!(self.status, 422, "{self:?}");
+        let errors = self.json()["detail"].as_array().unwrap().clone();
+        let place = |error: &Value| error["loc"].as_array().unwrap().last().unwrap().as_str().unwrap().to_owned();
+        errors.iter().map(|error| format!("{} {}", error["type"].as_str().unwrap(), place(error))).collect()
+    }
+
     /// Asserts an error with exactly this `detail`.
     #[track_caller]
     pub fn assert_refused(&self, status: u16, detail: impl Into<Value>) {

@@ -108,7 +108,7 @@ impl<S: State> Group<'_, S> {
     }
 
     fn exists(&self, account: &User) -> bool {
-        !account.is_demo || self.facts.demo_users
+        account.exists(self.facts.demo_users)
     }
 
     pub(super) fn account(&self, id: UserId) -> Option<Arc<User>> {

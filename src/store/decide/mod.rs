@@ -12,7 +12,7 @@ mod accounts;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::{Command, Context};
@@ -97,7 +97,7 @@ pub struct Decided {
     /// In commit order.
     pub changes: Vec<Arc<Change>>,
     /// The accounts that are new or different.
-    pub accounts: HashMap<UserId, Arc<User>>,
+    pub accounts: BTreeMap<UserId, Arc<User>>,
     /// The owners' heads after these changes.
     pub heads: HashMap<UserId, Head>,
     /// The first numbers that are unused after these changes.
@@ -109,7 +109,7 @@ pub struct Decided {
 impl Decided {
     /// What a group without requests decides.
     pub fn nothing(next: Next) -> Self {
-        Self { changes: Vec::new(), accounts: HashMap::new(), heads: HashMap::new(), next, todos: HashMap::new() }
+        Self { changes: Vec::new(), accounts: BTreeMap::new(), heads: HashMap::new(), next, todos: HashMap::new() }
     }
 
     /// Whether nothing was decided.

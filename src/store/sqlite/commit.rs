@@ -147,9 +147,7 @@ fn write_accounts(transaction: &Transaction<'_>, decided: &Decided) -> rusqlite:
              state = excluded.state, token_epoch = excluded.token_epoch, deleted_by = excluded.deleted_by",
     )?;
     // In the order of their ids: a demo user makes room before its successor takes the name.
-    let mut accounts: Vec<_> = decided.accounts.values().collect();
-    accounts.sort_unstable_by_key(|account| account.id);
-    for account in accounts {
+    for account in decided.accounts.values() {
         put.execute(params![
             account.id,
             account.username,

@@ -47,8 +47,6 @@ pub struct Log {
     pub uptime: i64,
     /// Deleted accounts that still have something.
     pub erasing: Vec<UserId>,
-    /// Whether the demo users exist.
-    pub demo_users: bool,
 }
 
 thread_local! {
@@ -286,7 +284,12 @@ impl Writer {
     }
 
     pub(super) fn facts(&self) -> Facts {
-        Facts { epoch: self.shared.epoch, now: self.clock.now(), next: self.log.next, demo_users: self.log.demo_users }
+        Facts {
+            epoch: self.shared.epoch,
+            now: self.clock.now(),
+            next: self.log.next,
+            demo_users: self.shared.users.read().demo_users(),
+        }
     }
 
     /// A group is on disk: nothing here may fail.

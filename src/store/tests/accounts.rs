@@ -108,21 +108,11 @@ fn a_database_of_production_gets_no_demo_users() {
     f.apply_to_account(register("alice")).unwrap();
     f.store = None;
     let before = std::fs::read(f.database_path()).unwrap();
-    let open = |demo_users| {
-        Store::open(Options {
-            database: &f.database,
-            clock: Clock::system(),
-            demo_users,
-            may_upgrade: true,
-            retention: f.retention,
-            metrics: Arc::default(),
-        })
-    };
-    let refused = open(DemoUsers::Created(&|_| panic!("nobody is created"))).err().unwrap().to_string();
+    let refused = f.try_open(DemoUsers::Created(&|_| panic!("nobody is created")), true).err().unwrap().to_string();
     assert!(refused.starts_with("DEBUG is True, but people have accounts in the database "), "{refused}");
     assert_eq!(std::fs::read(f.database_path()).unwrap(), before);
     // What an earlier run in development created is not there either.
-    assert_eq!(open(DemoUsers::Existing).unwrap().account_count(), 1);
+    assert_eq!(f.try_open(DemoUsers::Existing, true).unwrap().account_count(), 1);
 }
 
 #[test]
@@ -149,18 +139,7 @@ fn a_database_of_the_first_version_is_kept_before_it_is_migrated() {
     )
     .unwrap();
     drop(old);
-    let refused = |may_upgrade| {
-        let options = Options {
-            database: &f.database,
-            clock: Clock::system(),
-            demo_users: DemoUsers::Existing,
-            may_upgrade,
-            retention: f.retention,
-            metrics: Arc::default(),
-        };
-        Store::open(options).err().map(|error| error.to_string())
-    };
-    let line = refused(false).unwrap();
+    let line = f.try_open(DemoUsers::Existing, false).err().unwrap().to_string();
     assert!(line.contains("has schema 1, and this todo-backend knows 2: start the service once"), "{line}");
     // A copy that an attempt left half done.
     std::fs::write(f.directory.path().join("todos.db.before-2.partial"), "half").unwrap();

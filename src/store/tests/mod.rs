@@ -74,18 +74,22 @@ impl Fixture {
     }
 
     fn open(&mut self) {
-        let clock = Arc::clone(&self.clock);
-        let clock = Clock::new(move || clock.ask());
         let hash = |_: &str| "no password".to_owned();
-        let options = Options {
+        let demo_users = if self.demo_users { DemoUsers::Created(&hash) } else { DemoUsers::None };
+        self.store = Some(self.try_open(demo_users, true).unwrap());
+    }
+
+    /// Another store on the same database.
+    fn try_open(&self, demo_users: DemoUsers<'_>, may_upgrade: bool) -> Result<Store, DatabaseError> {
+        let clock = Arc::clone(&self.clock);
+        Store::open(Options {
             database: &self.database,
-            clock,
-            demo_users: if self.demo_users { DemoUsers::Created(&hash) } else { DemoUsers::None },
-            may_upgrade: true,
+            clock: Clock::new(move || clock.ask()),
+            demo_users,
+            may_upgrade,
             retention: self.retention,
             metrics: Arc::default(),
-        };
-        self.store = Some(Store::open(options).unwrap());
+        })
     }
 
     fn reopen(&mut self) {
