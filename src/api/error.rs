@@ -47,6 +47,16 @@ pub enum ApiError {
     SidecarToken,
     /// 403: only for admins.
     Forbidden,
+    /// 403: the personal access token allows only reading (RFC 6750, section 3.1).
+    ReadOnlyToken,
+    /// 403: personal access tokens are for todos.
+    PersonalToken,
+    /// 404: the account has no such session.
+    SessionNotFound,
+    /// 404: the account has no such personal access token.
+    TokenNotFound,
+    /// 409: the account has as many personal access tokens as it may.
+    TooManyTokens,
     /// 403: only admins can create accounts.
     RegistrationClosed,
     /// 403: a password was asked for again, and it was wrong. No 401, to which clients answer by logging out.
@@ -141,6 +151,12 @@ impl From<StoreError> for ApiError {
             StoreError::Refused(Refusal::AccountDeleted) => Self::AccountDeleted,
             StoreError::Refused(Refusal::NameTaken) => Self::NameTaken,
             StoreError::Refused(Refusal::LastAdmin) => Self::LastAdmin,
+            StoreError::Refused(Refusal::InvalidGrant) => {
+                Self::OAuth { code: "invalid_grant", description: "Invalid or expired refresh token" }
+            }
+            StoreError::Refused(Refusal::SessionNotFound) => Self::SessionNotFound,
+            StoreError::Refused(Refusal::TokenNotFound) => Self::TokenNotFound,
+            StoreError::Refused(Refusal::TooManyTokens) => Self::TooManyTokens,
             StoreError::Busy => Self::Busy,
             StoreError::NotApplied => Self::NotStored,
             StoreError::Unknown => Self::OutcomeUnknown,
@@ -166,9 +182,18 @@ impl ResponseError for ApiError {
             Self::NotAuthenticated | Self::InvalidToken | Self::InvalidCredentials | Self::SidecarToken => {
                 StatusCode::UNAUTHORIZED
             }
-            Self::Forbidden | Self::RegistrationClosed | Self::WrongPassword => StatusCode::FORBIDDEN,
-            Self::NameTaken | Self::LastAdmin | Self::AccountDeleted => StatusCode::CONFLICT,
-            Self::TodoNotFound | Self::NotFound | Self::EventNotParked | Self::UserNotFound => StatusCode::NOT_FOUND,
+            Self::Forbidden
+            | Self::RegistrationClosed
+            | Self::WrongPassword
+            | Self::ReadOnlyToken
+            | Self::PersonalToken => StatusCode::FORBIDDEN,
+            Self::NameTaken | Self::LastAdmin | Self::AccountDeleted | Self::TooManyTokens => StatusCode::CONFLICT,
+            Self::TodoNotFound
+            | Self::NotFound
+            | Self::EventNotParked
+            | Self::UserNotFound
+            | Self::SessionNotFound
+            | Self::TokenNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooManyLists => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy | Self::NotStored | Self::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
@@ -203,6 +228,21 @@ impl ResponseError for ApiError {
                 .json(json!({ "error": code, "error_description": description, "detail": description })),
             Self::SidecarToken => challenge(&mut response, "Bearer", "Invalid or missing dapr-api-token"),
             Self::Forbidden => detail(&mut response, "Not enough permissions"),
+            Self::ReadOnlyToken => challenge(
+                &mut response,
+                r#"Bearer error="insufficient_scope", scope="write""#,
+                "This token is read-only: create one with the scope write",
+            ),
+            Self::PersonalToken => challenge(
+                &mut response,
+                r#"Bearer error="insufficient_scope""#,
+                "Personal access tokens are only for todos: log in",
+            ),
+            Self::SessionNotFound => detail(&mut response, "Session not found"),
+            Self::TokenNotFound => detail(&mut response, "Token not found"),
+            Self::TooManyTokens => {
+                detail(&mut response, "This account has 100 personal access tokens, the most allowed: revoke one first")
+            }
             Self::RegistrationClosed => detail(&mut response, "Registration is closed: ask an admin for an account"),
             Self::WrongPassword => detail(&mut response, "Wrong password"),
             Self::NameTaken => detail(&mut response, "Username is taken"),
@@ -284,6 +324,26 @@ mod tests {
                 json!("Invalid or missing dapr-api-token"),
             ),
             (ApiError::Forbidden, 403, None, json!("Not enough permissions")),
+            (
+                ApiError::ReadOnlyToken,
+                403,
+                Some(("www-authenticate", r#"Bearer error="insufficient_scope", scope="write""#)),
+                json!("This token is read-only: create one with the scope write"),
+            ),
+            (
+                ApiError::PersonalToken,
+                403,
+                Some(("www-authenticate", r#"Bearer error="insufficient_scope""#)),
+                json!("Personal access tokens are only for todos: log in"),
+            ),
+            (ApiError::SessionNotFound, 404, None, json!("Session not found")),
+            (ApiError::TokenNotFound, 404, None, json!("Token not found")),
+            (
+                ApiError::TooManyTokens,
+                409,
+                None,
+                json!("This account has 100 personal access tokens, the most allowed: revoke one first"),
+            ),
             (ApiError::RegistrationClosed, 403, None, json!("Registration is closed: ask an admin for an account")),
             (ApiError::WrongPassword, 403, None, json!("Wrong password")),
             (ApiError::NameTaken, 409, None, json!("Username is taken")),

@@ -46,7 +46,7 @@ pub struct OAuthError {
 #[derive(IntoResponses)]
 #[response(
     status = 401,
-    description = "No token was sent, or it is invalid, has expired or was ended: log in again.",
+    description = "No token was sent, or it is invalid, has expired or was ended: refresh, or log in again.",
     headers(("WWW-Authenticate" = String, description = "`Bearer`, with an error code where a token was sent (RFC 6750).")),
     examples(
         ("no token" = (value = json!({ "detail": "Not authenticated" }))),
@@ -65,6 +65,53 @@ pub struct Unauthenticated(ErrorBody);
 )]
 pub struct InvalidCredentials(ErrorBody);
 
+/// The token allows something else.
+#[derive(IntoResponses)]
+#[response(
+    status = 403,
+    description = "The personal access token allows only reading.",
+    headers(("WWW-Authenticate" = String, description = "`Bearer` with `insufficient_scope` (RFC 6750).")),
+    example = json!({ "detail": "This token is read-only: create one with the scope write" })
+)]
+pub struct ReadOnlyToken(ErrorBody);
+
+/// A personal access token where one has to log in.
+#[derive(IntoResponses)]
+#[response(
+    status = 403,
+    description = "Personal access tokens are only for todos.",
+    headers(("WWW-Authenticate" = String, description = "`Bearer` with `insufficient_scope` (RFC 6750).")),
+    example = json!({ "detail": "Personal access tokens are only for todos: log in" })
+)]
+pub struct PersonalTokenRefused(ErrorBody);
+
+/// No such session.
+#[derive(IntoResponses)]
+#[response(
+    status = 404,
+    description = "The account has no such session.",
+    example = json!({ "detail": "Session not found" })
+)]
+pub struct SessionNotFound(ErrorBody);
+
+/// No such personal access token.
+#[derive(IntoResponses)]
+#[response(
+    status = 404,
+    description = "The account has no such personal access token.",
+    example = json!({ "detail": "Token not found" })
+)]
+pub struct TokenNotFound(ErrorBody);
+
+/// Too many personal access tokens.
+#[derive(IntoResponses)]
+#[response(
+    status = 409,
+    description = "The account has 100 personal access tokens already.",
+    example = json!({ "detail": "This account has 100 personal access tokens, the most allowed: revoke one first" })
+)]
+pub struct TooManyTokens(ErrorBody);
+
 /// No such todo.
 #[derive(IntoResponses)]
 #[response(
@@ -78,7 +125,7 @@ pub struct TodoNotFound(ErrorBody);
 #[derive(IntoResponses)]
 #[response(
     status = 403,
-    description = "Requires the role admin.",
+    description = "Requires the role admin, and a login rather than a personal access token.",
     example = json!({ "detail": "Not enough permissions" })
 )]
 pub struct Forbidden(ErrorBody);
@@ -112,7 +159,11 @@ pub struct RegistrationClosed(ErrorBody);
 
 /// The password that was asked for again is wrong.
 #[derive(IntoResponses)]
-#[response(status = 403, description = "The password is wrong.", example = json!({ "detail": "Wrong password" }))]
+#[response(
+    status = 403,
+    description = "The password is wrong, or it is a personal access token.",
+    example = json!({ "detail": "Wrong password" })
+)]
 pub struct WrongPassword(ErrorBody);
 
 /// The name is taken.

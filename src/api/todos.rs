@@ -9,7 +9,9 @@ use serde_json::{Map, Value};
 
 use super::error::ApiError;
 use super::http::{Endpoint, JsonBody};
-use super::responses::{Invalid, TodoNotFound, TooLarge, TooManyLists, Unauthenticated, Unavailable, UnreadableBody};
+use super::responses::{
+    Invalid, ReadOnlyToken, TodoNotFound, TooLarge, TooManyLists, Unauthenticated, Unavailable, UnreadableBody,
+};
 use super::state::AppState;
 use super::user::AuthUser;
 use crate::domain::change::Change;
@@ -36,7 +38,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
     )
 )]
 pub async fn list(
-    AuthUser(user): AuthUser,
+    AuthUser { user, .. }: AuthUser,
     method: Method,
     state: web::Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
@@ -55,17 +57,17 @@ pub async fn list(
             status = 201, description = "The todo was created; it is durable.", body = Todo,
             headers(("Location" = String, description = "The new todo, relative to this path."))
         ),
-        UnreadableBody, Unauthenticated, TooLarge, Invalid, Unavailable,
+        UnreadableBody, Unauthenticated, ReadOnlyToken, TooLarge, Invalid, Unavailable,
     )
 )]
 pub async fn create(
-    AuthUser(user): AuthUser,
+    AuthUser { user, authority }: AuthUser,
     state: web::Data<AppState>,
     trace: TraceParent,
     JsonBody(body): JsonBody,
 ) -> Result<HttpResponse, ApiError> {
     let new = NewTodo::parse(body?)?;
-    let context = Context::of(&user, trace);
+    let context = Context::of(&user, authority, trace);
     let todo = apply_one(&state.store, context, Command::Create(new)).await?;
     log::info!("Todo created with ID: {} by user: {}", todo.id, user.username);
     // Relative to this path: a proxy may serve it under a prefix that it doesn't pass on.
@@ -85,7 +87,7 @@ pub async fn create(
     )
 )]
 pub async fn read(
-    AuthUser(user): AuthUser,
+    AuthUser { user, .. }: AuthUser,
     id: web::Path<String>,
     state: web::Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
@@ -103,18 +105,18 @@ pub async fn read(
     request_body = TodoPatch,
     responses(
         (status = 200, description = "The todo after the update; it is durable.", body = Todo),
-        UnreadableBody, Unauthenticated, TodoNotFound, TooLarge, Invalid, Unavailable,
+        UnreadableBody, Unauthenticated, ReadOnlyToken, TodoNotFound, TooLarge, Invalid, Unavailable,
     )
 )]
 pub async fn update(
-    AuthUser(user): AuthUser,
+    AuthUser { user, authority }: AuthUser,
     id: web::Path<String>,
     state: web::Data<AppState>,
     trace: TraceParent,
     JsonBody(body): JsonBody,
 ) -> Result<HttpResponse, ApiError> {
     let (id, patch) = parse_update(&id, body)?;
-    let context = Context::of(&user, trace);
+    let context = Context::of(&user, authority, trace);
     let todo = apply_one(&state.store, context, Command::Update(existing(id)?, patch)).await?;
     log::info!("Todo updated with ID: {} by user: {}", todo.id, user.username);
     Ok(private().json(todo))
@@ -128,17 +130,17 @@ pub async fn update(
     params(("id" = i64, Path, description = "The todo's id.", example = 1)),
     responses(
         (status = 204, description = "The todo was deleted, durably."),
-        Unauthenticated, TodoNotFound, Invalid, Unavailable,
+        Unauthenticated, ReadOnlyToken, TodoNotFound, Invalid, Unavailable,
     )
 )]
 pub async fn delete(
-    AuthUser(user): AuthUser,
+    AuthUser { user, authority }: AuthUser,
     id: web::Path<String>,
     state: web::Data<AppState>,
     trace: TraceParent,
 ) -> Result<HttpResponse, ApiError> {
     let id = existing(parse_id(&id)?)?;
-    let context = Context::of(&user, trace);
+    let context = Context::of(&user, authority, trace);
     apply_one(&state.store, context, Command::Delete(id)).await?;
     log::info!("Todo deleted with ID: {id} by user: {}", user.username);
     Ok(HttpResponse::NoContent().finish())

@@ -1,4 +1,4 @@
-//! Permissions as types in a handler's signature: an [`AuthUser`] exists only for a valid token of an active account.
+//! Permissions as types in a handler's signature: each exists only for a valid token of an active account.
 
 use std::sync::Arc;
 
@@ -10,10 +10,18 @@ use futures_util::future::LocalBoxFuture;
 use super::access_log::Actor;
 use super::error::ApiError;
 use super::state::AppState;
+use crate::auth::opaque_tokens::PersonalSecret;
 use crate::domain::account::{Role, User};
+use crate::domain::session::{Scope, SessionId};
+use crate::store::{Authority, Means};
 
-/// The account that makes the request.
-pub struct AuthUser(pub Arc<User>);
+/// The account whose todos the request is about.
+pub struct AuthUser {
+    /// The account.
+    pub user: Arc<User>,
+    /// The token of the request.
+    pub authority: Authority,
+}
 
 impl FromRequest for AuthUser {
     type Error = ApiError;
@@ -22,39 +30,116 @@ impl FromRequest for AuthUser {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let request = request.clone();
         Box::pin(async move {
-            let user = authenticate(&request).await?;
-            request.extensions_mut().insert(Actor(Arc::clone(&user.username)));
-            Ok(Self(user))
+            let Caller { user, authority, scope } = authenticate(&request).await?;
+            // RFC 9110, section 9.2.1: safe methods change nothing.
+            if scope == Some(Scope::Read) && !request.method().is_safe() {
+                return Err(ApiError::ReadOnlyToken);
+            }
+            Ok(Self { user, authority })
         })
     }
 }
 
-/// The account that makes the request, which may use the routes under `/admin`.
-pub struct Admin(pub Arc<User>);
+/// The account that has logged in: with an access token, not with a personal one.
+pub struct LoggedIn {
+    /// The account.
+    pub user: Arc<User>,
+    /// The token of the request.
+    pub authority: Authority,
+}
+
+impl LoggedIn {
+    /// The session of the access token, if it has one.
+    pub fn session(&self) -> Option<SessionId> {
+        match self.authority.means {
+            Means::Session(id) => Some(id),
+            Means::Login | Means::Personal(_) => None,
+        }
+    }
+}
+
+impl FromRequest for LoggedIn {
+    type Error = ApiError;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move {
+            let Caller { user, authority, scope } = authenticate(&request).await?;
+            if scope.is_some() { Err(ApiError::PersonalToken) } else { Ok(Self { user, authority }) }
+        })
+    }
+}
+
+/// An account that has logged in and may use the routes under `/admin`.
+pub struct Admin {
+    /// The account.
+    pub user: Arc<User>,
+    /// The token of the request.
+    pub authority: Authority,
+}
 
 impl FromRequest for Admin {
     type Error = ApiError;
     type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let user = AuthUser::from_request(request, payload);
+        let logged_in = LoggedIn::from_request(request, payload);
         Box::pin(async {
-            let AuthUser(user) = user.await?;
+            let LoggedIn { user, authority } = logged_in.await?;
             match user.role {
-                Role::Admin => Ok(Self(user)),
+                Role::Admin => Ok(Self { user, authority }),
                 Role::User => Err(ApiError::Forbidden),
             }
         })
     }
 }
 
-async fn authenticate(request: &HttpRequest) -> Result<Arc<User>, ApiError> {
+/// Whose token it is.
+pub(super) struct Caller {
+    pub user: Arc<User>,
+    pub authority: Authority,
+    /// What a personal access token allows; none: it is an access token.
+    scope: Option<Scope>,
+}
+
+async fn authenticate(request: &HttpRequest) -> Result<Caller, ApiError> {
     let token = bearer(request).ok_or(ApiError::NotAuthenticated)?;
     let state = AppState::of(request)?;
-    let claims = state.keys.verify(token, state.clock.now().seconds()).map_err(|_| ApiError::InvalidToken)?;
+    let caller = match PersonalSecret::parse(token) {
+        Some(secret) => by_personal_token(state, &secret).await?,
+        None => by_access_token(state, token).await?,
+    };
+    let caller = caller.ok_or(ApiError::InvalidToken)?;
+    request.extensions_mut().insert(Actor(Arc::clone(&caller.user.username)));
+    Ok(caller)
+}
+
+/// Whose access token it is, if it is valid.
+pub(super) async fn by_access_token(state: &AppState, token: &str) -> Result<Option<Caller>, ApiError> {
+    let now = state.clock.now();
+    let Ok(claims) = state.keys.verify(token, now.seconds()) else { return Ok(None) };
     let holds = |user: &Arc<User>| user.is_active() && user.token_epoch == claims.epoch && *user.username == claims.sub;
-    let user = state.store.account(claims.uid).await?.filter(holds);
-    user.ok_or(ApiError::InvalidToken)
+    let Some(user) = state.store.account(claims.uid).await?.filter(holds) else { return Ok(None) };
+    let means = match claims.sid {
+        None => Means::Login,
+        Some(id) => match state.store.session(id).await? {
+            Some(session) if session.user == user.id && !session.is_expired(now) => Means::Session(id),
+            _ => return Ok(None),
+        },
+    };
+    let authority = Authority::of(&user, means);
+    Ok(Some(Caller { user, authority, scope: None }))
+}
+
+async fn by_personal_token(state: &AppState, secret: &PersonalSecret) -> Result<Option<Caller>, ApiError> {
+    let now = state.clock.now();
+    let token = state.store.personal_token(&secret.hash()).await?.filter(|token| !token.is_expired(now));
+    let Some(token) = token else { return Ok(None) };
+    let Some(user) = state.store.account(token.user).await?.filter(|user| user.is_active()) else { return Ok(None) };
+    state.store.personal_token_used(token.id, now);
+    let authority = Authority::of(&user, Means::Personal(token.id));
+    Ok(Some(Caller { user, authority, scope: Some(token.scope) }))
 }
 
 /// The token of `Authorization: Bearer TOKEN`; the scheme's case doesn't matter (RFC 9110, section 11.1).

@@ -125,7 +125,7 @@ impl App {
         let state = web::Data::new(AppState {
             store: Arc::clone(&store),
             passwords,
-            keys: Keys::new(&config),
+            keys: Keys::new(&config, store.epoch()),
             clock: config.clock.clone(),
             registration_open: config.registration_open,
             metrics: Arc::clone(&metrics),

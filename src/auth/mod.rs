@@ -1,6 +1,7 @@
-//! Passwords and access tokens.
+//! Passwords, rules for them, and tokens.
 
 mod hmac;
+pub mod opaque_tokens;
 pub mod password;
 pub mod password_rules;
 pub mod token;

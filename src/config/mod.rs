@@ -18,7 +18,7 @@ use crate::domain::clock::Clock;
 use env_file::EnvFile;
 use values::{
     algorithm, bare_host, boolean, broker, cors, database, invalid, log_filter, log_format, name, number,
-    open_or_closed, secret_key, sidecar_url, token,
+    open_or_closed, sidecar_url, signing_keys, token,
 };
 
 /// Every variable that is read, as text. `envy` maps field names to upper-case variables.
@@ -38,6 +38,7 @@ struct Raw {
     dapr_api_token: Option<String>,
     app_api_token: Option<String>,
     secret_key: Option<String>,
+    secret_keys: Option<String>,
     algorithm: Option<String>,
     access_token_expire_minutes: Option<String>,
     cors_allowed_origins: Option<String>,
@@ -76,8 +77,8 @@ pub struct Config {
     pub dapr_api_token: Option<Secret>,
     /// Expected from the sidecar as `dapr-api-token`.
     pub app_api_token: Option<Secret>,
-    /// Signs and verifies access tokens.
-    pub secret_key: Secret,
+    /// Sign and verify access tokens.
+    pub signing_keys: SigningKeys,
     /// HS256, HS384 or HS512.
     pub algorithm: Algorithm,
     /// How long an access token is valid. Default: 30 minutes.
@@ -173,6 +174,53 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// The keys of access tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningKeys {
+    /// Signs and verifies.
+    pub first: SigningKey,
+    /// Only verify: what they have signed is still valid.
+    pub others: Vec<SigningKey>,
+}
+
+impl SigningKeys {
+    /// One key without a name.
+    pub fn only(secret: impl Into<Box<[u8]>>) -> Self {
+        Self { first: SigningKey::new(None, secret), others: Vec::new() }
+    }
+
+    /// All that verify.
+    pub fn all(&self) -> impl Iterator<Item = &SigningKey> {
+        [&self.first].into_iter().chain(&self.others)
+    }
+}
+
+/// A key of access tokens.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SigningKey {
+    /// The name that tokens carry (`kid`); none: they carry none.
+    pub id: Option<String>,
+    secret: Box<[u8]>,
+}
+
+impl SigningKey {
+    /// A key with this name and secret.
+    pub fn new(id: Option<String>, secret: impl Into<Box<[u8]>>) -> Self {
+        Self { id, secret: secret.into() }
+    }
+
+    /// The secret itself.
+    pub fn expose(&self) -> &[u8] {
+        &self.secret
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey({:?})", self.id)
+    }
+}
+
 /// A setting that can't be used: which variable, what is wrong, what is allowed. One line; never a secret's value.
 // Without a source: what a parser says about a value can repeat it.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -232,7 +280,7 @@ impl Config {
             sidecar_url: sidecar_url(raw.dapr_http_endpoint, raw.dapr_host, raw.dapr_http_port, raw.dapr_port)?,
             dapr_api_token: token("DAPR_API_TOKEN", raw.dapr_api_token)?,
             app_api_token: token("APP_API_TOKEN", raw.app_api_token)?,
-            secret_key: secret_key(raw.secret_key, is_private)?,
+            signing_keys: signing_keys(raw.secret_keys, raw.secret_key, is_private)?,
             algorithm: algorithm(raw.algorithm)?,
             access_token_ttl: Duration::from_secs(
                 60 * number("ACCESS_TOKEN_EXPIRE_MINUTES", raw.access_token_expire_minutes, 30, 1, 525_600)?,
@@ -277,6 +325,9 @@ pub fn authority(host: &str, port: u16) -> String {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::prelude::BASE64_STANDARD as STANDARD;
+
     use super::values::PUBLISHED_SECRET_KEY;
     use super::*;
 
@@ -355,7 +406,8 @@ mod tests {
         let file = pairs(&[("SECRET_KEY", "of the file"), ("PORT", "1"), ("KAFKA_TOPIC", "")]);
         let environment = pairs(&[("SECRET_KEY", ""), ("PORT", "2"), ("KAFKA_TOPIC", " ")]);
         let config = Config::from_variables(file.into_iter().chain(environment)).unwrap();
-        assert_eq!((config.secret_key.expose(), config.port, config.topic.as_str()), ("of the file", 2, "todos"));
+        let secret = config.signing_keys.first.expose();
+        assert_eq!((secret, config.port, config.topic.as_str()), (&b"of the file"[..], 2, "todos"));
     }
 
     #[test]
@@ -373,6 +425,38 @@ mod tests {
         assert_eq!(Config::from_variables(variables.clone()).unwrap_err().variable, "SECRET_KEY");
         let config = Config::read(variables, false).unwrap();
         assert_eq!((config.debug, config.database), (false, Database::File("x.db".into())));
+    }
+
+    #[test]
+    fn the_first_of_several_keys_signs_and_the_old_one_still_verifies() {
+        let key = |byte: u8| STANDARD.encode([byte; 32]);
+        let keys = |variables: &[(&str, &str)]| config(variables).map(|config| config.signing_keys);
+        let two = format!("b:{}, a:{}", key(2), key(1));
+        let named = |id: &str, byte: u8| SigningKey::new(Some(id.to_owned()), [byte; 32]);
+        let expected = SigningKeys { first: named("b", 2), others: vec![named("a", 1)] };
+        assert_eq!(keys(&[("SECRET_KEYS", &two)]), Ok(expected.clone()), "the published one does not verify");
+        let mut with_old = expected;
+        with_old.others.push(SigningKey::new(None, *b"the old one"));
+        assert_eq!(keys(&[("SECRET_KEYS", &two), ("SECRET_KEY", "the old one")]), Ok(with_old));
+        for bad in [
+            ":",
+            "a",
+            "a:",
+            ":AAAA",
+            "a:%%%%",
+            &format!("a:{}", STANDARD.encode([1; 31])),
+            &format!("a b:{}", key(1)),
+            &format!("a:{},a:{}", key(1), key(2)),
+            &format!("a:{},", key(1)),
+        ] {
+            let error = keys(&[("SECRET_KEYS", bad), ("DEBUG", "True")]).unwrap_err();
+            assert!(error.variable == "SECRET_KEYS" && !error.message.contains(&key(1)), "{bad}: {error}");
+        }
+        let production = [("DEBUG", "False"), ("APP_API_TOKEN", "t"), ("SECRET_KEYS", two.as_str())];
+        assert!(config(&production).is_ok(), "SECRET_KEY is not needed then");
+        let published = format!("a:{}", STANDARD.encode(PUBLISHED_SECRET_KEY));
+        let published = [("DEBUG", "False"), ("APP_API_TOKEN", "t"), ("SECRET_KEYS", published.as_str())];
+        assert!(config(&published).unwrap_err().message.contains("the published key, as a"));
     }
 
     #[test]

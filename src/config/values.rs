@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use jsonwebtoken::Algorithm;
 
-use super::{ConfigError, CorsOrigins, Database, LogFormat, Secret, authority};
+use super::{ConfigError, CorsOrigins, Database, LogFormat, Secret, SigningKey, SigningKeys, authority};
 
 /// The original's SECRET_KEY, which is published: fine for development, refused with DEBUG=False.
 pub const PUBLISHED_SECRET_KEY: &str = "your-super-secret-key-change-this-in-production-environment";
@@ -74,13 +76,13 @@ pub fn token(variable: &'static str, value: Option<String>) -> Result<Option<Sec
     }
 }
 
-pub fn secret_key(value: Option<String>, debug: bool) -> Result<Secret, ConfigError> {
+fn secret_key(value: Option<String>, debug: bool) -> Result<Secret, ConfigError> {
     const HOW: &str = "create one with: openssl rand -hex 32";
     let value = value.unwrap_or_else(|| PUBLISHED_SECRET_KEY.to_owned());
     if !debug && value == PUBLISHED_SECRET_KEY {
         return invalid(
             "SECRET_KEY",
-            format!("is not set, or is the published one; DEBUG=False needs your own: {HOW}"),
+            format!("is not set, or is the published one; DEBUG=False needs your own, or SECRET_KEYS alone: {HOW}"),
         );
     }
     if !debug && value.len() < MIN_SECRET_BYTES {
@@ -95,6 +97,42 @@ pub fn open_or_closed(variable: &'static str, value: Option<String>, default: bo
         Some("open") => Ok(true),
         Some("closed") => Ok(false),
         Some(other) => invalid(variable, format!("is {}; allowed are open and closed", shown(other))),
+    }
+}
+
+/// The keys of `SECRET_KEYS`, or that of `SECRET_KEY`; if both are set, the latter only verifies.
+pub fn signing_keys(keys: Option<String>, key: Option<String>, is_private: bool) -> Result<SigningKeys, ConfigError> {
+    let old = |value: Secret| SigningKey::new(None, value.0.into_bytes());
+    let Some(keys) = keys else {
+        let first = old(secret_key(key, is_private)?);
+        return Ok(SigningKeys { first, others: Vec::new() });
+    };
+    let mut named = keys.split(',').map(|key| signing_key(key.trim(), is_private)).collect::<Result<Vec<_>, _>>()?;
+    for (index, key) in named.iter().enumerate() {
+        if named[..index].iter().any(|earlier| earlier.id == key.id) {
+            return invalid("SECRET_KEYS", "has two keys with the same name");
+        }
+    }
+    let first = named.remove(0);
+    let old = key.map(|key| secret_key(Some(key), is_private)).transpose()?.map(old);
+    Ok(SigningKeys { first, others: named.into_iter().chain(old).collect() })
+}
+
+/// `NAME:BASE64`.
+fn signing_key(text: &str, is_private: bool) -> Result<SigningKey, ConfigError> {
+    const ALLOWED: &str = "allowed are NAME:BASE64, separated by commas: names of 1 to 64 letters, digits, '.', '_' and \
+        '-', and 32 bytes or more; create one with: echo \"$(date +%F):$(openssl rand -base64 32)\"";
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let is_name = |name: &str| (1..=64).contains(&name.len()) && name.chars().all(plain);
+    let Some((id, secret)) = text.split_once(':').filter(|(id, _)| is_name(id)) else {
+        return invalid("SECRET_KEYS", format!("has a key without a name, or with one that can't be used; {ALLOWED}"));
+    };
+    match BASE64_STANDARD.decode(secret) {
+        Ok(secret) if !is_private && secret == PUBLISHED_SECRET_KEY.as_bytes() => {
+            invalid("SECRET_KEYS", format!("has the published key, as {id}; DEBUG=False needs your own"))
+        }
+        Ok(secret) if secret.len() >= MIN_SECRET_BYTES => Ok(SigningKey::new(Some(id.to_owned()), secret)),
+        _ => invalid("SECRET_KEYS", format!("has a key that can't be used, {id}; {ALLOWED}")),
     }
 }
 

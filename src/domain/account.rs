@@ -87,7 +87,8 @@ impl Role {
     }
 }
 
-/// Whether an account can be used. The numbers are those of `users.state` in the database: only append.
+/// Whether an account can be used.
+// The numbers are those of `users.state` in the database: only append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AccountState {

@@ -4,6 +4,7 @@ pub mod account;
 pub mod change;
 pub mod clock;
 mod number;
+pub mod session;
 pub mod todo;
 pub mod trace;
 pub mod validation;

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::auth::opaque_tokens::RefreshToken;
 use crate::domain::account::{Role, TokenEpoch, User, UserId, Username};
 use crate::domain::change::Revision;
+use crate::domain::clock::Timestamp;
+use crate::domain::session::{PersonalTokenId, Scope, SessionId, SessionKey, TokenHash};
 use crate::domain::todo::{NewTodo, TodoId, TodoPatch, Version};
 use crate::domain::trace::TraceParent;
 
@@ -14,38 +17,45 @@ pub struct Context {
     pub owner: UserId,
     /// The username of whoever acts: the owner's, or that of whoever deleted the owner's account.
     pub actor: Arc<str>,
-    /// The epoch of the owner's tokens: the commands are refused if that is over.
-    pub epoch: TokenEpoch,
+    /// The token that allows the commands; none: what is left of a deleted account goes.
+    pub authority: Option<Authority>,
     /// The request's trace, which its events continue.
     pub trace: TraceParent,
 }
 
 impl Context {
     /// An account that changes its own todos.
-    pub fn of(account: &User, trace: TraceParent) -> Self {
-        let actor = Arc::clone(&account.username);
-        Self { owner: account.id, actor, epoch: account.token_epoch, trace }
+    pub fn of(account: &User, authority: Authority, trace: TraceParent) -> Self {
+        Self { owner: account.id, actor: Arc::clone(&account.username), authority: Some(authority), trace }
     }
 }
 
-/// The token that allows a command about an account.
+/// The token that allows a command. It is looked at again when the command is decided.
 #[derive(Debug, Clone, Copy)]
 pub struct Authority {
     /// Whose token it is.
     pub account: UserId,
     /// Its epoch. A new role ends it, so the account still has the role that was looked at.
     pub epoch: TokenEpoch,
+    /// What else it depends on.
+    pub means: Means,
+}
+
+/// What a token depends on, besides its account.
+#[derive(Debug, Clone, Copy)]
+pub enum Means {
+    /// Nothing: it is an access token without a session, or a password that was just checked.
+    Login,
+    /// It is an access token of this session.
+    Session(SessionId),
+    /// It is this personal access token.
+    Personal(PersonalTokenId),
 }
 
 impl Authority {
     /// The authority of a token of this account.
-    pub fn of(account: &User) -> Self {
-        Self { account: account.id, epoch: account.token_epoch }
-    }
-
-    /// Whether the token is still valid; `account` is the one whose token it is, as it is now.
-    pub fn is_valid(self, account: &User) -> bool {
-        account.id == self.account && account.is_active() && account.token_epoch == self.epoch
+    pub fn of(account: &User, means: Means) -> Self {
+        Self { account: account.id, epoch: account.token_epoch, means }
     }
 }
 
@@ -76,10 +86,75 @@ pub enum AccountCommand {
         /// The better one.
         new: Box<str>,
     },
-    /// Changes what an account may do, whether it can be used, or its password. Ends its tokens.
+    /// Changes what an account may do, whether it can be used, or its password. Ends its access tokens; a password or a
+    /// state also ends its sessions, and being disabled revokes its personal access tokens.
     Update(UserId, AccountUpdate),
+    /// Replaces a password by its owner's will: ends the account's access tokens, and its sessions but for one.
+    ChangePassword {
+        /// The account.
+        id: UserId,
+        /// The hash of the new password.
+        password_hash: Box<str>,
+        /// The session in which it was asked for, if there is one.
+        keep: Option<SessionId>,
+    },
+    /// Ends all access tokens and sessions.
+    LogOut(UserId),
     /// Deletes an account and, in the groups that follow, what it has.
     Delete(UserId),
+}
+
+/// A mutation of sessions and personal access tokens as data.
+#[derive(Debug, Clone)]
+pub enum SessionCommand {
+    /// Begins a session.
+    Start(NewSession),
+    /// Uses a refresh token.
+    Refresh(RefreshToken),
+    /// Ends a session of this user.
+    End {
+        /// Whose session it is.
+        user: UserId,
+        /// The session.
+        session: SessionId,
+    },
+    /// Creates a personal access token.
+    CreateToken(NewPersonalToken),
+    /// Revokes a personal access token of this user.
+    RevokeToken {
+        /// Whose token it is.
+        user: UserId,
+        /// The token.
+        token: PersonalTokenId,
+    },
+}
+
+/// What a new session has.
+#[derive(Debug, Clone)]
+pub struct NewSession {
+    /// Who has logged in.
+    pub user: UserId,
+    /// 32 random bytes.
+    pub key: SessionKey,
+    /// The hash of its first refresh token.
+    pub first: TokenHash,
+    /// The client's `User-Agent`, cut to 100 characters.
+    pub user_agent: Option<Arc<str>>,
+}
+
+/// What a new personal access token has.
+#[derive(Debug, Clone)]
+pub struct NewPersonalToken {
+    /// Whose token it is.
+    pub user: UserId,
+    /// What its owner calls it.
+    pub name: Arc<str>,
+    /// What it allows.
+    pub scope: Scope,
+    /// Its hash.
+    pub hash: TokenHash,
+    /// When it ends by itself.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// What a new account has.

@@ -26,9 +26,16 @@ impl StoreError {
     /// The label in the metrics.
     pub(super) fn reason(self) -> &'static str {
         match self {
-            Self::Refused(Refusal::TodoNotFound | Refusal::AccountNotFound) => "not_found",
-            Self::Refused(Refusal::NoLongerAllowed) => "not_allowed",
-            Self::Refused(Refusal::AccountDeleted | Refusal::NameTaken | Refusal::LastAdmin) => "conflict",
+            Self::Refused(refusal) => match refusal {
+                Refusal::TodoNotFound
+                | Refusal::AccountNotFound
+                | Refusal::SessionNotFound
+                | Refusal::TokenNotFound => "not_found",
+                Refusal::NoLongerAllowed | Refusal::InvalidGrant => "not_allowed",
+                Refusal::AccountDeleted | Refusal::NameTaken | Refusal::LastAdmin | Refusal::TooManyTokens => {
+                    "conflict"
+                }
+            },
             Self::Busy => "busy",
             Self::NotApplied => "not_applied",
             Self::Unknown => "unknown",

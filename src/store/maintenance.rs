@@ -123,8 +123,9 @@ pub fn backup(path: &Path, target: &Path) -> Result<(), DatabaseError> {
 }
 
 /// Replaces the database with a copy of `backup` under a new epoch, by which consumers and clients see that versions
-/// start over. The replaced database is kept beside it; returns its new name. Mode and owner stay as they were, whoever
-/// restores. The service must not be running.
+/// start over. All access tokens end with the old epoch; sessions and personal access tokens are removed. The replaced
+/// database is kept beside it; returns its new name. Mode and owner stay as they were, whoever restores. The service must
+/// not be running.
 pub fn restore(path: &Path, backup: &Path) -> Result<Option<PathBuf>, DatabaseError> {
     make_parent(path)?;
     let lock = DatabaseLock::take_if_there(path)?;
@@ -182,6 +183,11 @@ fn copy(connection: &Connection, from: &Path, to: &Path, owner: Owner) -> Result
 fn renew_epoch(path: &Path) -> rusqlite::Result<()> {
     let connection = sqlite::open(path)?;
     connection.execute("UPDATE meta SET epoch = ?1", [Epoch(rand::random()).to_string()])?;
+    let version: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version >= schema::WITH_SESSIONS {
+        // Some of them may have been ended since the backup.
+        connection.execute_batch("DELETE FROM sessions; DELETE FROM personal_tokens")?;
+    }
     connection.close().map_err(|(_, error)| error)
 }
 

@@ -26,12 +26,19 @@ use crate::config::{Database, Retention};
 use crate::domain::account::{AccountState, DEMO_USERS, DemoUser, TokenEpoch, User, UserId};
 use crate::domain::change::{Change, Epoch};
 use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::session::{PersonalToken, PersonalTokenId, Session, SessionId, TokenHash};
 use crate::domain::todo::{Todo, TodoId};
 use crate::telemetry::metrics::Metrics;
-pub use command::{AccountCommand, AccountUpdate, Authority, Command, Context, NewAccount, OutboxCommand};
+pub use command::{
+    AccountCommand, AccountUpdate, Authority, Command, Context, Means, NewAccount, NewPersonalToken, NewSession,
+    OutboxCommand, SessionCommand,
+};
 use decide::Decided;
+use decide::sessions::SessionOutcome;
 use error::{DatabaseError, StoreError};
-use map::{OwnerView, TodoMap, Users};
+use map::sessions::{PersonalTokens, Sessions, Used};
+use map::users::Users;
+use map::{OwnerView, TodoMap};
 use outbox::{Found, Outbox, Wanted};
 use sqlite::database_file::{DatabaseLock, make_parent, with_suffix};
 use sqlite::jobs::{Job, Request};
@@ -84,6 +91,10 @@ struct Shared {
     epoch: Epoch,
     todos: RwLock<TodoMap>,
     users: RwLock<Users>,
+    sessions: RwLock<Sessions>,
+    personal_tokens: RwLock<PersonalTokens>,
+    /// When personal access tokens were used last; the writer saves it now and then.
+    used: Mutex<Used>,
     outbox: Outbox,
     writable: AtomicBool,
     /// Jobs that wait for the writer.
@@ -99,6 +110,27 @@ impl Shared {
             let mut users = self.users.write();
             for account in decided.accounts.values() {
                 users.put(Arc::clone(account));
+            }
+        }
+        if !decided.sessions.is_empty() {
+            let mut sessions = self.sessions.write();
+            for (id, session) in &decided.sessions {
+                match session {
+                    Some(session) => sessions.put(Arc::clone(session)),
+                    None => sessions.remove(*id),
+                }
+            }
+        }
+        if !decided.personal_tokens.is_empty() {
+            let mut tokens = self.personal_tokens.write();
+            for ((user, id), token) in &decided.personal_tokens {
+                match token {
+                    Some(token) => tokens.put(Arc::clone(token)),
+                    None => {
+                        tokens.remove(*user, *id);
+                        self.used.lock().remove(*id);
+                    }
+                }
             }
         }
         if decided.changes.is_empty() {
@@ -156,6 +188,9 @@ impl Store {
             epoch: loaded.epoch,
             todos: RwLock::new(loaded.todos),
             users: RwLock::new(loaded.users),
+            sessions: RwLock::new(loaded.sessions),
+            personal_tokens: RwLock::new(loaded.personal_tokens),
+            used: Mutex::new(Used::new(loaded.used)),
             outbox: Outbox::new(loaded.pending),
             writable: AtomicBool::new(true),
             queued: AtomicUsize::new(0),
@@ -192,6 +227,17 @@ impl Store {
     ) -> Result<Arc<User>, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.request(Request::Account { authority, command, reply }, answer).await
+    }
+
+    /// Applies a command about sessions or personal access tokens, and returns what became of it once that is durable.
+    /// `authority`: the access token that allows it, if one has to.
+    pub async fn apply_to_session(
+        &self,
+        authority: Option<Authority>,
+        command: SessionCommand,
+    ) -> Result<SessionOutcome, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.request(Request::Session { authority, command, reply }, answer).await
     }
 
     async fn request<T>(
@@ -255,6 +301,36 @@ impl Store {
         Ok(self.shared.users.read().by_name(username).cloned())
     }
 
+    /// The session with this id, if it is not over.
+    pub async fn session(&self, id: SessionId) -> Result<Option<Arc<Session>>, StoreError> {
+        Ok(self.shared.sessions.read().get(id).cloned())
+    }
+
+    /// The sessions of an account, by id.
+    pub async fn sessions(&self, user: UserId) -> Result<Vec<Arc<Session>>, StoreError> {
+        Ok(self.shared.sessions.read().of(user).cloned().collect())
+    }
+
+    /// The personal access token with this hash.
+    pub async fn personal_token(&self, hash: &TokenHash) -> Result<Option<Arc<PersonalToken>>, StoreError> {
+        Ok(self.shared.personal_tokens.read().get(hash).cloned())
+    }
+
+    /// The personal access tokens of an account, by id, and when they were used last.
+    pub async fn personal_tokens(
+        &self,
+        user: UserId,
+    ) -> Result<Vec<(Arc<PersonalToken>, Option<Timestamp>)>, StoreError> {
+        let tokens = self.shared.personal_tokens.read();
+        let used = self.shared.used.lock();
+        Ok(tokens.of(user).map(|token| (Arc::clone(token), used.get(token.id))).collect())
+    }
+
+    /// Remembers that a personal access token was used. It is on disk a minute later at most.
+    pub fn personal_token_used(&self, id: PersonalTokenId, at: Timestamp) {
+        self.shared.used.lock().put(id, at);
+    }
+
     /// Accounts by id, at most `limit` of those after `after`, and the number of all. Deleted ones are among them.
     pub async fn accounts(&self, after: UserId, limit: usize) -> Result<(Vec<Arc<User>>, usize), StoreError> {
         let users = self.shared.users.read();
@@ -272,7 +348,8 @@ impl Store {
         let users = self.shared.users.read();
         let created = |demo: &&DemoUser| {
             let user = users.by_name(demo.username);
-            // The first change of a password, or of anything else, ends the first epoch.
+            // The first change of a password, or of anything else, ends the first epoch. So does logging out everywhere:
+            // such a user is left out although the password is the published one.
             user.is_some_and(|user| user.is_demo && user.is_active() && user.token_epoch == TokenEpoch::default())
         };
         DEMO_USERS.iter().filter(created).collect()

@@ -4,8 +4,10 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rusqlite::Connection;
 use todo_backend::auth::token::Keys;
 use todo_backend::config::Config;
+use todo_backend::domain::change::Epoch;
 
 use crate::process::Process;
 use crate::stack::{PATIENCE, Stack, free_port};
@@ -19,12 +21,21 @@ fn with_env_file(content: &str) -> Stack {
     stack
 }
 
+/// The epoch of the service's database.
+fn epoch(stack: &Stack) -> Epoch {
+    let connection = Connection::open(stack.directory.path().join("data/todos.db"));
+    let connection =
+        connection.or_else(|_| Connection::open(stack.directory.path().join("inner/data/todos.db"))).unwrap();
+    let text: String = connection.query_row("SELECT epoch FROM meta", [], |row| row.get(0)).unwrap();
+    Epoch(u64::from_str_radix(&text, 16).unwrap())
+}
+
 /// Whether the service signs with this key.
 async fn signs_with(stack: &Stack, key: &str) -> bool {
     let client = stack.client("demo", "demo123").await;
     let config = Config::from_variables([("SECRET_KEY".to_owned(), key.to_owned())]).unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    Keys::new(&config).verify(client.token(), i64::try_from(now).unwrap()).is_ok()
+    Keys::new(&config, epoch(stack)).verify(client.token(), i64::try_from(now).unwrap()).is_ok()
 }
 
 #[actix_web::test]

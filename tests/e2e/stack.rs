@@ -400,6 +400,16 @@ impl Client {
         Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
     }
 
+    /// Sends a form without a token; `Err` if the connection broke.
+    pub async fn send_form(&self, path: &str, form: &[(&str, &str)]) -> Result<(u16, Value), reqwest::Error> {
+        let encoded = form.iter().map(|(name, value)| format!("{name}={}", value.replace(' ', "+")));
+        let request = self.http.post(format!("{}{path}", self.base));
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        let response = request.body(encoded.collect::<Vec<_>>().join("&")).send().await?;
+        let status = response.status().as_u16();
+        Ok((status, serde_json::from_slice(&response.bytes().await?).unwrap_or(Value::Null)))
+    }
+
     /// The same, with the answer's headers.
     pub async fn respond(
         &self,

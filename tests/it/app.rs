@@ -129,8 +129,8 @@ impl TestApp {
         let settled = log.filter(|row| row.state != PENDING).map(|row| row.event_id()).collect();
         Self {
             address: app.address(),
+            keys: Keys::new(&config, store.epoch()),
             store,
-            keys: Keys::new(&config),
             config,
             stop: app.stop_token(),
             running: actix_web::rt::spawn(app.run()),
@@ -196,7 +196,12 @@ impl TestApp {
     /// A valid token of an account.
     pub fn token(&self, username: &str) -> String {
         let user = self.account(username).unwrap();
-        self.keys.issue(&user, self.config.clock.now().seconds()).unwrap()
+        self.keys.issue(&user, None, self.config.clock.now().seconds()).unwrap()
+    }
+
+    /// Keys of other settings, for tokens of this database.
+    pub fn keys_with(&self, variables: &[(&str, &str)]) -> Keys {
+        Keys::new(&config(variables), self.store.epoch())
     }
 
     /// An account, as it is in memory.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::app::{Clock, Keys, PREFIXES, TestApp, Timestamp, config, with_app, with_config, with_settings};
+use crate::app::{Clock, PREFIXES, TestApp, Timestamp, config, with_app, with_config, with_settings};
 use crate::client::{Answer, RequestExt};
 
 const WRONG: &str = "Invalid username or password";
@@ -278,7 +278,7 @@ async fn bad_tokens_are_invalid_tokens() {
         let good = app.token("demo");
         let user = app.account("demo").unwrap();
         let issued_with =
-            |variable| Keys::new(&config(&[variable])).issue(&user, Clock::system().now().seconds()).unwrap();
+            |variable| app.keys_with(&[variable]).issue(&user, None, Clock::system().now().seconds()).unwrap();
         for token in [
             "nonsense".to_owned(),
             format!("{good}x"),

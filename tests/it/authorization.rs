@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
+use todo_backend::domain::change::Epoch;
+use todo_backend::domain::session::SessionId;
+
 use crate::app::{Keys, TestApp, config, with_settings};
 use crate::client::{Answer, RequestExt};
 use crate::document::{documented, registered_paths};
@@ -13,7 +16,9 @@ use crate::document::{documented, registered_paths};
 enum Access {
     /// Anybody; a token changes nothing.
     Anybody,
-    /// Every account, for what is its own.
+    /// Every account, for its own todos.
+    Todos,
+    /// Every account that has logged in, for what is its own.
     Account,
     /// Accounts of the role admin.
     Admin,
@@ -21,10 +26,10 @@ enum Access {
     Sidecar,
 }
 
-use Access::{Account, Admin, Anybody, Sidecar};
+use Access::{Account, Admin, Anybody, Sidecar, Todos};
 
 /// A route that is missing here fails the test.
-const ROUTES: [(&str, &str, Access); 32] = [
+const ROUTES: [(&str, &str, Access); 39] = [
     ("GET", "/", Anybody),
     ("GET", "/health", Anybody),
     ("GET", "/health/live", Anybody),
@@ -32,14 +37,21 @@ const ROUTES: [(&str, &str, Access); 32] = [
     ("POST", "/auth/login", Anybody),
     ("POST", "/auth/token", Anybody),
     ("POST", "/auth/register", Anybody),
+    ("POST", "/auth/revoke", Anybody),
+    ("POST", "/auth/logout-all", Account),
+    ("GET", "/auth/sessions", Account),
+    ("DELETE", "/auth/sessions/{id}", Account),
+    ("GET", "/auth/tokens", Account),
+    ("POST", "/auth/tokens", Account),
+    ("DELETE", "/auth/tokens/{id}", Account),
     ("GET", "/auth/me", Account),
     ("DELETE", "/auth/me", Account),
     ("POST", "/auth/password", Account),
-    ("GET", "/todos", Account),
-    ("POST", "/todos", Account),
-    ("GET", "/todos/{id}", Account),
-    ("PUT", "/todos/{id}", Account),
-    ("DELETE", "/todos/{id}", Account),
+    ("GET", "/todos", Todos),
+    ("POST", "/todos", Todos),
+    ("GET", "/todos/{id}", Todos),
+    ("PUT", "/todos/{id}", Todos),
+    ("DELETE", "/todos/{id}", Todos),
     ("GET", "/admin/events/parked", Admin),
     ("POST", "/admin/events/republish", Admin),
     ("POST", "/admin/events/{id}/retry", Admin),
@@ -65,10 +77,15 @@ const ROUTES: [(&str, &str, Access); 32] = [
 enum Holder {
     Nobody,
     Invalid,
+    /// Personal access tokens.
+    Reader,
+    Writer,
     User,
     Admin,
 }
 
+/// Ends the tokens of whoever calls it.
+const LOG_OUT: &str = "/auth/logout-all";
 const DAPR_TOKEN: &str = "the-sidecars-token";
 
 /// Every kind of token, by what it is.
@@ -95,19 +112,44 @@ async fn tokens(app: &TestApp) -> Vec<(&'static str, Option<String>, Holder)> {
     dead.push(("of an earlier epoch", Some(old)));
     let demo = app.account("demo").unwrap();
     let seconds = app.now().seconds();
-    let ours = Keys::new(&config(&[]));
-    let theirs = Keys::new(&config(&[("SECRET_KEY", "another service's key, as long as ours is")]));
+    let ours = app.keys_with(&[]);
+    let theirs = app.keys_with(&[("SECRET_KEY", "another service's key, as long as ours is")]);
+    let restored = Keys::new(&config(&[]), Epoch(app.store().epoch().0 ^ 1));
     dead.extend([
         ("garbage", Some("garbage".to_owned())),
-        ("expired", Some(ours.issue(&demo, seconds - 2 * 1800).unwrap())),
-        ("not valid yet", Some(ours.issue(&demo, seconds + 1800).unwrap())),
-        ("another key's", Some(theirs.issue(&demo, seconds).unwrap())),
+        ("expired", Some(ours.issue(&demo, None, seconds - 2 * 1800).unwrap())),
+        ("not valid yet", Some(ours.issue(&demo, None, seconds + 1800).unwrap())),
+        ("another key's", Some(theirs.issue(&demo, None, seconds).unwrap())),
+        ("of the database before a restored backup", Some(restored.issue(&demo, None, seconds).unwrap())),
+        ("of a session that never was", Some(ours.issue(&demo, Some(SessionId(77)), seconds).unwrap())),
         ("the sidecar's", Some(DAPR_TOKEN.to_owned())),
+    ]);
+    // Sessions and personal access tokens: alive, and ended.
+    let login = app.token("demo");
+    let personal = async |scope: &str| {
+        let body = json!({"name": "script", "scope": scope});
+        app.post("/auth/tokens").bearer_auth(&login).send_json(body).await.json()["token"].as_str().unwrap().to_owned()
+    };
+    let (read, write, revoked) = (personal("read").await, personal("write").await, personal("write").await);
+    let form = "grant_type=password&username=demo&password=demo123";
+    let session = app.post("/auth/token").send_form(form).await.json();
+    let ended = app.post("/auth/token").send_form(form).await.json();
+    let text = |token: &serde_json::Value, name: &str| token[name].as_str().unwrap().to_owned();
+    for token in [&revoked, &text(&ended, "refresh_token")] {
+        assert_eq!(app.post("/auth/revoke").send_form(&format!("token={token}")).await.status, 200);
+    }
+    dead.extend([
+        ("a revoked personal", Some(revoked)),
+        ("an ended session's", Some(text(&ended, "access_token"))),
+        ("a refresh", Some(text(&session, "refresh_token"))),
     ]);
     let dead = dead.into_iter().map(|(what, token)| (what, token, Holder::Invalid));
     let alive = [
         ("none", None, Holder::Nobody),
-        ("a user's", Some(app.token("demo")), Holder::User),
+        ("a user's", Some(login), Holder::User),
+        ("a session's", Some(text(&session, "access_token")), Holder::User),
+        ("a personal that reads", Some(read), Holder::Reader),
+        ("a personal that writes", Some(write), Holder::Writer),
         ("another user's", Some(app.token("user")), Holder::User),
         ("an admin's", Some(admin), Holder::Admin),
     ];
@@ -131,6 +173,10 @@ async fn every_route_answers_every_token_as_the_table_says() {
                 ["", "/v1"].into_iter().filter(|prefix| prefix.is_empty() || ![Anybody, Sidecar].contains(&access))
             {
                 for (what, token, holder) in &tokens {
+                    if path == LOG_OUT && matches!(holder, Holder::User | Holder::Admin) {
+                        // It would end the tokens that the rest of the table needs: see below.
+                        continue;
+                    }
                     let answer = call(app, method, &format!("{prefix}{path}"), token.as_deref()).await;
                     let context = format!("{method} {prefix}{path} with a token: {what}: {answer:?}");
                     match (access, holder) {
@@ -138,13 +184,23 @@ async fn every_route_answers_every_token_as_the_table_says() {
                         (Anybody, _) => _ = anybody.insert(answer.status, context),
                         (_, Holder::Nobody) => answer.assert_refused(401, "Not authenticated"),
                         (_, Holder::Invalid) => answer.assert_refused(401, "Invalid or expired token"),
+                        (Todos, Holder::Reader) if method != "GET" => {
+                            answer.assert_refused(403, "This token is read-only: create one with the scope write");
+                        }
+                        (Account | Admin, Holder::Reader | Holder::Writer) => {
+                            answer.assert_refused(403, "Personal access tokens are only for todos: log in");
+                        }
                         (Admin, Holder::User) => answer.assert_refused(403, "Not enough permissions"),
-                        (Account | Admin, _) => assert!(![401, 403].contains(&answer.status), "{context}"),
+                        (Todos | Account | Admin, _) => assert!(![401, 403].contains(&answer.status), "{context}"),
                     }
                     assert!(answer.status < 500 || path == "/health/ready", "{answer:?}");
                 }
             }
             assert!(anybody.len() <= 1, "{anybody:?}");
+        }
+        for (prefix, username) in [("", "demo"), ("/v1", "user"), ("", "admin")] {
+            let answer = call(app, "POST", &format!("{prefix}{LOG_OUT}"), Some(&app.token(username))).await;
+            assert_eq!(answer.status, 204, "{username}");
         }
     })
     .await;

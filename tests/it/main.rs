@@ -26,6 +26,7 @@ mod log_names;
 mod metrics;
 mod paths;
 mod relay;
+mod sessions;
 mod subscription;
 mod todos;
 mod users;

@@ -16,7 +16,7 @@ use crate::api::responses::{
 };
 use crate::api::state::AppState;
 use crate::api::user::Admin;
-use crate::domain::account::{User, UserId};
+use crate::domain::account::UserId;
 use crate::domain::change::Revision;
 use crate::domain::clock::Timestamp;
 use crate::domain::todo::{TodoId, Version};
@@ -123,12 +123,12 @@ pub async fn parked(_: Admin, state: web::Data<AppState>) -> Result<HttpResponse
     )
 )]
 pub async fn retry(
-    Admin(admin): Admin,
+    Admin { user: admin, authority }: Admin,
     id: web::Path<String>,
     state: web::Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
     let (todo, version) = parse_event_id(&id).ok_or(ApiError::EventNotParked)?;
-    run_admin_command(&state.store, &admin, OutboxCommand::Retry { todo, version }).await?;
+    run_admin_command(&state.store, authority, OutboxCommand::Retry { todo, version }).await?;
     log::warn!("Parked event {todo}-{version} is retried by user: {}", admin.username);
     Ok(HttpResponse::Ok().json(Affected { events: 1 }))
 }
@@ -146,12 +146,12 @@ pub async fn retry(
     )
 )]
 pub async fn skip(
-    Admin(admin): Admin,
+    Admin { user: admin, authority }: Admin,
     id: web::Path<String>,
     state: web::Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
     let (todo, version) = parse_event_id(&id).ok_or(ApiError::EventNotParked)?;
-    run_admin_command(&state.store, &admin, OutboxCommand::Skip { todo, version }).await?;
+    run_admin_command(&state.store, authority, OutboxCommand::Skip { todo, version }).await?;
     log::warn!("Parked event {todo}-{version} is skipped by user: {}", admin.username);
     Ok(HttpResponse::Ok().json(Affected { events: 1 }))
 }
@@ -170,14 +170,14 @@ pub async fn skip(
     )
 )]
 pub async fn republish(
-    Admin(admin): Admin,
+    Admin { user: admin, authority }: Admin,
     state: web::Data<AppState>,
     JsonBody(body): JsonBody,
 ) -> Result<HttpResponse, ApiError> {
     let (username, from_revision) = parse_republish(body?)?;
     let owner = state.store.account_named(&username).await?.ok_or(ApiError::UserNotFound)?.id;
     let command = OutboxCommand::Republish { owner, from_revision };
-    let events = state.store.run_admin_command(Some(Authority::of(&admin)), command).await?;
+    let events = state.store.run_admin_command(Some(authority), command).await?;
     log::warn!(
         "{events} events of {username} from revision {from_revision} on are published again by user: {}",
         admin.username
@@ -185,8 +185,8 @@ pub async fn republish(
     Ok(HttpResponse::Ok().json(Affected { events }))
 }
 
-async fn run_admin_command(store: &Store, admin: &User, command: OutboxCommand) -> Result<(), ApiError> {
-    match store.run_admin_command(Some(Authority::of(admin)), command).await? {
+async fn run_admin_command(store: &Store, authority: Authority, command: OutboxCommand) -> Result<(), ApiError> {
+    match store.run_admin_command(Some(authority), command).await? {
         0 => Err(ApiError::EventNotParked),
         _ => Ok(()),
     }

@@ -21,7 +21,7 @@ use crate::auth::password::Turn;
 use crate::domain::account::{AccountState, Role, User, UserId, Username};
 use crate::domain::clock::Timestamp;
 use crate::domain::validation::{BodyError, ValidationError, parse_id, parse_query_integer};
-use crate::store::{AccountCommand, AccountUpdate, Authority, NewAccount};
+use crate::store::{AccountCommand, AccountUpdate, NewAccount};
 
 /// Accounts in one answer, unless the request says otherwise.
 const DEFAULT_LIMIT: i64 = 100;
@@ -156,7 +156,7 @@ pub async fn list(_: Admin, request: HttpRequest, state: web::Data<AppState>) ->
     )
 )]
 pub async fn create(
-    Admin(admin): Admin,
+    Admin { user: admin, authority }: Admin,
     state: web::Data<AppState>,
     JsonBody(body): JsonBody,
 ) -> Result<HttpResponse, ApiError> {
@@ -169,7 +169,7 @@ pub async fn create(
         Secret::Hash(hash) => hash,
     };
     let new = NewAccount { username, password_hash, role };
-    let user = state.store.apply_to_account(Some(Authority::of(&admin)), AccountCommand::Create(new)).await?;
+    let user = state.store.apply_to_account(Some(authority), AccountCommand::Create(new)).await?;
     log::warn!("User {} was created with the role {} by user: {}", user.username, user.role.name(), admin.username);
     // Relative to this path: a proxy may serve it under a prefix that it doesn't pass on.
     let location = format!("users/{}", user.id);
@@ -195,8 +195,8 @@ pub async fn read(_: Admin, id: web::Path<String>, state: web::Data<AppState>) -
 
 /// Changes an account.
 ///
-/// At least one of its role, its password, and whether it can be used. All of its tokens end, if anything changes. The
-/// last active admin stays one.
+/// At least one of its role, its password, and whether it can be used. A new role ends its access tokens; a new password
+/// its sessions, too; being disabled also its personal access tokens. The last active admin stays one.
 #[utoipa::path(
     patch, path = "/admin/users/{id}", tag = "admin", operation_id = "updateUser",
     security(("bearer" = []), ("password" = [])),
@@ -208,7 +208,7 @@ pub async fn read(_: Admin, id: web::Path<String>, state: web::Data<AppState>) -
     )
 )]
 pub async fn update(
-    Admin(admin): Admin,
+    Admin { user: admin, authority }: Admin,
     id: web::Path<String>,
     state: web::Data<AppState>,
     JsonBody(body): JsonBody,
@@ -229,7 +229,7 @@ pub async fn update(
     }
     let what = describe(&update);
     let (epoch, command) = (user.token_epoch, AccountCommand::Update(user.id, update));
-    let user = state.store.apply_to_account(Some(Authority::of(&admin)), command).await?;
+    let user = state.store.apply_to_account(Some(authority), command).await?;
     if user.token_epoch != epoch {
         log::warn!("User {} was changed ({what}) by user: {}", user.username, admin.username);
     }
@@ -249,12 +249,12 @@ pub async fn update(
     )
 )]
 pub async fn delete(
-    Admin(admin): Admin,
+    Admin { user: admin, authority }: Admin,
     id: web::Path<String>,
     state: web::Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
     let user = find(&state, &id).await?;
-    state.store.apply_to_account(Some(Authority::of(&admin)), AccountCommand::Delete(user.id)).await?;
+    state.store.apply_to_account(Some(authority), AccountCommand::Delete(user.id)).await?;
     log::warn!("User {} was deleted by user: {}", user.username, admin.username);
     Ok(HttpResponse::NoContent().finish())
 }

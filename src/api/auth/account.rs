@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use actix_web::{HttpResponse, web};
+use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -11,15 +11,15 @@ use super::fields::AccountFields;
 use crate::api::error::ApiError;
 use crate::api::http::{JsonBody, ok_not_stored};
 use crate::api::responses::{
-    Invalid, LastAdmin, NameTaken, RegistrationClosed, TooLarge, Unauthenticated, Unavailable, UnreadableBody,
-    WrongPassword,
+    Invalid, LastAdmin, NameTaken, PersonalTokenRefused, RegistrationClosed, TooLarge, Unauthenticated, Unavailable,
+    UnreadableBody, WrongPassword,
 };
 use crate::api::state::AppState;
-use crate::api::user::AuthUser;
+use crate::api::user::LoggedIn;
 use crate::auth::password::{Turn, Verdict};
 use crate::domain::account::{Role, User, UserId};
 use crate::domain::clock::Timestamp;
-use crate::store::{AccountCommand, AccountUpdate, Authority, NewAccount};
+use crate::store::{AccountCommand, NewAccount};
 
 /// An account as its owner sees it.
 #[derive(Serialize, ToSchema)]
@@ -124,15 +124,16 @@ pub async fn register(state: web::Data<AppState>, JsonBody(body): JsonBody) -> R
 /// Also whether a token still works, at little cost.
 #[utoipa::path(
     get, path = "/auth/me", tag = "auth", operation_id = "getAccount", security(("bearer" = []), ("password" = [])),
-    responses((status = 200, description = "The account.", body = Account), Unauthenticated)
+    responses((status = 200, description = "The account.", body = Account), Unauthenticated, PersonalTokenRefused)
 )]
-pub async fn me(AuthUser(user): AuthUser) -> HttpResponse {
-    ok_not_stored().json(Account::from(user.as_ref()))
+pub async fn me(caller: LoggedIn) -> HttpResponse {
+    ok_not_stored().json(Account::from(caller.user.as_ref()))
 }
 
 /// Changes the password.
 ///
-/// All tokens of the account end; the answer has a new one.
+/// All access tokens of the account end, and all sessions but the current one, whose refresh token goes on working; the
+/// answer has a new access token. Personal access tokens stay.
 #[utoipa::path(
     post, path = "/auth/password", tag = "auth", operation_id = "changePassword",
     security(("bearer" = []), ("password" = [])),
@@ -143,21 +144,23 @@ pub async fn me(AuthUser(user): AuthUser) -> HttpResponse {
     )
 )]
 pub async fn change_password(
-    AuthUser(user): AuthUser,
+    request: HttpRequest,
+    caller: LoggedIn,
     state: web::Data<AppState>,
     JsonBody(body): JsonBody,
 ) -> Result<HttpResponse, ApiError> {
+    let session = caller.session();
+    let LoggedIn { user, authority } = caller;
     let mut fields = AccountFields::new(body, &["current_password", "new_password"])?;
     let current = fields.password("current_password");
     let new = fields.new_password("new_password", &user.username);
     let (current, new) = fields.finish(current.zip(new))?;
-    confirm(&state, &user, current).await?;
+    confirm(&request, &state, &user, current).await?;
     let password_hash = state.passwords.hash(Turn::User, new).await?;
-    let update = AccountUpdate { password_hash: Some(password_hash), ..AccountUpdate::default() };
-    let command = AccountCommand::Update(user.id, update);
-    let user = state.store.apply_to_account(Some(Authority::of(&user)), command).await?;
+    let command = AccountCommand::ChangePassword { id: user.id, password_hash, keep: session };
+    let user = state.store.apply_to_account(Some(authority), command).await?;
     log::warn!("Password changed by user: {}", user.username);
-    Ok(ok_not_stored().json(AccessToken::issue(&state, &user, true)?))
+    Ok(ok_not_stored().json(AccessToken::issue(&state, &user, session)?))
 }
 
 /// Deletes the account that is logged in.
@@ -174,21 +177,24 @@ pub async fn change_password(
     )
 )]
 pub async fn delete(
-    AuthUser(user): AuthUser,
+    request: HttpRequest,
+    LoggedIn { user, authority }: LoggedIn,
     state: web::Data<AppState>,
     JsonBody(body): JsonBody,
 ) -> Result<HttpResponse, ApiError> {
     let mut fields = AccountFields::new(body, &["password"])?;
     let password = fields.password("password");
     let password = fields.finish(password)?;
-    confirm(&state, &user, password).await?;
-    state.store.apply_to_account(Some(Authority::of(&user)), AccountCommand::Delete(user.id)).await?;
+    confirm(&request, &state, &user, password).await?;
+    state.store.apply_to_account(Some(authority), AccountCommand::Delete(user.id)).await?;
     log::warn!("Account deleted by user: {}", user.username);
     Ok(HttpResponse::NoContent().finish())
 }
 
 /// Refuses if `password` is not the account's.
-async fn confirm(state: &AppState, user: &User, password: String) -> Result<(), ApiError> {
+async fn confirm(request: &HttpRequest, state: &AppState, user: &User, password: String) -> Result<(), ApiError> {
+    // Bodies can come slowly: a token that has ended since tries no password.
+    LoggedIn::extract(request).await?;
     match state.passwords.check(password, Some(&user.password_hash)).await? {
         Verdict::Right { .. } => Ok(()),
         Verdict::Wrong => {

@@ -5,6 +5,8 @@ use serde_json::{Map, Value, json};
 use super::without_input;
 use crate::auth::password_rules;
 use crate::domain::account::{Role, Username};
+use crate::domain::clock::Timestamp;
+use crate::domain::session::Scope;
 use crate::domain::validation::{BodyError, Fields, ValidationError};
 
 /// The fields of a body, all of them or the errors of all of them.
@@ -77,6 +79,34 @@ impl AccountFields {
             "disabled" => Some(false),
             _ => None,
         })
+    }
+
+    /// What a personal access token is called.
+    pub fn token_name(&mut self) -> Option<String> {
+        let name = self.0.string("name", 1, 100)?;
+        if name.trim().is_empty() {
+            let msg = "Value error, should not be blank";
+            self.0.refuse(ValidationError::new("value_error", &["body", "name"], msg, Value::Null));
+            return None;
+        }
+        Some(name)
+    }
+
+    /// What a personal access token allows.
+    pub fn scope(&mut self) -> Option<Scope> {
+        self.one_of("scope", "'read' or 'write'", Scope::from_name)
+    }
+
+    /// A time after `now`, if it was sent.
+    pub fn future_time(&mut self, name: &'static str, now: Timestamp) -> Option<Timestamp> {
+        let text = self.0.nullable_string(name, 0, usize::MAX)??;
+        let (kind, msg) = match Timestamp::parse(&text) {
+            Some(time) if time > now => return Some(time),
+            Some(_) => ("datetime_future", "Input should be in the future"),
+            None => ("datetime_parsing", "Input should be a valid datetime (RFC 3339)"),
+        };
+        self.0.refuse(ValidationError::new(kind, &["body", name], msg, Value::Null));
+        None
     }
 
     fn one_of<T>(

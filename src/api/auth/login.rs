@@ -7,7 +7,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{AccessToken, without_input};
+use super::{AccessToken, sessions, without_input};
 use crate::api::error::ApiError;
 use crate::api::http::{RawBody, content_type, ok_not_stored};
 use crate::api::responses::{Invalid, InvalidCredentials, OAuthError, TooLarge, Unavailable, UnreadableBody};
@@ -28,20 +28,24 @@ pub struct Credentials {
     password: String,
 }
 
-/// The form of an OAuth2 password grant (RFC 6749, section 4.3.2).
+/// The form of an OAuth2 grant: a password (RFC 6749, section 4.3.2) or a refresh token (section 6).
 // Only for the document: the handler reads the form itself, to refuse repeated parameters.
 #[allow(dead_code)]
 #[derive(ToSchema)]
 #[schema(example = json!({ "grant_type": "password", "username": "admin", "password": "admin123" }))]
-pub struct PasswordGrant {
-    /// Always `password`.
-    #[schema(pattern = "^password$")]
+pub struct TokenRequest {
+    /// `password` or `refresh_token`.
+    #[schema(pattern = "^(password|refresh_token)$")]
     grant_type: String,
-    /// The account's username.
+    /// With `password`: the account's username.
+    #[schema(required = false)]
     username: String,
-    /// The account's password.
-    #[schema(format = Password)]
+    /// With `password`: the account's password.
+    #[schema(format = Password, required = false)]
     password: String,
+    /// With `refresh_token`: the one from the last answer.
+    #[schema(required = false)]
+    refresh_token: String,
 }
 
 /// Logs in.
@@ -73,20 +77,26 @@ pub async fn login(
 ) -> Result<HttpResponse, ApiError> {
     let credentials = read_credentials(&request, &body)?;
     let user = log_in(&state, credentials).await?.ok_or(ApiError::InvalidCredentials)?;
-    Ok(ok_not_stored().json(AccessToken::issue(&state, &user, false)?))
+    Ok(ok_not_stored().json(AccessToken::issue(&state, &user, None)?.only()))
 }
 
-/// Logs in the way OAuth2 clients do.
+/// Issues tokens (OAuth2).
 ///
-/// The password grant (RFC 6749, section 4.3), which Swagger UI's Authorize uses.
+/// The password grant (RFC 6749, section 4.3), which Swagger UI's Authorize uses, begins a session. A refresh token
+/// (section 6) continues it: each is used once, and the answer has the next one. If the answer is lost, send the old one
+/// again: for a minute it gives the same new one; later only while that is unused, and three times a session. Any other
+/// use of a replaced token means that somebody has a copy: the session ends. Sessions end after 30 days without a refresh,
+/// and after 180 days.
+///
+/// Clients should log out on `invalid_grant` only.
 #[utoipa::path(
     post, path = "/auth/token", tag = "auth", operation_id = "issueToken", security(()),
-    request_body(content = PasswordGrant, content_type = "application/x-www-form-urlencoded"),
+    request_body(content = TokenRequest, content_type = "application/x-www-form-urlencoded"),
     responses(
-        (status = 200, description = "Logged in.", body = AccessToken),
+        (status = 200, description = "The tokens.", body = AccessToken),
         (
             status = 400, body = OAuthError,
-            description = "The request is not a password grant, or the name or password is wrong."
+            description = "The request is not one of these grants, or the name, the password or the token is wrong."
         ),
         TooLarge, Unavailable,
     )
@@ -96,25 +106,29 @@ pub async fn token(
     state: web::Data<AppState>,
     RawBody(body): RawBody,
 ) -> Result<HttpResponse, ApiError> {
-    let refused = |code, description| ApiError::OAuth { code, description };
-    if !is_form(&request) {
-        return Err(refused("invalid_request", "The body must be application/x-www-form-urlencoded"));
+    let mut form = OAuthForm::read(&request, &body)?;
+    match form.take("grant_type").as_deref() {
+        Some("password") => password_grant(&request, &state, form).await,
+        Some("refresh_token") => sessions::refresh(&state, form).await,
+        None => Err(refused("invalid_request", "grant_type is missing")),
+        Some(_) => Err(refused("unsupported_grant_type", "grant_type must be password or refresh_token")),
     }
-    let mut form = parse_form(&body).ok_or(refused("invalid_request", "A parameter is sent twice or not readable"))?;
-    // A parameter without a value counts as not sent (RFC 6749, section 3.2).
-    form.retain(|_, value| !value.is_empty());
-    match form.get("grant_type").map(String::as_str) {
-        Some("password") => {}
-        None => return Err(refused("invalid_request", "grant_type is missing")),
-        Some(_) => return Err(refused("unsupported_grant_type", "grant_type must be password")),
-    }
-    let (Some(username), Some(password)) = (form.remove("username"), form.remove("password")) else {
+}
+
+async fn password_grant(
+    request: &HttpRequest,
+    state: &AppState,
+    mut form: OAuthForm,
+) -> Result<HttpResponse, ApiError> {
+    let (Some(username), Some(password)) = (form.take("username"), form.take("password")) else {
         return Err(refused("invalid_request", "username or password is missing"));
     };
-    let user = log_in(&state, Credentials { username, password })
+    let user = log_in(state, Credentials { username, password })
         .await?
         .ok_or(refused("invalid_grant", "Invalid username or password"))?;
-    Ok(ok_not_stored().json(AccessToken::issue(&state, &user, true)?))
+    let token = sessions::start(request, state, &user).await?;
+    let access = AccessToken::issue(state, &user, Some(token.session))?;
+    Ok(ok_not_stored().json(access.with_refresh_token(&token)))
 }
 
 /// The account, or `None` if the name or password is wrong or the account can't be used. All of these take the time of
@@ -209,10 +223,32 @@ fn last_wins(encoded: &[u8]) -> HashMap<String, String> {
     pairs(encoded).into_iter().collect()
 }
 
-/// A form's parameters; `None` if one is sent twice (RFC 6749, section 3.2).
-fn parse_form(encoded: &[u8]) -> Option<HashMap<String, String>> {
-    let pairs = pairs(encoded);
-    let count = pairs.len();
-    let form: HashMap<String, String> = pairs.into_iter().collect();
-    (form.len() == count).then_some(form)
+/// An error of an OAuth2 endpoint.
+pub(super) fn refused(code: &'static str, description: &'static str) -> ApiError {
+    ApiError::OAuth { code, description }
+}
+
+/// The parameters of an OAuth2 request.
+pub(super) struct OAuthForm(HashMap<String, String>);
+
+impl OAuthForm {
+    /// Reads a form in which no parameter is sent twice (RFC 6749, section 3.2).
+    pub(super) fn read(request: &HttpRequest, body: &[u8]) -> Result<Self, ApiError> {
+        if !is_form(request) {
+            return Err(refused("invalid_request", "The body must be application/x-www-form-urlencoded"));
+        }
+        let pairs = pairs(body);
+        let count = pairs.len();
+        let form: HashMap<String, String> = pairs.into_iter().collect();
+        if form.len() == count {
+            Ok(Self(form))
+        } else {
+            Err(refused("invalid_request", "A parameter is sent twice or not readable"))
+        }
+    }
+
+    /// A parameter; one without a value counts as not sent (RFC 6749, section 3.2).
+    pub(super) fn take(&mut self, name: &str) -> Option<String> {
+        self.0.remove(name).filter(|value| !value.is_empty())
+    }
 }

@@ -48,6 +48,13 @@ use crate::api::responses::{ErrorBody, ValidationErrors};
         crate::api::health::ready,
         crate::api::auth::login::login,
         crate::api::auth::login::token,
+        crate::api::auth::sessions::revoke,
+        crate::api::auth::sessions::log_out,
+        crate::api::auth::sessions::list,
+        crate::api::auth::sessions::end,
+        crate::api::auth::personal_tokens::list,
+        crate::api::auth::personal_tokens::create,
+        crate::api::auth::personal_tokens::revoke,
         crate::api::auth::account::register,
         crate::api::auth::account::me,
         crate::api::auth::account::delete,
@@ -80,10 +87,10 @@ impl Modify for WholeDocument {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         document.info.version = VERSION.to_owned();
         let components = document.components.get_or_insert_default();
-        let bearer = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Bearer)
-            .bearer_format("JWT")
-            .description(Some("A token from `POST /auth/login` or `POST /auth/token`."));
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
+            "An access token (`POST /auth/login`, `POST /auth/token`) or, for todos, a personal access token \
+                 (`POST /auth/tokens`).",
+        ));
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer.build()));
         let password = Flow::Password(Password::new("auth/token", Scopes::new()));
         components.add_security_scheme(

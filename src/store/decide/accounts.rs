@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::{Decided, Group, Refusal, State};
 use crate::domain::account::{AccountState, TokenEpoch, User, UserId};
-use crate::store::{AccountCommand, AccountUpdate, Authority, NewAccount};
+use crate::domain::session::PersonalToken;
+use crate::store::{AccountCommand, AccountUpdate, Authority, Means, NewAccount};
 
 impl<S: State> Group<'_, S> {
     /// What a command makes of its account. Passwords are hashed before, and bodies can come slowly: what allowed the
@@ -24,13 +25,31 @@ impl<S: State> Group<'_, S> {
                 let account = self.usable(id)?;
                 if account.password_hash == old { User { password_hash: new, ..account } } else { account }
             }
-            AccountCommand::Update(id, update) => self.update_account(id, update)?,
+            AccountCommand::Update(id, update) => {
+                if update.password_hash.is_some() || update.enabled == Some(false) {
+                    self.end_sessions(&mut request, id, None);
+                }
+                self.update_account(id, update)?
+            }
+            AccountCommand::ChangePassword { id, password_hash, keep } => {
+                self.end_sessions(&mut request, id, keep);
+                self.update_account(id, AccountUpdate { password_hash: Some(password_hash), ..Default::default() })?
+            }
+            AccountCommand::LogOut(id) => {
+                self.end_sessions(&mut request, id, None);
+                let account = self.usable(id)?;
+                User { token_epoch: account.token_epoch.next(), ..account }
+            }
             AccountCommand::Delete(id) => {
+                self.end_sessions(&mut request, id, None);
                 let account = self.usable(id)?;
                 let by = Arc::clone(&actor.as_deref().unwrap_or(&account).username);
                 deleted(account, by)
             }
         };
+        if !account.is_active() {
+            self.revoke_tokens(&mut request, account.id);
+        }
         if !account.is_active_admin() {
             self.keep_an_admin(&account)?;
         }
@@ -48,6 +67,8 @@ impl<S: State> Group<'_, S> {
             }
             // A demo user of an earlier run in development makes room.
             if holder.state != AccountState::Deleted {
+                self.end_sessions(request, holder.id, None);
+                self.revoke_tokens(request, holder.id);
                 let gone = deleted(User::clone(&holder), Arc::clone(&holder.username));
                 request.accounts.insert(gone.id, Arc::new(gone));
             }
@@ -90,9 +111,22 @@ impl<S: State> Group<'_, S> {
     }
 
     /// The account whose token it is, if that is still valid.
-    fn still_valid(&self, authority: Authority) -> Result<Arc<User>, Refusal> {
-        let account = self.account(authority.account).filter(|account| authority.is_valid(account));
-        account.ok_or(Refusal::NoLongerAllowed)
+    pub fn still_valid(&self, authority: Authority) -> Result<Arc<User>, Refusal> {
+        let valid =
+            |account: &Arc<User>| account.is_active() && self.exists(account) && account.token_epoch == authority.epoch;
+        let account = self.account(authority.account).filter(valid).ok_or(Refusal::NoLongerAllowed)?;
+        let now = self.facts.now;
+        let is_there = match authority.means {
+            Means::Login => true,
+            Means::Session(id) => {
+                self.session(id).is_some_and(|session| session.user == account.id && !session.is_expired(now))
+            }
+            Means::Personal(id) => {
+                let is_it = |token: &Arc<PersonalToken>| token.id == id && !token.is_expired(now);
+                self.personal_tokens(account.id).iter().any(is_it)
+            }
+        };
+        if is_there { Ok(account) } else { Err(Refusal::NoLongerAllowed) }
     }
 
     /// Refuses what would take away the last admin; `account` is not an active admin from now on.
@@ -107,7 +141,7 @@ impl<S: State> Group<'_, S> {
         if admins.any(|admin| can_replace(admin)) { Ok(()) } else { Err(Refusal::LastAdmin) }
     }
 
-    fn exists(&self, account: &User) -> bool {
+    pub(super) fn exists(&self, account: &User) -> bool {
         account.exists(self.facts.demo_users)
     }
 

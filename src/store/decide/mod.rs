@@ -9,6 +9,7 @@
 //! shares its database locks the owners first.
 
 mod accounts;
+pub mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use super::{Command, Context};
 use crate::domain::account::{AccountState, User, UserId};
 use crate::domain::change::{Change, Epoch, Kind, Place, Revision, SCRUBBED_TITLE};
 use crate::domain::clock::Timestamp;
+use crate::domain::session::{PersonalToken, PersonalTokenId, Session, SessionId};
 use crate::domain::todo::{Field, Todo, TodoId, Version};
 
 /// The committed state that a group is decided on.
@@ -37,6 +39,15 @@ pub trait State {
 
     /// All active accounts of the role admin.
     fn active_admins(&self) -> Vec<Arc<User>>;
+
+    /// The session with this id.
+    fn session(&self, id: SessionId) -> Option<Arc<Session>>;
+
+    /// The sessions of this account.
+    fn sessions(&self, user: UserId) -> Vec<Arc<Session>>;
+
+    /// The personal access tokens of this account.
+    fn personal_tokens(&self, user: UserId) -> Vec<Arc<PersonalToken>>;
 }
 
 /// Where an owner's part of the log ends.
@@ -50,11 +61,15 @@ pub struct Head {
     pub pruned_through: Revision,
 }
 
-/// The numbers that the next account, the next todo and the next change get.
+/// The numbers that the next account, todo and so on get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Next {
     /// The id of the next account.
     pub user: UserId,
+    /// The id of the next session.
+    pub session: SessionId,
+    /// The id of the next personal access token.
+    pub personal_token: PersonalTokenId,
     /// The id of the next todo.
     pub id: TodoId,
     /// The place of the next change.
@@ -89,6 +104,14 @@ pub enum Refusal {
     NameTaken,
     /// Nobody would be left who can administer accounts.
     LastAdmin,
+    /// The refresh token is not valid, or not any more.
+    InvalidGrant,
+    /// The account has no such session.
+    SessionNotFound,
+    /// The account has no such personal access token.
+    TokenNotFound,
+    /// The account has as many personal access tokens as it may.
+    TooManyTokens,
 }
 
 /// What a group has decided, and nobody else sees yet.
@@ -98,6 +121,10 @@ pub struct Decided {
     pub changes: Vec<Arc<Change>>,
     /// The accounts that are new or different.
     pub accounts: BTreeMap<UserId, Arc<User>>,
+    /// The sessions that are new or different; `None`: over.
+    pub sessions: BTreeMap<SessionId, Option<Arc<Session>>>,
+    /// The personal access tokens that are new, by their users and ids; `None`: revoked.
+    pub personal_tokens: BTreeMap<(UserId, PersonalTokenId), Option<Arc<PersonalToken>>>,
     /// The owners' heads after these changes.
     pub heads: HashMap<UserId, Head>,
     /// The first numbers that are unused after these changes.
@@ -109,17 +136,30 @@ pub struct Decided {
 impl Decided {
     /// What a group without requests decides.
     pub fn nothing(next: Next) -> Self {
-        Self { changes: Vec::new(), accounts: BTreeMap::new(), heads: HashMap::new(), next, todos: HashMap::new() }
+        Self {
+            changes: Vec::new(),
+            accounts: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            personal_tokens: BTreeMap::new(),
+            heads: HashMap::new(),
+            next,
+            todos: HashMap::new(),
+        }
     }
 
     /// Whether nothing was decided.
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.accounts.is_empty()
+        self.changes.is_empty()
+            && self.accounts.is_empty()
+            && self.sessions.is_empty()
+            && self.personal_tokens.is_empty()
     }
 
     fn merge(&mut self, later: Self) {
         self.changes.extend(later.changes);
         self.accounts.extend(later.accounts);
+        self.sessions.extend(later.sessions);
+        self.personal_tokens.extend(later.personal_tokens);
         self.heads.extend(later.heads);
         self.next = later.next;
         self.todos.extend(later.todos);
@@ -141,8 +181,10 @@ impl<'a, S: State> Group<'a, S> {
 
     /// What a request changes: all of its commands, or nothing.
     pub fn decide(&mut self, context: &Context, commands: Vec<Command>) -> Result<Vec<Arc<Change>>, Refusal> {
-        let account = self.account(context.owner).filter(|account| account.token_epoch == context.epoch);
-        let account = account.ok_or(Refusal::NoLongerAllowed)?;
+        if let Some(authority) = context.authority {
+            self.still_valid(authority)?;
+        }
+        let account = self.account(context.owner).ok_or(Refusal::NoLongerAllowed)?;
         let mut request = Decided::nothing(self.decided.next);
         for command in commands {
             self.decide_one(&mut request, context, &account, command)?;

@@ -8,9 +8,9 @@ use super::rows::{CHANGE_COLUMNS, change};
 use super::writer::{Writer, abort_unflushed, resolved};
 use crate::domain::account::AccountState;
 use crate::domain::change::{Change, DeliveryState, Epoch, Place, Revision};
-use crate::store::decide::Refusal;
+use crate::store::OutboxCommand;
+use crate::store::decide::{Group, Refusal};
 use crate::store::error::StoreError;
-use crate::store::{Authority, OutboxCommand};
 
 /// Changes in one part, at most.
 const MAX_PART: usize = 1000;
@@ -40,11 +40,10 @@ impl Writer {
 
     /// What was so when the command came may have ended meanwhile, or between two of its parts.
     fn refuse_part(&self, operation: &Operation) -> Result<(), Refusal> {
-        let users = self.shared.users.read();
-        let valid = |authority: Authority| users.stored(authority.account).is_some_and(|user| authority.is_valid(user));
-        if !operation.authority.is_none_or(valid) {
-            return Err(Refusal::NoLongerAllowed);
+        if let Some(authority) = operation.authority {
+            Group::new(&self.state(), self.facts()).still_valid(authority)?;
         }
+        let users = self.shared.users.read();
         match operation.command {
             // Content that was taken back must not be published.
             OutboxCommand::Republish { owner, .. }

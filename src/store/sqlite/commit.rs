@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, ffi, params};
 
-use super::rows::{ACCOUNT_COLUMNS, account};
+use super::rows::{ACCOUNT_COLUMNS, SESSION_COLUMNS, account, rotated_at, session};
 use crate::domain::change::Kind;
 use crate::store::decide::Decided;
 use crate::store::outbox::Marks;
@@ -74,6 +74,7 @@ pub fn commit(
 
 fn write(transaction: &Transaction<'_>, decided: &Decided, marks: &Marks, uptime: i64) -> rusqlite::Result<()> {
     write_accounts(transaction, decided)?;
+    write_sessions(transaction, decided)?;
     let mut put = transaction.prepare_cached(
         "INSERT INTO todos (id, owner_id, version, title, description, completed, created_at, updated_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
@@ -163,11 +164,79 @@ fn write_accounts(transaction: &Transaction<'_>, decided: &Decided) -> rusqlite:
     Ok(())
 }
 
+fn write_sessions(transaction: &Transaction<'_>, decided: &Decided) -> rusqlite::Result<()> {
+    let mut put = transaction.prepare_cached(
+        "INSERT INTO sessions (id, user_id, created_at, user_agent, key, latest, rotated_at, repeats)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT (id) DO UPDATE SET latest = excluded.latest, rotated_at = excluded.rotated_at,
+             repeats = excluded.repeats",
+    )?;
+    let mut end = transaction.prepare_cached("DELETE FROM sessions WHERE id = ?1")?;
+    for (id, session) in &decided.sessions {
+        match session {
+            Some(session) => put.execute(params![
+                session.id,
+                session.user,
+                session.created_at.0,
+                session.user_agent,
+                session.key.0,
+                session.latest,
+                rotated_at(session),
+                session.repeats
+            ])?,
+            None => end.execute([id])?,
+        };
+    }
+    save_next(transaction, "sessions", decided.next.session.0)?;
+    let mut put = transaction.prepare_cached(
+        "INSERT INTO personal_tokens (id, user_id, name, scope, hash, created_at, expires_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?;
+    let mut revoke = transaction.prepare_cached("DELETE FROM personal_tokens WHERE id = ?1")?;
+    for ((_, id), token) in &decided.personal_tokens {
+        match token {
+            Some(token) => put.execute(params![
+                token.id,
+                token.user,
+                token.name,
+                token.scope.name(),
+                token.hash,
+                token.created_at.0,
+                token.expires_at.map(|at| at.0)
+            ])?,
+            None => revoke.execute([id])?,
+        };
+    }
+    save_next(transaction, "personal_tokens", decided.next.personal_token.0)
+}
+
+/// Sees to it that no id below `next` is used again, also one that began and ended in this group.
+fn save_next(transaction: &Transaction<'_>, table: &str, next: i64) -> rusqlite::Result<()> {
+    let mut save =
+        transaction.prepare_cached("UPDATE sqlite_sequence SET seq = ?2 - 1 WHERE name = ?1 AND seq < ?2 - 1")?;
+    save.execute(params![table, next]).map(drop)
+}
+
 /// Whether a group is in the database; all of it is, if any of it. `None`: it had nothing that shows it.
 pub fn is_stored(connection: &Connection, decided: &Decided) -> rusqlite::Result<Option<bool>> {
     if let Some(change) = decided.changes.last() {
         let sql = "SELECT EXISTS (SELECT 1 FROM changes WHERE seq = ?1)";
         return connection.query_row(sql, [change.place], |row| row.get(0)).map(Some);
+    }
+    // All of them: what began and ended in this group looks the same before and after.
+    for (id, session) in &decided.sessions {
+        let sql = format!("SELECT {SESSION_COLUMNS} FROM sessions WHERE id = ?1");
+        let stored = connection.query_row(&sql, [id], self::session).optional()?;
+        if stored.as_ref() != session.as_deref() {
+            return Ok(Some(false));
+        }
+    }
+    for ((_, id), token) in &decided.personal_tokens {
+        let sql = "SELECT EXISTS (SELECT 1 FROM personal_tokens WHERE id = ?1)";
+        let is_stored: bool = connection.query_row(sql, [id], |row| row.get(0))?;
+        if is_stored != token.is_some() {
+            return Ok(Some(false));
+        }
     }
     for decided in decided.accounts.values() {
         let sql = format!("SELECT {ACCOUNT_COLUMNS} FROM users WHERE id = ?1");
@@ -176,7 +245,7 @@ pub fn is_stored(connection: &Connection, decided: &Decided) -> rusqlite::Result
             return Ok(Some(false));
         }
     }
-    Ok((!decided.accounts.is_empty()).then_some(true))
+    Ok((!decided.is_empty()).then_some(true))
 }
 
 /// Moves committed pages from the write-ahead log into the database file, as far as readers allow.

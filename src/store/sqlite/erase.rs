@@ -3,6 +3,7 @@
 //! that is left to do can be seen in the database.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction, params};
@@ -161,8 +162,8 @@ impl Writer {
 
 /// Whoever deleted the account also deletes its todos.
 fn context(account: &User) -> Context {
-    let context = Context::of(account, TraceParent::random());
-    Context { actor: account.deleted_by.clone().unwrap_or_else(|| context.actor.clone()), ..context }
+    let actor = account.deleted_by.as_ref().unwrap_or(&account.username);
+    Context { owner: account.id, actor: Arc::clone(actor), authority: None, trace: TraceParent::random() }
 }
 
 /// What one part of scrubbing did.

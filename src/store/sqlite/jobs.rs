@@ -6,8 +6,9 @@ use tokio::sync::oneshot;
 
 use crate::domain::account::User;
 use crate::domain::change::{Change, Revision};
+use crate::store::decide::sessions::SessionOutcome;
 use crate::store::error::StoreError;
-use crate::store::{AccountCommand, Authority, Command, Context, OutboxCommand};
+use crate::store::{AccountCommand, Authority, Command, Context, OutboxCommand, SessionCommand};
 
 /// What the writer is asked to do.
 pub enum Job {
@@ -24,12 +25,17 @@ pub enum Job {
     /// Make the database fail, or stop failing.
     #[cfg(test)]
     InjectFault(fn(&mut rusqlite::Connection)),
+    /// Do what is due every minute now.
+    #[cfg(test)]
+    UpkeepIsDue,
 }
 
 /// What a group is made of.
 pub enum Request {
     /// Commands to be applied all or none; the answer is their changes.
     Todos { context: Context, commands: Vec<Command>, reply: oneshot::Sender<Answer<Vec<Arc<Change>>>> },
+    /// A command about sessions; the answer is what became of it.
+    Session { authority: Option<Authority>, command: SessionCommand, reply: oneshot::Sender<Answer<SessionOutcome>> },
     /// A command about an account; the answer is what the account is then.
     Account { authority: Option<Authority>, command: AccountCommand, reply: oneshot::Sender<Answer<Arc<User>>> },
 }
@@ -39,7 +45,7 @@ impl Request {
     pub fn operations(&self) -> usize {
         match self {
             Self::Todos { commands, .. } => commands.len(),
-            Self::Account { .. } => 1,
+            Self::Account { .. } | Self::Session { .. } => 1,
         }
     }
 }
@@ -51,6 +57,7 @@ pub type Answer<T> = Result<T, StoreError>;
 pub enum Decision {
     Todos(Answer<Vec<Arc<Change>>>, oneshot::Sender<Answer<Vec<Arc<Change>>>>),
     Account(Answer<Arc<User>>, oneshot::Sender<Answer<Arc<User>>>),
+    Session(Answer<SessionOutcome>, oneshot::Sender<Answer<SessionOutcome>>),
 }
 
 impl Decision {
@@ -61,6 +68,7 @@ impl Decision {
         match self {
             Self::Todos(answer, reply) => drop(reply.send(failure.map_or(answer, Err))),
             Self::Account(answer, reply) => drop(reply.send(failure.map_or(answer, Err))),
+            Self::Session(answer, reply) => drop(reply.send(failure.map_or(answer, Err))),
         }
     }
 }

@@ -5,19 +5,28 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::rows::{ACCOUNT_COLUMNS, account, invalid, todo};
+use super::rows::{
+    ACCOUNT_COLUMNS, PERSONAL_TOKEN_COLUMNS, SESSION_COLUMNS, account, invalid, personal_token, session, todo,
+};
 use crate::domain::account::{AccountState, UserId};
 use crate::domain::change::{Epoch, Place};
 use crate::domain::clock::Timestamp;
+use crate::domain::session::{PersonalTokenId, SessionId};
 use crate::domain::todo::TodoId;
 use crate::store::decide::{Head, Next};
-use crate::store::map::{TodoMap, Users};
+use crate::store::map::TodoMap;
+use crate::store::map::sessions::{PersonalTokens, Sessions};
+use crate::store::map::users::Users;
 
 /// What the service keeps in memory.
 pub struct Loaded {
     pub epoch: Epoch,
     pub users: Users,
     pub heads: HashMap<UserId, Head>,
+    pub sessions: Sessions,
+    pub personal_tokens: PersonalTokens,
+    /// When personal access tokens were used last.
+    pub used: HashMap<PersonalTokenId, Timestamp>,
     /// Deleted accounts that still have something.
     pub erasing: Vec<UserId>,
     pub todos: TodoMap,
@@ -51,6 +60,23 @@ pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loade
         }
         users.put(Arc::new(user));
     }
+    let mut sessions = Sessions::default();
+    let mut statement = connection.prepare(&format!("SELECT {SESSION_COLUMNS} FROM sessions"))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        sessions.put(Arc::new(session(row)?));
+    }
+    let (mut personal_tokens, mut used) = (PersonalTokens::default(), HashMap::new());
+    let mut statement =
+        connection.prepare(&format!("SELECT {PERSONAL_TOKEN_COLUMNS}, used_at FROM personal_tokens"))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let token = personal_token(row)?;
+        if let Some(used_at) = row.get::<_, Option<i64>>("used_at")? {
+            used.insert(token.id, Timestamp(used_at));
+        }
+        personal_tokens.put(Arc::new(token));
+    }
     let mut todos = TodoMap::default();
     for (owner, head) in &heads {
         todos.set_revision(*owner, head.revision);
@@ -65,10 +91,15 @@ pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loade
         epoch,
         users,
         heads,
+        sessions,
+        personal_tokens,
+        used,
         erasing,
         todos,
         next: Next {
             user: UserId(next(connection, "users")?),
+            session: SessionId(next(connection, "sessions")?),
+            personal_token: PersonalTokenId(next(connection, "personal_tokens")?),
             id: TodoId(next(connection, "todos")?),
             place: Place(next(connection, "changes")?),
         },

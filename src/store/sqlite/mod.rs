@@ -10,6 +10,7 @@ pub mod reader;
 pub mod retention;
 mod rows;
 pub mod schema;
+mod upkeep;
 pub mod writer;
 
 use std::path::Path;

@@ -8,6 +8,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use crate::domain::account::{AccountState, Role, TokenEpoch, User, UserId};
 use crate::domain::change::{Change, DeliveryState, Epoch, Kind, Place, Revision};
 use crate::domain::clock::Timestamp;
+use crate::domain::session::{PersonalToken, PersonalTokenId, Scope, Session, SessionId, SessionKey};
 use crate::domain::todo::{Field, Todo, TodoId, Version};
 use crate::domain::trace::TraceParent;
 
@@ -70,6 +71,47 @@ pub fn account(row: &Row<'_>) -> rusqlite::Result<User> {
     })
 }
 
+/// The columns that [`session`] reads.
+pub const SESSION_COLUMNS: &str = "id, user_id, created_at, user_agent, key, latest, rotated_at, repeats";
+
+/// Reads a session from [`SESSION_COLUMNS`].
+pub fn session(row: &Row<'_>) -> rusqlite::Result<Session> {
+    let rotated_at: String = row.get("rotated_at")?;
+    let times = rotated_at.split(',').filter(|time| !time.is_empty()).map(|time| time.parse().map(Timestamp));
+    Ok(Session {
+        id: row.get("id")?,
+        user: row.get("user_id")?,
+        created_at: Timestamp(row.get("created_at")?),
+        user_agent: row.get::<_, Option<String>>("user_agent")?.map(Into::into),
+        key: SessionKey(row.get("key")?),
+        latest: row.get("latest")?,
+        rotated_at: times.collect::<Result<_, _>>().map_err(|_| invalid("sessions.rotated_at"))?,
+        repeats: row.get("repeats")?,
+    })
+}
+
+/// What is written for [`Session::rotated_at`].
+pub fn rotated_at(session: &Session) -> String {
+    session.rotated_at.iter().map(|at| at.0.to_string()).collect::<Vec<_>>().join(",")
+}
+
+/// The columns that [`personal_token`] reads.
+pub const PERSONAL_TOKEN_COLUMNS: &str = "id, user_id, name, scope, hash, created_at, expires_at";
+
+/// Reads a personal access token from [`PERSONAL_TOKEN_COLUMNS`].
+pub fn personal_token(row: &Row<'_>) -> rusqlite::Result<PersonalToken> {
+    let scope: String = row.get("scope")?;
+    Ok(PersonalToken {
+        id: row.get("id")?,
+        user: row.get("user_id")?,
+        name: row.get::<_, String>("name")?.into(),
+        scope: Scope::from_name(&scope).ok_or_else(|| invalid("personal_tokens.scope"))?,
+        hash: row.get("hash")?,
+        created_at: Timestamp(row.get("created_at")?),
+        expires_at: row.get::<_, Option<i64>>("expires_at")?.map(Timestamp),
+    })
+}
+
 /// The error for a value that no version up to this one writes.
 pub fn invalid(column: &str) -> rusqlite::Error {
     rusqlite::Error::InvalidColumnName(format!("{column} holds a value that this version does not know"))
@@ -94,7 +136,7 @@ macro_rules! as_integer {
     };
 }
 
-as_integer!(UserId, TokenEpoch, TodoId, Version, Revision, Place);
+as_integer!(UserId, TokenEpoch, SessionId, PersonalTokenId, TodoId, Version, Revision, Place);
 
 impl ToSql for DeliveryState {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {

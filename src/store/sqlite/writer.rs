@@ -20,11 +20,14 @@ use super::jobs::{Decision, Job, Operation, Request};
 use crate::config::Retention;
 use crate::domain::account::{AccountState, User, UserId};
 use crate::domain::clock::Clock;
+use crate::domain::session::{PersonalToken, Session, SessionId};
 use crate::domain::todo::{Todo, TodoId};
 use crate::store::Shared;
 use crate::store::decide::{Decided, Facts, Group, Head, Next, State};
 use crate::store::error::StoreError;
-use crate::store::map::{TodoMap, Users};
+use crate::store::map::TodoMap;
+use crate::store::map::sessions::{PersonalTokens, Sessions};
+use crate::store::map::users::Users;
 use crate::store::outbox::Marks;
 
 /// Operations in one commit, at most.
@@ -65,6 +68,7 @@ pub struct Writer {
     pub(super) marks_due: Instant,
     pub(super) uptime_due: Instant,
     pub(super) prune_due: Instant,
+    pub(super) upkeep_due: Instant,
     /// Owners that this round of pruning has yet to visit.
     pub(super) prune_next: VecDeque<UserId>,
     /// Deleted accounts that still have something.
@@ -78,6 +82,8 @@ pub(super) struct Committed<'a> {
     heads: &'a HashMap<UserId, Head>,
     todos: &'a RwLock<TodoMap>,
     users: &'a RwLock<Users>,
+    sessions: &'a RwLock<Sessions>,
+    personal_tokens: &'a RwLock<PersonalTokens>,
 }
 
 impl State for Committed<'_> {
@@ -100,6 +106,18 @@ impl State for Committed<'_> {
     fn active_admins(&self) -> Vec<Arc<User>> {
         self.users.read().all().filter(|user| user.is_active_admin()).cloned().collect()
     }
+
+    fn session(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.sessions.read().get(id).cloned()
+    }
+
+    fn sessions(&self, user: UserId) -> Vec<Arc<Session>> {
+        self.sessions.read().of(user).cloned().collect()
+    }
+
+    fn personal_tokens(&self, user: UserId) -> Vec<Arc<PersonalToken>> {
+        self.personal_tokens.read().of(user).cloned().collect()
+    }
 }
 
 impl Writer {
@@ -115,6 +133,7 @@ impl Writer {
             marks_due: now + TICK_INTERVAL,
             uptime_due: now + SAVE_UPTIME_INTERVAL,
             prune_due: now + TICK_INTERVAL,
+            upkeep_due: now + TICK_INTERVAL,
             prune_next: VecDeque::new(),
             erasures,
             operations: VecDeque::new(),
@@ -140,7 +159,7 @@ impl Writer {
         let mut next = None;
         loop {
             let due = if self.operations.is_empty() {
-                let due = self.marks_due.min(self.prune_due);
+                let due = self.marks_due.min(self.prune_due).min(self.upkeep_due);
                 self.erasures.due().map_or(due, |erase| erase.min(due))
             } else {
                 self.started
@@ -174,6 +193,11 @@ impl Writer {
                     self.shared.queued.fetch_sub(1, Ordering::Relaxed);
                     inject(&mut self.connection);
                 }
+                #[cfg(test)]
+                Ok(Job::UpkeepIsDue) => {
+                    self.shared.queued.fetch_sub(1, Ordering::Relaxed);
+                    self.upkeep_due = self.started;
+                }
                 Ok(Job::Close) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -186,6 +210,9 @@ impl Writer {
             if Instant::now() >= self.prune_due {
                 self.prune();
             }
+            if Instant::now() >= self.upkeep_due {
+                self.upkeep();
+            }
             if self.erasures.due().is_some_and(|due| Instant::now() >= due) {
                 self.erase();
             }
@@ -193,6 +220,7 @@ impl Writer {
         for operation in self.operations.drain(..).filter(|operation| operation.has_begun()) {
             operation.end(Err(StoreError::Unknown));
         }
+        self.upkeep();
         // The last marks, and the uptime.
         self.uptime_due = self.started;
         self.tick();
@@ -271,6 +299,9 @@ impl Writer {
             Request::Todos { context, commands, reply } => {
                 Decision::Todos(group.decide(&context, commands).map_err(StoreError::Refused), reply)
             }
+            Request::Session { authority, command, reply } => {
+                Decision::Session(group.decide_session(authority, command).map_err(StoreError::Refused), reply)
+            }
             Request::Account { authority, command, reply } => {
                 Decision::Account(group.decide_account(authority, command).map_err(StoreError::Refused), reply)
             }
@@ -280,7 +311,8 @@ impl Writer {
     }
 
     pub(super) fn state(&self) -> Committed<'_> {
-        Committed { heads: &self.log.heads, todos: &self.shared.todos, users: &self.shared.users }
+        let Shared { todos, users, sessions, personal_tokens, .. } = &*self.shared;
+        Committed { heads: &self.log.heads, todos, users, sessions, personal_tokens }
     }
 
     pub(super) fn facts(&self) -> Facts {

@@ -7,6 +7,7 @@ mod groups;
 mod lives;
 mod outbox;
 mod retention;
+mod sessions;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::AtomicI64;
@@ -221,8 +222,9 @@ impl std::ops::Deref for Fixture {
 }
 
 fn context(owner: i64) -> Context {
-    let (actor, epoch) = (format!("user {owner}").into(), TokenEpoch(0));
-    Context { owner: UserId(owner), actor, epoch, trace: TraceParent::random() }
+    let (owner, actor) = (UserId(owner), format!("user {owner}").into());
+    let authority = Some(Authority { account: owner, epoch: TokenEpoch(0), means: Means::Login });
+    Context { owner, actor, authority, trace: TraceParent::random() }
 }
 
 fn create(title: &str) -> Command {

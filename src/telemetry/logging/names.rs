@@ -5,12 +5,14 @@
 use std::borrow::Cow;
 
 /// Modules whose loggers are not named after their paths. Modules inside them follow.
-const NAMES: [(&str, &str); 18] = [
+const NAMES: [(&str, &str); 21] = [
     ("todo_backend::api::access_log", "todo_backend::access_log"),
     ("todo_backend::api::admin::events", "todo_backend::events::admin"),
     ("todo_backend::api::admin::users", "todo_backend::auth::accounts"),
     ("todo_backend::api::auth::account", "todo_backend::auth::accounts"),
     ("todo_backend::api::auth::login", "todo_backend::auth::routes"),
+    ("todo_backend::api::auth::personal_tokens", "todo_backend::auth::sessions"),
+    ("todo_backend::api::auth::sessions", "todo_backend::auth::sessions"),
     ("todo_backend::api::dapr", "todo_backend::events::subscription"),
     ("todo_backend::api::docs", "todo_backend::docs"),
     ("todo_backend::api::error", "todo_backend::error"),
@@ -22,6 +24,7 @@ const NAMES: [(&str, &str); 18] = [
     ("todo_backend::store::sqlite::admin", "todo_backend::store::writer"),
     ("todo_backend::store::sqlite::erase", "todo_backend::store::writer"),
     ("todo_backend::store::sqlite::retention", "todo_backend::store::writer"),
+    ("todo_backend::store::sqlite::upkeep", "todo_backend::store::writer"),
     ("todo_backend::store::sqlite::writer", "todo_backend::store::writer"),
     ("todo_backend::telemetry::logging", "todo_backend::logging"),
 ];

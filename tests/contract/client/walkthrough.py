@@ -78,10 +78,22 @@ def walk(client: Client) -> None:
 
     wrong, right = (model("Credentials")(username="demo", password=password) for password in ("wrong", "demo123"))
     assert client.call("login", 401, "Error", body=wrong).detail == "Invalid username or password"
-    grant = model("PasswordGrant")(grant_type="password", username="demo", password="wrong")
+    grant = model("TokenRequest")(grant_type="password", username="demo", password="wrong")
     assert client.call("issue_token", 400, "OAuthError", body=grant).error == "invalid_grant"
     grant.password = "demo123"
-    assert client.call("issue_token", 200, "AccessToken", body=grant).expires_in > 0
+    session = client.call("issue_token", 200, "AccessToken", body=grant)
+    assert session.expires_in > 0
+    refresh = model("TokenRequest")(grant_type="refresh_token", refresh_token=session.refresh_token)
+    client.log_in(client.call("issue_token", 200, "AccessToken", body=refresh).access_token)
+    [listed] = client.call("list_sessions", 200, "list")
+    assert listed.current and listed.created_at <= listed.used_at
+    new = model("NewToken")(name="script", scope=model("NewTokenScope").READ)
+    script = client.call("create_token", 201, "PersonalTokenDetails", body=new)
+    assert script.token.startswith("tdb_") and script.expires_at is None
+    assert client.call("list_tokens", 200, "list")[0].name == "script"
+    client.call("delete_token", 204, None, script.id)
+    client.call("revoke_token", 200, None, body=model("Revocation")(token=session.refresh_token))
+    assert client.call("get_account", 401, "Error").detail == "Invalid or expired token"
     query = client.call("login", 200, "AccessToken", username="demo", password="demo123")
     assert query.token_type == "bearer"
     client.log_in("no token")

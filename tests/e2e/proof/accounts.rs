@@ -32,6 +32,8 @@ struct Person {
     passwords: Vec<String>,
     /// Todos whose creation was acknowledged.
     todos: Vec<i64>,
+    /// The last refresh token that was answered, if its session goes on.
+    refresh: Option<String>,
     end: End,
 }
 
@@ -56,6 +58,23 @@ async fn log_in(anybody: &Client, name: &str, password: &str) -> Option<Client> 
     }
 }
 
+/// Asks for tokens until there is an answer, and returns the refresh token. A 400 would log the person out.
+async fn grant(anybody: &Client, form: &[(&str, &str)]) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match anybody.send_form("/auth/token", form).await {
+            Ok((200, answer)) => return answer["refresh_token"].as_str().unwrap().to_owned(),
+            Ok((status, answer)) if status < 500 => panic!("{status} {answer}"),
+            other => assert!(Instant::now() < deadline, "{other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn refreshed(anybody: &Client, token: &str) -> String {
+    grant(anybody, &[("grant_type", "refresh_token"), ("refresh_token", token)]).await
+}
+
 /// Lives of people, one after the other. What people can do for themselves, the admin does half of the time.
 async fn live(admin: Client, number: usize, mut random: SmallRng, stop: Arc<AtomicBool>) -> Vec<Person> {
     let mut people = Vec::new();
@@ -75,14 +94,22 @@ async fn live(admin: Client, number: usize, mut random: SmallRng, stop: Arc<Atom
         }
         let account = format!("/admin/users/{}", answer.unwrap().1["id"]);
         let Some(mut client) = log_in(&admin, &name, &password).await else { panic!("{name} is lost") };
-        let mut person = Person { name, passwords: vec![password.clone()], todos: Vec::new(), end: End::Alive };
+        let mut person =
+            Person { name, passwords: vec![password.clone()], todos: Vec::new(), refresh: None, end: End::Alive };
         for n in 0..random.random_range(0..6) {
             let todo = json!({"title": format!("secret {n}"), "description": "secret"});
             if let Ok((201, todo)) = client.try_send("POST", "/todos", Some(todo), &[]).await {
                 person.todos.push(todo["id"].as_i64().unwrap());
             }
         }
+        let mut refresh =
+            grant(&admin, &[("grant_type", "password"), ("username", &person.name), ("password", &password)]).await;
+        for _ in 0..random.random_range(0..4) {
+            refresh = refreshed(&admin, &refresh).await;
+        }
+        person.refresh = Some(refresh);
         if random.random() {
+            person.refresh = None;
             let next = format!("the next sentence of {number} and {life}");
             let answer = if random.random() {
                 let change = json!({"current_password": password, "new_password": next});
@@ -168,7 +195,7 @@ async fn accounts_are_kept_and_deletions_end_whatever_is_killed() {
         people.extend(life.await.unwrap());
     }
 
-    let (mut alive, mut disabled, mut deleted) = (0, 0, 0);
+    let (mut alive, mut disabled, mut deleted, mut sessions) = (0, 0, 0, 0);
     for person in &people {
         let mut client = None;
         for password in &person.passwords {
@@ -177,6 +204,10 @@ async fn accounts_are_kept_and_deletions_end_whatever_is_killed() {
         match (person.end, client) {
             (End::Alive, Some(client)) => {
                 alive += 1;
+                if let Some(token) = &person.refresh {
+                    sessions += 1;
+                    refreshed(&admin, token).await;
+                }
                 for todo in &person.todos {
                     assert_eq!(client.send("GET", &format!("/todos/{todo}"), None).await.0, 200, "{}", person.name);
                 }
@@ -188,10 +219,11 @@ async fn accounts_are_kept_and_deletions_end_whatever_is_killed() {
         }
     }
     println!(
-        "accounts: {cycles} kills, {alive} alive, {disabled} disabled, {deleted} deleted, {} in all",
+        "accounts: {cycles} kills, {alive} alive ({sessions} in a session), {disabled} disabled, {deleted} deleted, \
+         {} in all",
         people.len()
     );
-    assert!(alive > 2 && disabled > 2 && deleted > 2);
+    assert!(alive > 2 && sessions > 0 && disabled > 2 && deleted > 2);
 
     wait_until_erased(&stack).await;
     let gone: Vec<_> = people.iter().filter(|person| person.end == End::Deleted).collect();

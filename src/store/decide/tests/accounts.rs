@@ -1,28 +1,33 @@
 //! Decisions about accounts, and about todos of accounts that are not as they were.
 
+use super::sessions::{begin, create_token, first_token};
 use super::*;
 use crate::domain::account::Username;
-use crate::store::{AccountCommand, AccountUpdate, Authority, NewAccount};
+use crate::store::decide::sessions::SessionOutcome;
+use crate::store::{AccountCommand, AccountUpdate, NewAccount, SessionCommand};
 
-/// A request of either kind.
+/// A request of any kind.
 #[derive(Clone)]
 enum Any {
     Todos(Request),
     Account(Option<Authority>, AccountCommand),
+    Session(Option<Authority>, SessionCommand),
 }
 
 #[derive(Debug, PartialEq)]
 enum AnyAnswer {
     Todos(Answer),
     Account(Result<Arc<User>, Refusal>),
+    Session(Result<SessionOutcome, Refusal>),
 }
 
 impl Committed {
-    /// As [`Committed::apply`], for requests of either kind.
+    /// As [`Committed::apply`], for requests of any kind.
     fn apply_any(&mut self, now: i64, requests: &[Any]) -> Vec<AnyAnswer> {
         let decide = |group: &mut Group<'_, Self>, request: &Any| match request.clone() {
             Any::Todos((context, commands)) => AnyAnswer::Todos(group.decide(&context, commands)),
             Any::Account(authority, command) => AnyAnswer::Account(group.decide_account(authority, command)),
+            Any::Session(authority, command) => AnyAnswer::Session(group.decide_session(authority, command)),
         };
         self.commit(now, true, |group| requests.iter().map(|request| decide(group, request)).collect())
     }
@@ -33,11 +38,11 @@ impl Committed {
 
     /// A command that a token of this account and epoch allows.
     fn allowed_by(&mut self, id: i64, epoch: i64, command: AccountCommand) -> Result<Arc<User>, Refusal> {
-        let authority = Authority { account: UserId(id), epoch: TokenEpoch(epoch) };
+        let authority = Authority { account: UserId(id), epoch: TokenEpoch(epoch), means: Means::Login };
         self.commit(0, true, |group| group.decide_account(Some(authority), command))
     }
 
-    fn set(&mut self, id: i64, change: impl FnOnce(&mut User)) {
+    pub fn set(&mut self, id: i64, change: impl FnOnce(&mut User)) {
         let mut user = User::clone(&self.accounts[&UserId(id)]);
         change(&mut user);
         self.accounts.insert(UserId(id), Arc::new(user));
@@ -74,6 +79,12 @@ fn remove(id: i64) -> AccountCommand {
     AccountCommand::Delete(UserId(id))
 }
 
+/// What is left of a deleted account goes.
+fn erasing(owner: i64) -> Context {
+    let actor = Arc::clone(&user(owner).username);
+    Context { owner: UserId(owner), actor, authority: None, trace: TraceParent::random() }
+}
+
 #[test]
 fn a_name_is_taken_once_whatever_its_case_and_for_good() {
     let mut state = Committed::with_admins(&[1]);
@@ -96,7 +107,7 @@ fn a_command_whose_token_has_ended_is_refused_whatever_it_is() {
     for end in ends {
         let mut state = state.clone();
         // In one group: nobody has seen the end yet.
-        let authority = Some(Authority { account: UserId(2), epoch: TokenEpoch(0) });
+        let authority = Some(Authority { account: UserId(2), epoch: TokenEpoch(0), means: Means::Login });
         let late = commands().map(|command| Any::Account(authority, command));
         let todo = Any::Todos(request(2, vec![create("late")]));
         let before = state.accounts[&UserId(3)].clone();
@@ -184,12 +195,11 @@ fn todos_of_an_account_that_cannot_be_used_do_not_change() {
         let answers = state.apply_any(2, &requests);
         assert!(answers[1..].iter().all(|answer| *answer == AnyAnswer::Todos(Err(Refusal::NoLongerAllowed))));
         assert_eq!(state.todos, before);
-        let context = Context::of(&state.accounts[&UserId(1)], TraceParent::random());
-        let erased = state.apply(3, &[(context, vec![Command::Erase(TodoId(1))])]).remove(0);
+        let erased = state.apply(3, &[(erasing(1), vec![Command::Erase(TodoId(1))])]).remove(0);
         assert_eq!(erased.is_ok(), may_erase);
     }
     assert!(state.todos.is_empty());
-    assert_eq!(state.apply(4, &[request(2, vec![Command::Erase(TodoId(1))])]), [Err(Refusal::NoLongerAllowed)]);
+    assert_eq!(state.apply(4, &[(erasing(2), vec![Command::Erase(TodoId(1))])]), [Err(Refusal::NoLongerAllowed)]);
     assert_eq!(state.apply(4, &[request(77, vec![create("whose")])]), [Err(Refusal::NoLongerAllowed)]);
 }
 
@@ -199,8 +209,7 @@ fn an_erased_todo_says_who_had_it_and_not_what_was_in_it() {
     let new = NewTodo { title: "secret".into(), description: Some("secret".into()), completed: true };
     state.apply(1, &[request(1, vec![Command::Create(new)])]);
     state.account_command(remove(1)).unwrap();
-    let context = Context::of(&state.accounts[&UserId(1)], TraceParent::random());
-    let context = Context { actor: "root".into(), ..context };
+    let context = Context { actor: "root".into(), ..erasing(1) };
     let erased = state.apply(2, &[(context, vec![Command::Erase(TodoId(1))])]).remove(0).unwrap().remove(0);
     assert_eq!((erased.kind, erased.scrubbed, erased.revision.0), (Kind::Deleted, true, 2));
     assert_eq!((&*erased.todo.title, &erased.todo.description), (SCRUBBED_TITLE, &None));
@@ -233,10 +242,28 @@ fn a_demo_user_makes_room_in_production_only() {
 
 fn random_any(random: &mut SmallRng, state: &Committed) -> Any {
     let id = random.random_range(1..state.next.user.0 + 2);
+    let user = UserId(id);
+    let session = SessionId(random.random_range(1..state.next.session.0 + 2));
+    let token = PersonalTokenId(random.random_range(1..state.next.personal_token.0 + 2));
     let authority = random.random_bool(0.5).then(|| {
-        let epoch = state.accounts.get(&UserId(id)).map_or(TokenEpoch(0), |user| user.token_epoch);
-        Authority { account: UserId(id), epoch }
+        let epoch = state.accounts.get(&user).map_or(TokenEpoch(0), |user| user.token_epoch);
+        let means = [Means::Login, Means::Session(session), Means::Personal(token)];
+        Authority { account: user, epoch, means: means[random.random_range(0..3)] }
     });
+    if random.random_bool(0.5) {
+        let command = match random.random_range(0..8) {
+            0..2 => begin(id),
+            2 => SessionCommand::End { user, session },
+            3 => create_token(id, random.random_range(0..1_000_000)),
+            4 => SessionCommand::RevokeToken { user, token },
+            _ => {
+                let first = first_token(session);
+                let used = std::iter::successors(Some(first), |token| Some(token.successor(&super::sessions::KEY)));
+                SessionCommand::Refresh(used.take(random.random_range(1..5)).last().unwrap())
+            }
+        };
+        return Any::Session(authority, command);
+    }
     Any::Account(
         authority,
         match random.random_range(0..20) {
@@ -245,22 +272,25 @@ fn random_any(random: &mut SmallRng, state: &Committed) -> Any {
             2 => enable(id, random.random()),
             3 => set_role(id, if random.random() { Role::Admin } else { Role::User }),
             4 => remove(id),
+            5 => AccountCommand::LogOut(user),
+            6 => AccountCommand::ChangePassword { id: user, password_hash: "own".into(), keep: Some(session) },
             _ => return Any::Todos(random_request(random, state.next.id.0)),
         },
     )
 }
 
 #[test]
-fn a_group_of_both_kinds_decides_as_its_requests_would_one_at_a_time() {
+fn a_group_of_all_kinds_decides_as_its_requests_would_one_at_a_time() {
     for seed in 0..300 {
         let mut random = SmallRng::seed_from_u64(seed);
         let (mut grouped, mut single) = (Committed::with_admins(&[1]), Committed::with_admins(&[1]));
         for _ in 0..random.random_range(1..8) {
             let size = random.random_range(0..30);
+            let now = random.random_range(0..200_000);
             let requests: Vec<_> = (0..size).map(|_| random_any(&mut random, &grouped)).collect();
-            let answers = grouped.apply_any(1, &requests);
+            let answers = grouped.apply_any(now, &requests);
             let expected: Vec<_> =
-                requests.iter().flat_map(|request| single.apply_any(1, std::slice::from_ref(request))).collect();
+                requests.iter().flat_map(|request| single.apply_any(now, std::slice::from_ref(request))).collect();
             assert_eq!(answers, expected, "seed {seed}");
             assert_eq!(grouped, single, "seed {seed}");
             assert!(!grouped.active_admins().is_empty(), "seed {seed}");

@@ -1,6 +1,7 @@
 //! Decisions about todos on the simplest state there is.
 
 mod accounts;
+mod sessions;
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,7 @@ use super::*;
 use crate::domain::account::{Role, TokenEpoch};
 use crate::domain::todo::{NewTodo, TodoPatch};
 use crate::domain::trace::TraceParent;
+use crate::store::{Authority, Means};
 
 type Request = (Context, Vec<Command>);
 type Answer = Result<Vec<Arc<Change>>, Refusal>;
@@ -21,6 +23,8 @@ struct Committed {
     heads: HashMap<UserId, Head>,
     todos: HashMap<TodoId, Arc<Todo>>,
     accounts: BTreeMap<UserId, Arc<User>>,
+    sessions: BTreeMap<SessionId, Arc<Session>>,
+    personal_tokens: BTreeMap<(UserId, PersonalTokenId), Arc<PersonalToken>>,
     next: Next,
 }
 
@@ -45,14 +49,28 @@ impl State for Committed {
     fn active_admins(&self) -> Vec<Arc<User>> {
         self.accounts.values().filter(|user| user.is_active_admin()).cloned().collect()
     }
+
+    fn session(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.sessions.get(&id).cloned()
+    }
+
+    fn sessions(&self, user: UserId) -> Vec<Arc<Session>> {
+        self.sessions.values().filter(|session| session.user == user).cloned().collect()
+    }
+
+    fn personal_tokens(&self, user: UserId) -> Vec<Arc<PersonalToken>> {
+        self.personal_tokens.values().filter(|token| token.user == user).cloned().collect()
+    }
 }
 
 impl Committed {
     /// Three accounts without todos.
     fn nothing() -> Self {
-        let next = Next { user: UserId(4), id: TodoId(1), place: Place(1) };
+        let (session, personal_token) = (SessionId(1), PersonalTokenId(1));
+        let next = Next { user: UserId(4), session, personal_token, id: TodoId(1), place: Place(1) };
         let accounts = (1..=3).map(|id| (UserId(id), Arc::new(user(id)))).collect();
-        Self { heads: HashMap::new(), todos: HashMap::new(), accounts, next }
+        let (sessions, personal_tokens) = (BTreeMap::new(), BTreeMap::new());
+        Self { heads: HashMap::new(), todos: HashMap::new(), accounts, sessions, personal_tokens, next }
     }
 
     /// Decides requests as one group, and commits it.
@@ -70,6 +88,18 @@ impl Committed {
         let decided = group.finish();
         self.heads.extend(decided.heads);
         self.accounts.extend(decided.accounts);
+        for (id, session) in decided.sessions {
+            match session {
+                Some(session) => drop(self.sessions.insert(id, session)),
+                None => drop(self.sessions.remove(&id)),
+            }
+        }
+        for (id, token) in decided.personal_tokens {
+            match token {
+                Some(token) => drop(self.personal_tokens.insert(id, token)),
+                None => drop(self.personal_tokens.remove(&id)),
+            }
+        }
         self.next = decided.next;
         for change in decided.changes {
             match change.kind {
@@ -96,7 +126,8 @@ fn user(id: i64) -> User {
 }
 
 fn request(owner: i64, commands: Vec<Command>) -> Request {
-    (Context::of(&user(owner), TraceParent::random()), commands)
+    let user = user(owner);
+    (Context::of(&user, Authority::of(&user, Means::Login), TraceParent::random()), commands)
 }
 
 fn create(title: &str) -> Command {

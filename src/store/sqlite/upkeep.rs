@@ -1,0 +1,63 @@
+//! What the writer does by itself about sessions and tokens: removes those that are over, and saves when personal access
+//! tokens were used.
+
+use std::time::{Duration, Instant};
+
+use rusqlite::params;
+
+use super::commit::{CommitError, in_transaction};
+use super::writer::{Writer, abort_unflushed};
+use crate::store::decide::Decided;
+
+/// How often.
+pub(super) const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// Sessions, or tokens, that are removed in one commit, at most.
+const MAX_REMOVED: usize = 5_000;
+
+impl Writer {
+    /// Does what is due. What fails is done the next time.
+    pub(super) fn upkeep(&mut self) {
+        self.upkeep_due = Instant::now() + UPKEEP_INTERVAL;
+        self.remove_expired();
+        self.save_used();
+        self.checkpoint();
+    }
+
+    fn remove_expired(&mut self) {
+        let now = self.clock.now();
+        let mut decided = Decided::nothing(self.log.next);
+        {
+            let (sessions, tokens) = (self.shared.sessions.read(), self.shared.personal_tokens.read());
+            let sessions = sessions.all().filter(|session| session.is_expired(now)).take(MAX_REMOVED);
+            decided.sessions = sessions.map(|session| (session.id, None)).collect();
+            let tokens = tokens.all().filter(|token| token.is_expired(now)).take(MAX_REMOVED);
+            decided.personal_tokens = tokens.map(|token| ((token.user, token.id), None)).collect();
+        }
+        if !decided.is_empty() {
+            // It is logged if the disk fails.
+            let _ = self.commit(decided, 0);
+        }
+    }
+
+    fn save_used(&mut self) {
+        let unsaved = std::mem::take(&mut self.shared.used.lock().unsaved);
+        if unsaved.is_empty() {
+            return;
+        }
+        let saved = in_transaction(&mut self.connection, |transaction| {
+            let mut save = transaction.prepare_cached("UPDATE personal_tokens SET used_at = ?2 WHERE id = ?1")?;
+            unsaved.iter().try_for_each(|(id, at)| save.execute(params![id, at.0]).map(drop))
+        });
+        match saved {
+            Ok(()) => {}
+            Err(CommitError::Fsync(error)) => abort_unflushed(&error),
+            Err(CommitError::NotApplied(error) | CommitError::Unknown(error)) => {
+                log::debug!("when personal access tokens were used is saved later: {error}");
+                let mut used = self.shared.used.lock();
+                for (id, at) in unsaved {
+                    used.unsaved.entry(id).or_insert(at);
+                }
+            }
+        }
+    }
+}
