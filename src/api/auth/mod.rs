@@ -81,7 +81,7 @@ impl AccessToken {
 
     /// As the original answered a login.
     fn only(self) -> Self {
-        Self { expires_in: None, refresh_token: None, ..self }
+        Self { expires_in: None, ..self }
     }
 
     fn with_refresh_token(self, token: &RefreshToken) -> Self {

@@ -21,6 +21,7 @@ use crate::domain::account::{User, UserId};
 use crate::domain::clock::Timestamp;
 use crate::domain::session::{Session, SessionId, SessionKey};
 use crate::domain::validation::parse_id;
+use crate::store::decide::Refusal;
 use crate::store::decide::sessions::SessionOutcome;
 use crate::store::error::StoreError;
 use crate::store::{AccountCommand, Authority, Means, NewSession, SessionCommand};
@@ -88,7 +89,7 @@ pub(super) async fn start(request: &HttpRequest, state: &AppState, user: &User) 
 /// The refresh token grant (RFC 6749, section 6).
 pub(super) async fn refresh(state: &AppState, mut form: OAuthForm) -> Result<HttpResponse, ApiError> {
     let text = form.take("refresh_token").ok_or(refused("invalid_request", "refresh_token is missing"))?;
-    let invalid = || refused("invalid_grant", "Invalid or expired refresh token");
+    let invalid = || ApiError::from(StoreError::Refused(Refusal::InvalidGrant));
     let token = RefreshToken::parse(&text).ok_or_else(invalid)?;
     // A guess doesn't get into the store's queue.
     let session = state.store.session(token.session).await?.filter(|session| token.belongs_to(&session.key));

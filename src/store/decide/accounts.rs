@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::{Decided, Group, Refusal, State};
 use crate::domain::account::{AccountState, TokenEpoch, User, UserId};
-use crate::domain::session::PersonalToken;
 use crate::store::{AccountCommand, AccountUpdate, Authority, Means, NewAccount};
 
 impl<S: State> Group<'_, S> {
@@ -121,10 +120,7 @@ impl<S: State> Group<'_, S> {
             Means::Session(id) => {
                 self.session(id).is_some_and(|session| session.user == account.id && !session.is_expired(now))
             }
-            Means::Personal(id) => {
-                let is_it = |token: &Arc<PersonalToken>| token.id == id && !token.is_expired(now);
-                self.personal_tokens(account.id).iter().any(is_it)
-            }
+            Means::Personal(id) => self.personal_token(account.id, id).is_some_and(|token| !token.is_expired(now)),
         };
         if is_there { Ok(account) } else { Err(Refusal::NoLongerAllowed) }
     }

@@ -46,6 +46,9 @@ pub trait State {
     /// The sessions of this account.
     fn sessions(&self, user: UserId) -> Vec<Arc<Session>>;
 
+    /// A personal access token of this account.
+    fn personal_token(&self, user: UserId, id: PersonalTokenId) -> Option<Arc<PersonalToken>>;
+
     /// The personal access tokens of this account.
     fn personal_tokens(&self, user: UserId) -> Vec<Arc<PersonalToken>>;
 }

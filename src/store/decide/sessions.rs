@@ -62,10 +62,7 @@ impl<S: State> Group<'_, S> {
             }
             SessionCommand::CreateToken(new) => self.create_token(&mut request, new)?,
             SessionCommand::RevokeToken { user, token } => {
-                let known = self.personal_tokens(user).into_iter().any(|known| known.id == token);
-                if !known {
-                    return Err(Refusal::TokenNotFound);
-                }
+                self.personal_token(user, token).ok_or(Refusal::TokenNotFound)?;
                 request.personal_tokens.insert((user, token), None);
                 SessionOutcome::Ended
             }
@@ -175,7 +172,14 @@ impl<S: State> Group<'_, S> {
         unchanged.chain(decided).collect()
     }
 
-    pub(super) fn personal_tokens(&self, user: UserId) -> Vec<Arc<PersonalToken>> {
+    pub(super) fn personal_token(&self, user: UserId, id: PersonalTokenId) -> Option<Arc<PersonalToken>> {
+        match self.decided.personal_tokens.get(&(user, id)) {
+            Some(decided) => decided.clone(),
+            None => self.state.personal_token(user, id),
+        }
+    }
+
+    fn personal_tokens(&self, user: UserId) -> Vec<Arc<PersonalToken>> {
         let committed = self.state.personal_tokens(user).into_iter();
         let unchanged = committed.filter(|token| !self.decided.personal_tokens.contains_key(&(user, token.id)));
         let decided = self.decided.personal_tokens.values().flatten().filter(|token| token.user == user).cloned();

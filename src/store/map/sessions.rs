@@ -93,6 +93,11 @@ impl PersonalTokens {
         self.by_hash.get(hash)
     }
 
+    /// A token of a user.
+    pub fn one_of(&self, user: UserId, id: PersonalTokenId) -> Option<&Arc<PersonalToken>> {
+        self.by_user.get(&user)?.get(&id)
+    }
+
     /// The tokens of a user, by id.
     pub fn of(&self, user: UserId) -> impl Iterator<Item = &Arc<PersonalToken>> {
         self.by_user.get(&user).into_iter().flat_map(BTreeMap::values)

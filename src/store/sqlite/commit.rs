@@ -73,8 +73,16 @@ pub fn commit(
 }
 
 fn write(transaction: &Transaction<'_>, decided: &Decided, marks: &Marks, uptime: i64) -> rusqlite::Result<()> {
-    write_accounts(transaction, decided)?;
-    write_sessions(transaction, decided)?;
+    // Most groups have none of these.
+    if !decided.accounts.is_empty() {
+        write_accounts(transaction, decided)?;
+    }
+    if !decided.sessions.is_empty() {
+        write_sessions(transaction, decided)?;
+    }
+    if !decided.personal_tokens.is_empty() {
+        write_personal_tokens(transaction, decided)?;
+    }
     let mut put = transaction.prepare_cached(
         "INSERT INTO todos (id, owner_id, version, title, description, completed, created_at, updated_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
@@ -187,7 +195,10 @@ fn write_sessions(transaction: &Transaction<'_>, decided: &Decided) -> rusqlite:
             None => end.execute([id])?,
         };
     }
-    save_next(transaction, "sessions", decided.next.session.0)?;
+    save_next(transaction, "sessions", decided.next.session.0)
+}
+
+fn write_personal_tokens(transaction: &Transaction<'_>, decided: &Decided) -> rusqlite::Result<()> {
     let mut put = transaction.prepare_cached(
         "INSERT INTO personal_tokens (id, user_id, name, scope, hash, created_at, expires_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",

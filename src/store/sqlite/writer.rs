@@ -20,7 +20,7 @@ use super::jobs::{Decision, Job, Operation, Request};
 use crate::config::Retention;
 use crate::domain::account::{AccountState, User, UserId};
 use crate::domain::clock::Clock;
-use crate::domain::session::{PersonalToken, Session, SessionId};
+use crate::domain::session::{PersonalToken, PersonalTokenId, Session, SessionId};
 use crate::domain::todo::{Todo, TodoId};
 use crate::store::Shared;
 use crate::store::decide::{Decided, Facts, Group, Head, Next, State};
@@ -113,6 +113,10 @@ impl State for Committed<'_> {
 
     fn sessions(&self, user: UserId) -> Vec<Arc<Session>> {
         self.sessions.read().of(user).cloned().collect()
+    }
+
+    fn personal_token(&self, user: UserId, id: PersonalTokenId) -> Option<Arc<PersonalToken>> {
+        self.personal_tokens.read().one_of(user, id).cloned()
     }
 
     fn personal_tokens(&self, user: UserId) -> Vec<Arc<PersonalToken>> {

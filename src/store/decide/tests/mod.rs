@@ -58,6 +58,10 @@ impl State for Committed {
         self.sessions.values().filter(|session| session.user == user).cloned().collect()
     }
 
+    fn personal_token(&self, user: UserId, id: PersonalTokenId) -> Option<Arc<PersonalToken>> {
+        self.personal_tokens.get(&(user, id)).cloned()
+    }
+
     fn personal_tokens(&self, user: UserId) -> Vec<Arc<PersonalToken>> {
         self.personal_tokens.values().filter(|token| token.user == user).cloned().collect()
     }
