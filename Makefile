@@ -10,9 +10,10 @@ STACK := bash tests/stack/stack.sh
 STAGE := bash tests/stage.sh
 SERVE := bash tests/stack/serve.sh
 DENY := bash tests/stack/tool.sh cargo-deny 0.20.2 cargo-deny
+CYCLONEDX := bash tests/stack/tool.sh cargo-cyclonedx 0.5.9 cargo-cyclonedx
 WATCHEXEC := bash tests/stack/tool.sh watchexec-cli 2.8.0 watchexec
 
-.PHONY: help run dapr dev check lint advisories test torture bench
+.PHONY: help run dapr dev check lint advisories sbom test torture bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +45,11 @@ lint: need-cargo ## format, clippy, links in doc comments, licences and sources 
 advisories: need-cargo ## known vulnerabilities of all crates, from RustSec's database on GitHub
 	@$(STAGE) "cargo deny" $(DENY) --locked --all-features check advisories
 
+# Written beside Cargo.toml: the tool knows no other place.
+sbom: need-cargo ## what is in the binary, as target/todo-backend.cdx.json (CycloneDX)
+	@$(STAGE) "cargo cyclonedx" $(CYCLONEDX) cyclonedx --format json --spec-version 1.5 --no-build-deps --override-filename todo-backend.cdx
+	@mkdir -p target && mv todo-backend.cdx.json target/
+
 test: need-cargo ## everything, on the real Dapr, the real Kafka and a real browser
 	@$(STAGE) "tools: daprd, dapr CLI, Kafka, Python, Chromium" $(STACK) build
 	@$(STAGE) "build" cargo build --locked
@@ -58,6 +64,7 @@ test: need-cargo ## everything, on the real Dapr, the real Kafka and a real brow
 torture: need-cargo ## the long versions of the tests with faults
 	@$(STAGE) "tools: daprd, dapr CLI, Kafka, Python, Chromium" $(STACK) build
 	@$(STAGE) "relay, many seeds" env RELAY_SEEDS=200000 cargo test --locked --lib dispatcher
+	@$(STAGE) "damaged inputs, many" env FUZZ_INPUTS=20000 cargo test --locked --release --test it -- fuzz::
 	@$(STAGE) "proofs, long" env TORTURE=1 cargo test --locked --test e2e -- --test-threads=1 --nocapture proof::
 	@$(STAGE) "disks that fill up, fail and break off, long" env TORTURE=1 cargo test --locked --test e2e -- --test-threads=2 disk::
 

@@ -26,7 +26,7 @@
 //! connection   between a socket and actix: one request at a time, limits
 //! events       a change as an event, its delivery to the sidecar: dispatcher, relay, Dapr client
 //! store        the contract, the decisions, the map, the change log on disk
-//! auth         passwords, rules for them, and access tokens
+//! auth         passwords, rules for them, limits of trying them, and tokens
 //! telemetry    log lines and metrics
 //! config       typed settings
 //! domain       todos, changes, accounts, time, traces, validation: plain types and pure rules

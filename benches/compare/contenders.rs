@@ -82,7 +82,7 @@ fn new_todo() -> Value {
     json!({ "title": "Buy milk and bread", "description": "Two litres, and rye if there is any" })
 }
 
-/// This service as `make run` starts it, in release: default settings but the port and the file; no sidecar, so that
+/// This service as `make run` starts it, in release: default settings but the port, the file and no limit of requests; no sidecar, so that
 /// events are stored and wait. Cargo builds it with the features of development's dependencies: tokio looks at a flag
 /// each time it asks for the time.
 pub async fn service(directory: &Path) -> Contender {
@@ -93,6 +93,8 @@ pub async fn service(directory: &Path) -> Contender {
         .env_clear()
         .envs([
             ("DEBUG", "True"),
+            // The load is that of one account.
+            ("RATE_LIMIT_USER", "0"),
             ("PORT", &port.to_string()),
             ("DAPR_HTTP_ENDPOINT", &format!("http://127.0.0.1:{}", free_port())),
         ])

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, web};
 use log::Level;
@@ -21,6 +21,9 @@ const MAX_ID_LEN: usize = 128;
 /// The username of the account that makes the request: the extractor leaves it here for the log line.
 pub struct Actor(pub Arc<str>);
 
+/// The request's id, for lines about it in other logs.
+pub struct RequestId(pub HeaderValue);
+
 /// Middleware: logs method, route template, status, duration, user and request id. Never the query: older clients send
 /// passwords in it.
 pub async fn access_log(
@@ -31,11 +34,9 @@ pub async fn access_log(
     let started = Instant::now();
     let sent = request.headers().get(&X_REQUEST_ID).filter(|id| is_acceptable(id)).cloned();
     let id = sent.unwrap_or_else(random_id);
+    request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.call(request).await?;
-    let headers = response.headers_mut();
-    headers.insert(X_REQUEST_ID, id.clone());
-    // Browsers must not guess another type than the one we send (https://mimesniff.spec.whatwg.org/).
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response.headers_mut().insert(X_REQUEST_ID, id.clone());
     let (request, took) = (response.request(), started.elapsed());
     let (method, template, status) = (request.method().as_str(), request.match_pattern(), response.status().as_u16());
     let (route, request_id) = (template.as_deref().unwrap_or("-"), id.to_str().unwrap_or_default());

@@ -10,6 +10,8 @@ use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde_json::json;
 use thiserror::Error;
 
+use super::limits;
+use crate::auth::limits::Limited;
 use crate::domain::validation::{BodyError, ValidationError};
 use crate::store::decide::Refusal;
 use crate::store::error::StoreError;
@@ -80,6 +82,15 @@ pub enum ApiError {
         /// The methods that it has, separated by commas.
         allow: String,
     },
+    /// 408: the body came too slowly.
+    TooSlow,
+    /// 414: the query is too long.
+    QueryTooLong {
+        /// The longest query, in bytes.
+        limit: usize,
+    },
+    /// 429: a limit of requests, or of passwords, is reached.
+    Limited(Limited),
     /// 429: too many large lists are being sent to this user.
     TooManyLists,
     /// 503: too many requests are waiting. Nothing was changed.
@@ -195,7 +206,9 @@ impl ResponseError for ApiError {
             | Self::SessionNotFound
             | Self::TokenNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TooManyLists => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::QueryTooLong { .. } => StatusCode::URI_TOO_LONG,
+            Self::Limited(_) | Self::TooManyLists => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy | Self::NotStored | Self::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -257,6 +270,12 @@ impl ResponseError for ApiError {
             Self::MethodNotAllowed { allow } => {
                 detail(response.insert_header((header::ALLOW, allow.as_str())), "Method Not Allowed")
             }
+            Self::TooSlow => detail(&mut response, "The request body came too slowly"),
+            Self::QueryTooLong { limit } => detail(&mut response, &format!("The query is longer than {limit} bytes")),
+            Self::Limited(limited) => {
+                limits::explain(&mut response, limited);
+                detail(&mut response, &format!("Too many requests; try again in {} s", limited.retry_after))
+            }
             Self::TooManyLists => retry(&mut response, 1, "Too many large lists are being sent to this user"),
             Self::Busy => retry(&mut response, 1, "Too many requests are waiting; nothing was changed, try again"),
             Self::NotStored => {
@@ -294,6 +313,14 @@ mod tests {
         let invalid_token = r#"Bearer error="invalid_token", error_description="Invalid or expired token""#;
         let table = [
             (ApiError::Invalid(vec![error.clone()]), 422, None, json!([error])),
+            (ApiError::TooSlow, 408, None, json!("The request body came too slowly")),
+            (ApiError::QueryTooLong { limit: 9 }, 414, None, json!("The query is longer than 9 bytes")),
+            (
+                ApiError::Limited(Limited { policy: "logins", quota: 30, window: 300, retry_after: 7 }),
+                429,
+                Some(("ratelimit-policy", "\"logins\";q=30;w=300")),
+                json!("Too many requests; try again in 7 s"),
+            ),
             (ApiError::InvalidHost, 400, None, json!("The Host header is not HOST or HOST:PORT")),
             (ApiError::UnreadableBody, 400, None, json!("There was an error parsing the body")),
             (ApiError::PayloadTooLarge { limit: 9 }, 413, None, json!("Request body is larger than 9 bytes")),

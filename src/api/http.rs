@@ -16,11 +16,15 @@ use actix_web::{
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
+use crate::connection;
 use crate::domain::trace::{self, TraceParent};
 use crate::domain::validation::{BodyError, is_json, parse_object};
 
 /// Largest body that is read, in bytes, unless a route has its own limit.
 pub const MAX_BODY_LEN: usize = 256 << 10;
+
+/// Longest query that is read, in bytes.
+const MAX_QUERY_LEN: usize = 8 << 10;
 
 /// A path and its methods. Other methods are answered 405, with an `Allow` of all it has; HEAD works where GET does.
 pub struct Endpoint {
@@ -136,16 +140,21 @@ pub async fn unknown_path(request: HttpRequest) -> Result<HttpResponse, ApiError
     Err(ApiError::NotFound)
 }
 
-/// Middleware: refuses a malformed `Host` (RFC 9112, section 3.2), which proxies and logs could each read differently.
-pub async fn valid_host(
+/// Middleware: refuses a malformed `Host` (RFC 9112, section 3.2), which proxies and logs could each read differently, and
+/// a query that is too long.
+pub async fn valid_head(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     // HTTP/1.0 may omit it; actix itself refuses HTTP/1.1 without it.
-    if request.headers().get(header::HOST).is_none_or(|host| is_host(host.as_bytes())) {
+    let error = if !request.headers().get(header::HOST).is_none_or(|host| is_host(host.as_bytes())) {
+        ApiError::InvalidHost
+    } else if request.query_string().len() > MAX_QUERY_LEN {
+        ApiError::QueryTooLong { limit: MAX_QUERY_LEN }
+    } else {
         return next.call(request).await.map(ServiceResponse::map_into_left_body);
-    }
-    Ok(request.error_response(ApiError::InvalidHost).map_into_right_body())
+    };
+    Ok(request.error_response(error).map_into_right_body())
 }
 
 /// `uri-host [ ":" port ]` (RFC 9110, section 7.2; RFC 3986, section 3.2.2); empty where the target has no authority.
@@ -186,6 +195,13 @@ pub fn ok_not_stored() -> HttpResponseBuilder {
     response
 }
 
+/// A 201 that no cache may keep.
+pub fn created_not_stored() -> HttpResponseBuilder {
+    let mut response = HttpResponse::Created();
+    response.insert_header((header::CACHE_CONTROL, "no-store"));
+    response
+}
+
 /// A request's body, read up to the route's limit.
 pub struct RawBody(pub Bytes);
 
@@ -216,9 +232,11 @@ impl FromRequest for RawBody {
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let limit = request.app_data::<BodyLimit>().map_or(MAX_BODY_LEN, |limit| limit.0);
         let body = Bytes::from_request(request, payload);
+        let request = request.clone();
         Box::pin(async move {
             body.await.map(Self).map_err(|error| match error.as_error::<PayloadError>() {
                 Some(PayloadError::Overflow) => ApiError::PayloadTooLarge { limit },
+                _ if connection::is_too_slow(&request) => ApiError::TooSlow,
                 _ => ApiError::UnreadableBody,
             })
         })

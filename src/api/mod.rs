@@ -1,8 +1,11 @@
 //! HTTP: what all routes share, then a file for each resource, then the documentation of all of them.
 
 pub mod access_log;
+pub mod audit;
+pub mod client;
 pub mod error;
 pub mod http;
+pub mod limits;
 pub mod list;
 pub mod responses;
 pub mod state;
@@ -22,15 +25,17 @@ use actix_web::web;
 use http::{MAX_BODY_LEN, unknown_path};
 use state::AppState;
 
-/// Registers all routes, and the state that their handlers take.
-pub fn configure(state: web::Data<AppState>) -> impl FnOnce(&mut web::ServiceConfig) {
-    |config| {
+/// Registers all routes, and the state that their handlers take; `with_docs`: also those of the documentation.
+pub fn configure(state: web::Data<AppState>, with_docs: bool) -> impl FnOnce(&mut web::ServiceConfig) {
+    move |config| {
+        if with_docs {
+            config.configure(docs::configure);
+        }
         config
             .app_data(state)
             .app_data(web::PayloadConfig::new(MAX_BODY_LEN))
             .configure(health::configure)
             .configure(metrics::configure)
-            .configure(docs::configure)
             .configure(dapr::configure)
             .service(web::scope("/v1").configure(resources).default_service(web::to(unknown_path)))
             .configure(resources)

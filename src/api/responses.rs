@@ -231,13 +231,54 @@ pub struct TooLarge(ErrorBody);
 #[response(status = 422, description = "The request is not valid; all errors are listed.")]
 pub struct Invalid(ValidationErrors);
 
-/// Too many large lists at once.
+/// The body comes too slowly.
+#[derive(IntoResponses)]
+#[response(
+    status = 408,
+    description = "The body did not come in time: 20 s, and one more for each 500 bytes, unless the operator says otherwise.",
+    example = json!({ "detail": "The request body came too slowly" })
+)]
+pub struct TooSlow(ErrorBody);
+
+/// The query is too long.
+#[derive(IntoResponses)]
+#[response(
+    status = 414,
+    description = "The query is longer than 8 KiB.",
+    example = json!({ "detail": "The query is longer than 8192 bytes" })
+)]
+pub struct QueryTooLong(ErrorBody);
+
+/// A limit is reached.
 #[derive(IntoResponses)]
 #[response(
     status = 429,
-    description = "8 lists of more than 64 KiB are being sent to this user already; read one of them to its end first.",
-    headers(("Retry-After" = u32, description = "Seconds to wait before trying again.")),
-    example = json!({ "detail": "Too many large lists are being sent to this user" })
+    description = "A limit of requests, or of passwords that are tried, is reached. Nothing was changed; nobody is logged \
+        out by it.",
+    headers(
+        ("Retry-After" = u32, description = "Seconds to wait before trying again."),
+        ("RateLimit-Policy" = String, description = "`\"NAME\";q=QUOTA;w=SECONDS` (draft-ietf-httpapi-ratelimit-headers-10)."),
+        ("RateLimit" = String, description = "`\"NAME\";r=0;t=SECONDS`."),
+    ),
+    example = json!({ "detail": "Too many requests; try again in 5 s" })
+)]
+pub struct Limited(ErrorBody);
+
+/// Too many large lists at once, or a limit is reached.
+#[derive(IntoResponses)]
+#[response(
+    status = 429,
+    description = "8 lists of more than 64 KiB are being sent to this user already: read one of them to its end first. Or \
+        a limit of requests is reached.",
+    headers(
+        ("Retry-After" = u32, description = "Seconds to wait before trying again."),
+        ("RateLimit-Policy" = String, description = "For a limit of requests: `\"NAME\";q=QUOTA;w=SECONDS` (draft-ietf-httpapi-ratelimit-headers-10)."),
+        ("RateLimit" = String, description = "For a limit of requests: `\"NAME\";r=0;t=SECONDS`."),
+    ),
+    examples(
+        ("large lists" = (value = json!({ "detail": "Too many large lists are being sent to this user" }))),
+        ("requests" = (value = json!({ "detail": "Too many requests; try again in 1 s" }))),
+    )
 )]
 pub struct TooManyLists(ErrorBody);
 

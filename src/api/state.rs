@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use actix_web::{HttpRequest, web};
 
+use super::client::TrustedProxies;
 use super::dapr::Subscription;
 use super::error::ApiError;
 use super::health::Readiness;
 use super::list::LargeLists;
 use super::metrics::MetricsAccess;
+use crate::auth::limits::Limits;
 use crate::auth::password::Passwords;
 use crate::auth::token::Keys;
 use crate::domain::clock::Clock;
@@ -28,6 +30,10 @@ pub struct AppState {
     pub clock: Clock,
     /// Whether anybody may create an account.
     pub registration_open: bool,
+    /// How often passwords can be tried, and more.
+    pub limits: Limits,
+    /// Whose word is taken for where a request comes from.
+    pub proxies: TrustedProxies,
     /// Counters and histograms of the whole process.
     pub metrics: Arc<Metrics>,
     /// Who may read the metrics.

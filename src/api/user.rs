@@ -9,6 +9,7 @@ use futures_util::future::LocalBoxFuture;
 
 use super::access_log::Actor;
 use super::error::ApiError;
+use super::limits;
 use super::state::AppState;
 use crate::auth::opaque_tokens::PersonalSecret;
 use crate::domain::account::{Role, User};
@@ -112,6 +113,7 @@ async fn authenticate(request: &HttpRequest) -> Result<Caller, ApiError> {
     };
     let caller = caller.ok_or(ApiError::InvalidToken)?;
     request.extensions_mut().insert(Actor(Arc::clone(&caller.user.username)));
+    state.limits.request_of(caller.user.id).map_err(|limited| limits::refuse(state, limited))?;
     Ok(caller)
 }
 

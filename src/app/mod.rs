@@ -11,7 +11,8 @@ use std::time::Duration;
 use actix_cors::Cors;
 use actix_server::{Server, ServerHandle};
 use actix_web::http::Method;
-use actix_web::middleware::from_fn;
+use actix_web::http::header::{CONTENT_SECURITY_POLICY, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS};
+use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::web;
 use thiserror::Error;
 use tokio::sync::watch;
@@ -20,16 +21,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::api::access_log::access_log;
+use crate::api::client::TrustedProxies;
 use crate::api::dapr::Subscription;
 use crate::api::health::Readiness;
-use crate::api::http::valid_host;
+use crate::api::http::valid_head;
+use crate::api::limits::limit_addresses;
 use crate::api::list::LargeLists;
 use crate::api::metrics::MetricsAccess;
 use crate::api::state::AppState;
+use crate::auth::limits::{self, Limits};
 use crate::auth::password::{HashError, Passwords};
 use crate::auth::token::Keys;
 use crate::config::{Config, CorsOrigins};
-use crate::connection::{self, WRITE_TIMEOUT};
+use crate::connection;
 use crate::events::dapr::{ClientError, DaprClient};
 use crate::events::relay::Relay;
 use crate::events::sidecar;
@@ -62,8 +66,19 @@ const CORS_REQUEST_HEADERS: [&str; 11] = [
 ];
 
 /// Response headers that pages on other origins may read.
-const CORS_EXPOSED_HEADERS: [&str; 8] =
-    ["ETag", "Location", "Link", "X-Total-Count", "Retry-After", "Idempotency-Replayed", "Sync-Token", "X-Request-Id"];
+const CORS_EXPOSED_HEADERS: [&str; 11] = [
+    "ETag",
+    "Location",
+    "Link",
+    "X-Total-Count",
+    "Retry-After",
+    "RateLimit",
+    "RateLimit-Policy",
+    "WWW-Authenticate",
+    "Idempotency-Replayed",
+    "Sync-Token",
+    "X-Request-Id",
+];
 
 /// Why the service could not start, or stopped by itself: one line that says what to do.
 #[derive(Debug, Error)]
@@ -115,9 +130,10 @@ impl App {
     pub async fn build(config: Config, listener: TcpListener) -> Result<Self, StartError> {
         let address = listener.local_addr().map_err(StartError::Listener)?;
         connection::widen_backlog(&listener).map_err(StartError::Listener)?;
-        let limit = connection::Limit::raised();
+        let limit = connection::Limit::raised(config.max_connections);
         let metrics = Arc::new(Metrics::new());
-        let passwords = Passwords::new()?;
+        let passwords = Passwords::new(Arc::clone(&metrics))?;
+        metrics.count_limits(&limits::NAMES);
         let store = Arc::new(open_store(&config, &passwords, &metrics)?);
         first_admin::ensure(&config, &store, &passwords).await?;
         let dapr = DaprClient::new(&config)?;
@@ -128,19 +144,23 @@ impl App {
             keys: Keys::new(&config, store.epoch()),
             clock: config.clock.clone(),
             registration_open: config.registration_open,
+            limits: Limits::new(config.rate_limits),
+            proxies: TrustedProxies::new(&config.trusted_proxies),
             metrics: Arc::clone(&metrics),
             metrics_access: MetricsAccess::new(&config),
             subscription: Subscription::new(&config),
             lists: LargeLists::default(),
             readiness: Readiness { sidecar: sidecar.subscribe(), stop: stop.clone() },
         });
-        let settings = config.clone();
+        let (settings, timeouts) = (config.clone(), config.timeouts);
         let routes = move || {
             actix_web::App::new()
+                .wrap(from_fn(limit_addresses))
                 .wrap(cors(&settings))
-                .wrap(from_fn(valid_host))
+                .wrap(from_fn(valid_head))
+                .wrap(security_headers(&settings))
                 .wrap(from_fn(access_log))
-                .configure(api::configure(state.clone()))
+                .configure(api::configure(state.clone(), settings.docs))
         };
         // actix would stop at once on SIGINT; `run` treats it like SIGTERM.
         let server = Server::build()
@@ -150,7 +170,7 @@ impl App {
             .max_concurrent_connections(limit.per_worker);
         let draining = server.graceful_shutdown_signal();
         let server = server
-            .listen("http", listener, move || connection::serve(routes(), address, draining.clone(), WRITE_TIMEOUT))
+            .listen("http", listener, move || connection::serve(routes(), address, draining.clone(), timeouts))
             .map_err(StartError::Listener)?
             .run();
         Ok(Self { address, limit, server, store, dapr, config, stop, sidecar, metrics })
@@ -241,6 +261,20 @@ fn cors(config: &Config) -> Cors {
     if config.debug { cors.allowed_origin_fn(|origin, _| origin.to_str().is_ok_and(is_localhost)) } else { cors }
 }
 
+/// What browsers must not do with any answer. The pages of the documentation have a policy of their own.
+fn security_headers(config: &Config) -> DefaultHeaders {
+    let headers = DefaultHeaders::new()
+        // Not guess another type than the one we send (https://mimesniff.spec.whatwg.org/).
+        .add((X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        // Not show it inside another page.
+        .add((CONTENT_SECURITY_POLICY, "frame-ancestors 'none'"));
+    match config.hsts_max_age {
+        0 => headers,
+        // Not ask again without TLS (RFC 6797).
+        age => headers.add((STRICT_TRANSPORT_SECURITY, format!("max-age={age}"))),
+    }
+}
+
 /// Whether an origin is a page served by this machine: what a frontend developer uses.
 fn is_localhost(origin: &str) -> bool {
     let host = url::Url::parse(origin).ok().and_then(|url| url.host_str().map(str::to_owned));
@@ -250,7 +284,9 @@ fn is_localhost(origin: &str) -> bool {
 }
 
 fn announce(config: &Config, address: SocketAddr, limit: connection::Limit, store: &Store) {
-    log::info!("the API is at http://{address}, its documentation at http://{address}/docs and /redoc");
+    let documentation =
+        if config.docs { format!("at http://{address}/docs and /redoc") } else { "switched off".into() };
+    log::info!("the API is at http://{address}, its documentation {documentation}");
     let (connections, open_files) = (limit.connections(), limit.open_files);
     log::info!("up to {connections} connections at a time, with a limit of {open_files} open files");
     if connections < FEW_CONNECTIONS {

@@ -3,7 +3,7 @@
 //! of other services are checked, too: bcrypt, and argon2 with other parameters.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::password_hash::try_generate_salt;
@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
+
+use crate::telemetry::metrics::Metrics;
 
 pub use argon2::password_hash::Error as HashError;
 
@@ -72,10 +74,12 @@ pub enum Verdict {
 }
 
 /// Whose turn a hash takes: they don't wait for each other, so that neither can keep the other out.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    /// That of somebody who has an account, or says so.
-    User,
+    /// That of somebody who is logged in, or tries to log in where somebody has before.
+    Known,
+    /// That of anybody else who tries to log in.
+    Stranger,
     /// That of anybody who creates one.
     Newcomer,
     /// That of an imported hash, which can take much longer than ours.
@@ -85,25 +89,27 @@ pub enum Turn {
 /// Hashes and checks passwords, a bounded number at a time: each occupies a core for a while, and 19 MiB that are kept
 /// for the next one.
 pub struct Passwords {
-    permits: Arc<Semaphore>,
+    known: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
     newcomers: Arc<Semaphore>,
     imported: Arc<Semaphore>,
     memory: Arc<MemoryPool>,
+    metrics: Arc<Metrics>,
     /// Checked when there is no such user, so that the time doesn't reveal whether there is.
     dummy: Box<str>,
 }
 
 impl Passwords {
-    /// Checks on as many cores as there are, less one for everything else. One account is created and one imported
-    /// hash checked at a time.
-    pub fn new() -> Result<Self, HashError> {
+    /// Checks on as many cores as there are, less one for everything else; those of strangers on as many more. One
+    /// account is created and one imported hash checked at a time.
+    pub fn new(metrics: Arc<Metrics>) -> Result<Self, HashError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let permits = Arc::new(Semaphore::new(cores.saturating_sub(1).max(1)));
+        let most = || Arc::new(Semaphore::new(cores.saturating_sub(1).max(1)));
         let random: u128 = rand::random();
         let memory = Arc::new(MemoryPool::default());
         let dummy = memory.hash(&random.to_string())?.into();
         let one = || Arc::new(Semaphore::new(1));
-        Ok(Self { permits, newcomers: one(), imported: one(), memory, dummy })
+        Ok(Self { known: most(), strangers: most(), newcomers: one(), imported: one(), memory, metrics, dummy })
     }
 
     /// A PHC string with a random salt. Takes a while: call it off the async threads.
@@ -118,10 +124,10 @@ impl Passwords {
 
     /// Whether `password` matches `stored`, a PHC string or a bcrypt hash. Without one, because there is no such user,
     /// it never does.
-    pub async fn check(&self, password: String, stored: Option<&str>) -> Result<Verdict, CheckError> {
+    pub async fn check(&self, turn: Turn, password: String, stored: Option<&str>) -> Result<Verdict, CheckError> {
         let known = stored.is_some();
         let stored = stored.unwrap_or(&self.dummy).to_owned();
-        let turn = if costs_as_ours(&stored) { Turn::User } else { Turn::Imported };
+        let turn = if costs_as_ours(&stored) { turn } else { Turn::Imported };
         self.run(turn, move |memory| {
             let matches = if is_bcrypt(&stored) {
                 bcrypt_matches(&password, &stored)?
@@ -140,18 +146,22 @@ impl Passwords {
         work: impl FnOnce(&MemoryPool) -> Result<T, CheckError> + Send + 'static,
     ) -> Result<T, CheckError> {
         let permits = match turn {
-            Turn::User => &self.permits,
+            Turn::Known => &self.known,
+            Turn::Stranger => &self.strangers,
             Turn::Newcomer => &self.newcomers,
             Turn::Imported => &self.imported,
         };
         // The semaphores are never closed.
         let permit = tokio::time::timeout(MAX_WAIT, Arc::clone(permits).acquire_owned()).await;
         let Ok(Ok(permit)) = permit else { return Err(CheckError::Busy) };
-        let memory = Arc::clone(&self.memory);
+        let (memory, metrics) = (Arc::clone(&self.memory), Arc::clone(&self.metrics));
         let done = tokio::task::spawn_blocking(move || {
             // Held until the work is done, even if the client has disconnected by then.
             let _permit = permit;
-            work(&memory)
+            let started = Instant::now();
+            let worked = work(&memory);
+            metrics.password_hashed(started.elapsed());
+            worked
         });
         done.await?
     }
@@ -279,41 +289,45 @@ mod tests {
     use super::*;
     use argon2::PasswordHasher;
 
+    fn passwords() -> Passwords {
+        Passwords::new(Arc::default()).unwrap()
+    }
+
     impl Passwords {
         async fn is_right(&self, password: &str, stored: Option<&str>) -> bool {
-            self.check(password.into(), stored).await.unwrap() != Verdict::Wrong
+            self.check(Turn::Stranger, password.into(), stored).await.unwrap() != Verdict::Wrong
         }
     }
 
     #[tokio::test]
     async fn only_the_right_password_of_a_known_user_matches() {
-        let passwords = Passwords::new().unwrap();
+        let passwords = passwords();
         let stored = passwords.hash_now("pässword").unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
         assert!(passwords.is_right("pässword", Some(&stored)).await);
         assert!(!passwords.is_right("password", Some(&stored)).await);
         assert!(!passwords.is_right("pässword", None).await);
-        assert!(matches!(passwords.check("x".into(), Some("no hash")).await, Err(CheckError::Hash(_))));
+        assert!(matches!(passwords.check(Turn::Stranger, "x".into(), Some("no hash")).await, Err(CheckError::Hash(_))));
     }
 
     #[test]
     fn the_dummy_costs_as_much_as_a_real_hash() {
-        let passwords = Passwords::new().unwrap();
+        let passwords = passwords();
         let cost = |hash: &str| hash.split('$').take(4).map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(cost(&passwords.dummy), cost(&passwords.hash_now("x").unwrap()));
     }
 
     #[tokio::test]
     async fn a_request_does_not_wait_for_its_turn_for_ever() {
-        let passwords = Passwords::new().unwrap();
-        let all = passwords.permits.available_permits() as u32;
-        let _held = Arc::clone(&passwords.permits).acquire_many_owned(all).await.unwrap();
-        assert!(matches!(passwords.check("x".into(), None).await, Err(CheckError::Busy)));
+        let passwords = passwords();
+        let all = passwords.strangers.available_permits() as u32;
+        let _held = Arc::clone(&passwords.strangers).acquire_many_owned(all).await.unwrap();
+        assert!(matches!(passwords.check(Turn::Stranger, "x".into(), None).await, Err(CheckError::Busy)));
     }
 
     #[tokio::test]
     async fn a_hash_of_another_cost_is_checked_with_its_own_parameters() {
-        let passwords = Passwords::new().unwrap();
+        let passwords = passwords();
         for (algorithm, version, (memory, passes, lanes), output) in [
             (Algorithm::Argon2id, Version::V0x13, (8, 1, 1), 32),
             (Algorithm::Argon2id, Version::V0x13, (65_536, 1, 4), 64),
@@ -330,13 +344,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_hash_that_cannot_be_computed_is_no_match() {
-        let passwords = Passwords::new().unwrap();
+        let passwords = passwords();
         let ours = passwords.hash_now("x").unwrap();
         let without_output = &ours[..ours.rfind('$').unwrap()];
         assert!(!passwords.is_right("x", Some(without_output)).await);
         for (from, to) in [("m=19456", "m=2097153"), ("m=19456", "m=7"), ("v=19", "v=20"), ("argon2id", "bcrypt")] {
             let stored = ours.replace(from, to);
-            let checked = passwords.check("x".into(), Some(&stored)).await;
+            let checked = passwords.check(Turn::Stranger, "x".into(), Some(&stored)).await;
             assert!(matches!(checked, Err(CheckError::Hash(_))), "{stored}");
         }
         assert!(passwords.is_right("x", Some(&ours)).await);
@@ -344,12 +358,13 @@ mod tests {
 
     #[tokio::test]
     async fn no_more_memory_is_kept_than_for_all_turns_whatever_was_checked() {
-        let passwords = Passwords::new().unwrap();
+        let passwords = passwords();
         // And one for imported hashes.
-        let permits = passwords.permits.available_permits() + 1;
+        let permits = passwords.strangers.available_permits() + 1;
         let costly = Params::new(2 * COST.0, 1, 1, None).unwrap();
         let costly = Argon2::from(costly).hash_password(b"imported").unwrap().to_string();
-        let checks = (0..4 * permits).map(|n| passwords.check("x".into(), (n % 2 == 0).then_some(costly.as_str())));
+        let checks = (0..4 * permits)
+            .map(|n| passwords.check(Turn::Stranger, "x".into(), (n % 2 == 0).then_some(costly.as_str())));
         for checked in futures_util::future::join_all(checks).await {
             assert!(matches!(checked, Ok(Verdict::Wrong) | Err(CheckError::Busy)), "{checked:?}");
         }
@@ -368,18 +383,21 @@ mod tests {
 
     #[tokio::test]
     async fn bcrypt_hashes_of_other_services_are_checked() {
-        let passwords = Passwords::new().unwrap();
+        let passwords = passwords();
         for stored in BCRYPT {
             assert_eq!(validate_import(stored), Ok(()));
-            assert_eq!(passwords.check("Correct horse".into(), Some(stored)).await.unwrap(), Verdict::Wrong);
-            let verdict = passwords.check("correct horse".into(), Some(stored)).await.unwrap();
+            assert_eq!(
+                passwords.check(Turn::Stranger, "Correct horse".into(), Some(stored)).await.unwrap(),
+                Verdict::Wrong
+            );
+            let verdict = passwords.check(Turn::Stranger, "correct horse".into(), Some(stored)).await.unwrap();
             assert_eq!(verdict, Verdict::Right { is_weak: true });
         }
     }
 
     #[tokio::test]
     async fn weaker_hashes_are_told_from_others() {
-        let passwords = Passwords::new().unwrap();
+        let passwords = passwords();
         for (algorithm, version, (memory, passes), kept) in [
             (Algorithm::Argon2id, Version::V0x13, (COST.0, COST.1), true),
             (Algorithm::Argon2id, Version::V0x13, (47_104, 1), true),
@@ -391,14 +409,14 @@ mod tests {
         ] {
             let params = Params::new(memory, passes, 1, None).unwrap();
             let stored = Argon2::new(algorithm, version, params).hash_password(b"imported").unwrap().to_string();
-            let verdict = passwords.check("imported".into(), Some(&stored)).await.unwrap();
+            let verdict = passwords.check(Turn::Stranger, "imported".into(), Some(&stored)).await.unwrap();
             assert_eq!(verdict, Verdict::Right { is_weak: !kept }, "{stored}");
         }
     }
 
     #[test]
     fn only_hashes_that_can_be_checked_in_bounded_time_are_imported() {
-        let ours = Passwords::new().unwrap().hash_now("x").unwrap();
+        let ours = passwords().hash_now("x").unwrap();
         let [output, salt] = ours.rsplitn(3, '$').take(2).collect::<Vec<_>>()[..] else { panic!() };
         let phc = |prefix: &str| format!("{prefix}${salt}${output}");
         assert_eq!(validate_import(&ours), Ok(()));
@@ -437,17 +455,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn newcomers_users_and_imported_hashes_do_not_wait_for_each_other() {
-        let passwords = Passwords::new().unwrap();
-        let all = passwords.permits.available_permits() as u32;
-        let users = Arc::clone(&passwords.permits).acquire_many_owned(all).await.unwrap();
-        assert!(passwords.hash(Turn::Newcomer, "x".into()).await.is_ok());
-        drop(users);
-        let _newcomer = Arc::clone(&passwords.newcomers).acquire_owned().await.unwrap();
-        assert!(passwords.hash(Turn::User, "x".into()).await.is_ok());
-        assert!(matches!(passwords.hash(Turn::Newcomer, "x".into()).await, Err(CheckError::Busy)));
+    async fn nobody_waits_for_another_kind_of_turn() {
+        let passwords = passwords();
+        let kinds = [Turn::Known, Turn::Stranger, Turn::Newcomer, Turn::Imported];
+        let permits = [&passwords.known, &passwords.strangers, &passwords.newcomers, &passwords.imported];
+        for (taken, permits) in kinds.into_iter().zip(permits) {
+            let all = permits.available_permits() as u32;
+            let _held = Arc::clone(permits).acquire_many_owned(all).await.unwrap();
+            for turn in kinds {
+                let hashed = passwords.hash(turn, "x".into()).await;
+                assert_eq!(hashed.is_err(), turn == taken, "{turn:?} while all of {taken:?} are taken");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn imported_hashes_take_turns_of_their_own() {
+        let passwords = passwords();
         let _imported = Arc::clone(&passwords.imported).acquire_owned().await.unwrap();
-        assert!(matches!(passwords.check("x".into(), Some(BCRYPT[0])).await, Err(CheckError::Busy)));
+        let checked = passwords.check(Turn::Known, "x".into(), Some(BCRYPT[0])).await;
+        assert!(matches!(checked, Err(CheckError::Busy)));
         let ours = passwords.hash_now("x").unwrap();
         assert!(passwords.is_right("x", Some(&ours)).await);
     }

@@ -203,7 +203,7 @@ async fn new_password(username: &str) -> Result<Box<str>, Box<dyn Error>> {
         first_line()?
     };
     password_rules::check(&password, username)?;
-    Ok(Passwords::new()?.hash(Turn::Newcomer, password).await?)
+    Ok(Passwords::new(Arc::default())?.hash(Turn::Newcomer, password).await?)
 }
 
 /// A hash of another service.

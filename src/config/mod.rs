@@ -10,6 +10,7 @@ use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 use thiserror::Error;
@@ -18,7 +19,7 @@ use crate::domain::clock::Clock;
 use env_file::EnvFile;
 use values::{
     algorithm, bare_host, boolean, broker, cors, database, invalid, log_filter, log_format, name, number,
-    open_or_closed, sidecar_url, signing_keys, token,
+    open_or_closed, seconds, sidecar_url, signing_keys, token, trusted_proxies,
 };
 
 /// Every variable that is read, as text. `envy` maps field names to upper-case variables.
@@ -51,6 +52,17 @@ struct Raw {
     metrics_token: Option<String>,
     history_retention_days: Option<String>,
     history_max_per_user: Option<String>,
+    trusted_proxies: Option<String>,
+    hsts_max_age: Option<String>,
+    docs: Option<String>,
+    login_limits: Option<String>,
+    rate_limit_user: Option<String>,
+    rate_limit_address: Option<String>,
+    max_connections: Option<String>,
+    client_head_timeout: Option<String>,
+    client_body_timeout: Option<String>,
+    client_idle_timeout: Option<String>,
+    client_read_timeout: Option<String>,
 }
 
 /// The settings of one running service.
@@ -98,6 +110,18 @@ pub struct Config {
     pub metrics_token: Option<Secret>,
     /// How long the log keeps published changes, and how many of one user. Default: 30 days, 10,000.
     pub retention: Retention,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long browsers are told to use only https, in seconds; 0: they aren't.
+    pub hsts_max_age: u32,
+    /// Whether the document and its viewers are served. Default: true.
+    pub docs: bool,
+    /// How often passwords can be tried, and how many requests somebody can send.
+    pub rate_limits: RateLimits,
+    /// Most connections, if the limit of open files allows as many.
+    pub max_connections: Option<usize>,
+    /// How long clients can take.
+    pub timeouts: Timeouts,
     /// Not a setting: the file that settings were read from, besides the environment.
     pub env_file: Option<PathBuf>,
     /// Not a setting: where the wall clock is read. Tests replace it.
@@ -141,6 +165,31 @@ pub struct Retention {
     pub keep: Duration,
     /// How many changes of one owner, at most.
     pub per_owner: i64,
+}
+
+/// How much somebody can ask for.
+#[derive(Debug, Clone, Copy)]
+pub struct RateLimits {
+    /// Whether passwords, registrations and refreshes are limited. Default: true.
+    pub logins: bool,
+    /// Requests of one account a second, for long; ten times as many at once. 0: no limit. Default: 200.
+    pub per_user: u32,
+    /// The same of one client address, or one IPv6 /64. Default: 500.
+    pub per_address: u32,
+}
+
+/// How long clients can take.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// For the head of a request, from its first byte. Default: 10 s.
+    pub head: Duration,
+    /// For a body, besides a second for each 500 bytes. Default: 20 s.
+    pub body: Duration,
+    /// For the next request. Default: 75 s: longer than the 60 s after which proxies and clients commonly stop reusing a
+    /// connection, so that no request is sent into one that is just being closed.
+    pub idle: Duration,
+    /// For reading something of an answer: until then, the answer stays in memory. Default: 30 s.
+    pub read: Duration,
 }
 
 /// The format of log lines.
@@ -301,6 +350,24 @@ impl Config {
                 ),
                 per_owner: number("HISTORY_MAX_PER_USER", raw.history_max_per_user, 10_000, 100, 1_000_000_000)?,
             },
+            trusted_proxies: trusted_proxies(raw.trusted_proxies)?,
+            hsts_max_age: number("HSTS_MAX_AGE", raw.hsts_max_age, 0, 0, 63_072_000)?,
+            docs: boolean("DOCS", raw.docs, true)?,
+            rate_limits: RateLimits {
+                logins: boolean("LOGIN_LIMITS", raw.login_limits, true)?,
+                per_user: number("RATE_LIMIT_USER", raw.rate_limit_user, 200, 0, 1_000_000)?,
+                per_address: number("RATE_LIMIT_ADDRESS", raw.rate_limit_address, 500, 0, 1_000_000)?,
+            },
+            max_connections: match number("MAX_CONNECTIONS", raw.max_connections, 0, 0, 1_000_000)? {
+                0 => None,
+                limit => Some(limit),
+            },
+            timeouts: Timeouts {
+                head: seconds("CLIENT_HEAD_TIMEOUT", raw.client_head_timeout, 10)?,
+                body: seconds("CLIENT_BODY_TIMEOUT", raw.client_body_timeout, 20)?,
+                idle: seconds("CLIENT_IDLE_TIMEOUT", raw.client_idle_timeout, 75)?,
+                read: seconds("CLIENT_READ_TIMEOUT", raw.client_read_timeout, 30)?,
+            },
             env_file: None,
             clock: Clock::system(),
         };
@@ -325,6 +392,8 @@ pub fn authority(host: &str, port: u16) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use base64::Engine;
     use base64::prelude::BASE64_STANDARD as STANDARD;
 
@@ -499,12 +568,41 @@ mod tests {
             ("METRICS_TOKEN", "a b", "printable ASCII"),
             ("HISTORY_RETENTION_DAYS", "0", "from 1 to 36500"),
             ("HISTORY_MAX_PER_USER", "99", "from 100"),
+            ("TRUSTED_PROXIES", "10.0.0.0/33", "separated by commas"),
+            ("TRUSTED_PROXIES", "proxy.example", "separated by commas"),
+            ("HSTS_MAX_AGE", "63072001", "from 0"),
+            ("DOCS", "maybe", "True and False"),
+            ("LOGIN_LIMITS", "5", "True and False"),
+            ("RATE_LIMIT_USER", "-1", "from 0"),
+            ("RATE_LIMIT_ADDRESS", "many", "from 0"),
+            ("MAX_CONNECTIONS", "-1", "from 0"),
+            ("CLIENT_HEAD_TIMEOUT", "0", "from 1 to 3600"),
+            ("CLIENT_BODY_TIMEOUT", "3601", "from 1 to 3600"),
+            ("CLIENT_IDLE_TIMEOUT", "1 s", "from 1 to 3600"),
+            ("CLIENT_READ_TIMEOUT", "1.5", "from 1 to 3600"),
         ] {
             let error = config(&[(variable, value)]).expect_err(value);
             assert_eq!(error.variable, variable);
             let line = error.to_string();
             assert!(line.contains(allowed) && !line.contains('\n'), "{line}");
             assert!(!line.contains("pass"), "{line}");
+        }
+    }
+
+    #[test]
+    fn trusted_proxies_are_addresses_and_networks() {
+        let config = config(&[("TRUSTED_PROXIES", "10.0.0.7, 172.16.0.0/12,::1,fd00::/8")]).unwrap();
+        for (address, is_trusted) in [
+            ("10.0.0.7", true),
+            ("10.0.0.8", false),
+            ("172.31.255.255", true),
+            ("172.32.0.0", false),
+            ("::1", true),
+            ("fd12::1", true),
+            ("fe80::1", false),
+        ] {
+            let address: IpAddr = address.parse().unwrap();
+            assert_eq!(config.trusted_proxies.iter().any(|net| net.contains(&address)), is_trusted, "{address}");
         }
     }
 

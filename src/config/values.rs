@@ -1,9 +1,12 @@
 //! Reads each variable's text as its type, or says what is allowed.
 
 use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
 
 use super::{ConfigError, CorsOrigins, Database, LogFormat, Secret, SigningKey, SigningKeys, authority};
@@ -43,6 +46,25 @@ where
         Ok(number) if number >= min && number <= max => Ok(number),
         _ => invalid(variable, format!("is {}; allowed is a whole number from {min} to {max}", shown(&value))),
     }
+}
+
+/// A time of 1 second to an hour.
+pub fn seconds(variable: &'static str, value: Option<String>, default: u64) -> Result<Duration, ConfigError> {
+    number(variable, value, default, 1, 3600).map(Duration::from_secs)
+}
+
+/// Addresses and networks, separated by commas.
+pub fn trusted_proxies(value: Option<String>) -> Result<Vec<IpNet>, ConfigError> {
+    let value = value.unwrap_or_default();
+    let entries = value.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    let network = |entry: &str| entry.parse().or_else(|_| entry.parse::<IpAddr>().map(IpNet::from));
+    entries.map(network).collect::<Result<_, _>>().or_else(|_| {
+        invalid(
+            "TRUSTED_PROXIES",
+            "has an entry that isn't one; allowed are addresses such as 10.0.0.7 and networks such as 172.16.0.0/12, \
+             separated by commas",
+        )
+    })
 }
 
 /// The name of a Kafka topic or Dapr component: characters that need no escaping in a URL's path.

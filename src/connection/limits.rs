@@ -26,20 +26,20 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// Raises the process's soft limit of open files to its hard limit, and derives the limit of connections from it.
-    pub fn raised() -> Self {
+    /// Raises the process's soft limit of open files to its hard limit, and derives the limit of connections from it; at
+    /// most about `wanted`.
+    pub fn raised(wanted: Option<usize>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         // actix allows no more workers.
-        Self::new(raise_open_files(), cores.min(512))
+        Self::new(raise_open_files(), cores.min(512), wanted)
     }
 
-    fn new(open_files: usize, workers: usize) -> Self {
+    fn new(open_files: usize, workers: usize, wanted: Option<usize>) -> Self {
         let reserved = RESERVED_DESCRIPTORS.min(open_files / 3 * 2);
-        Self {
-            open_files,
-            workers,
-            per_worker: ((open_files - reserved) / workers).clamp(1, MAX_CONNECTIONS_PER_WORKER),
-        }
+        // All workers have the same limit.
+        let most = wanted.map_or(MAX_CONNECTIONS_PER_WORKER, |wanted| wanted.div_ceil(workers));
+        let per_worker = ((open_files - reserved) / workers).min(most).clamp(1, MAX_CONNECTIONS_PER_WORKER);
+        Self { open_files, workers, per_worker }
     }
 
     /// Most connections of all workers together.
@@ -95,17 +95,21 @@ mod tests {
 
     #[test]
     fn descriptors_are_left_for_the_sidecar_and_the_database() {
-        for (open_files, workers, connections) in [
-            (20_000, 2, 19_300),
-            (4096, 4, 3396),
-            (1024, 2, 342),
-            (256, 2, 86),
-            (1_048_576, 2, 51_200),
-            (usize::MAX, 1, 25_600),
+        for (open_files, workers, wanted, connections) in [
+            (20_000, 2, None, 19_300),
+            (4096, 4, None, 3396),
+            (1024, 2, None, 342),
+            (256, 2, None, 86),
+            (1_048_576, 2, None, 51_200),
+            (usize::MAX, 1, None, 25_600),
             // Too few to work, but it must not divide by zero or reserve all.
-            (0, 3, 3),
+            (0, 3, None, 3),
+            (20_000, 2, Some(100), 100),
+            (20_000, 3, Some(100), 102),
+            (1024, 2, Some(1000), 342),
+            (20_000, 2, Some(1), 2),
         ] {
-            let limit = Limit::new(open_files, workers);
+            let limit = Limit::new(open_files, workers, wanted);
             assert_eq!(limit.connections(), connections, "{limit:?}");
         }
     }

@@ -24,27 +24,26 @@ use actix_http::error::DispatchError;
 use actix_http::{ConnectionType, HttpService, Protocol, Request, Response, Version};
 use actix_server::GracefulShutdownSignal;
 use actix_service::{IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, apply_fn_factory, map_config};
+use actix_web::HttpRequest;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::AppConfig;
 use actix_web::rt::net::TcpStream;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy, sink};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_util::io::poll_read_buf;
 
+use crate::config::Timeouts;
 use framing::Framing;
 pub use limits::{Limit, widen_backlog};
 
-/// How long an idle connection is kept: longer than the 60 s after which proxies and clients commonly stop reusing one,
-/// so that no request is sent into a connection that is just being closed.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long input is read and discarded when a connection is closed. Closing a socket with unread input resets the
 /// connection, and answers that the client has not read yet are lost (RFC 9112, section 9.6).
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A client that sends nothing for this long after our end was closed is assumed to send nothing more.
 const QUIET_TIMEOUT: Duration = Duration::from_millis(500);
-/// A client that reads nothing of its answer for this long is disconnected: until then, the answer stays in memory.
-pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A client may take another second for its body for each of this many bytes.
+const MIN_BODY_RATE: u64 = 500;
 /// The longest piece of an answer that actix gets at once, in bytes: it copies what it gets.
 const MAX_PIECE_LEN: usize = 64 << 10;
 /// Room for each read from a client, in bytes.
@@ -52,13 +51,13 @@ const READ_LEN: usize = 8 << 10;
 /// Most bytes of later requests that are read while one is being answered.
 const MAX_PIPELINED_LEN: usize = 64 << 10;
 
-/// Serves an actix-web app on accepted connections. Closes idle ones when `draining` is signalled, and disconnects
-/// clients that read nothing of their answer for `write_timeout`.
+/// Serves an actix-web app on accepted connections. Closes idle ones when `draining` is signalled, and those of clients
+/// that take longer than `timeouts`.
 pub fn serve<I, S, B>(
     app: I,
     address: SocketAddr,
     draining: GracefulShutdownSignal,
-    write_timeout: Duration,
+    timeouts: Timeouts,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()>
 where
     I: IntoServiceFactory<S, Request>,
@@ -80,7 +79,7 @@ where
                 Ok(response) => response.into().map_into_boxed_body(),
                 Err(error) => Response::from(error.into().error_response()),
             };
-            if turn.stage() == Stage::Receiving {
+            if matches!(turn.stage(), Stage::Receiving | Stage::TooSlow) {
                 // Answered before all of it arrived: the rest is not awaited.
                 turn.set(Stage::Received);
                 response.head_mut().set_connection_type(ConnectionType::Close);
@@ -98,7 +97,9 @@ where
             let draining = draining.clone();
             async move { draining.notified().await }
         })
-        .keep_alive(KEEP_ALIVE_TIMEOUT)
+        // Of the first request only.
+        .client_request_timeout(timeouts.head)
+        .keep_alive(timeouts.idle)
         // actix need not read on when it ends a connection: `Connection::close` does.
         .client_disconnect_timeout(Duration::ZERO)
         .local_addr(address)
@@ -109,14 +110,14 @@ where
     apply_fn_factory(http, move |socket: TcpStream, http| {
         let peer = socket.peer_addr().ok();
         limit_unsent(&socket);
-        let connection = Rc::new(RefCell::new(Connection::new(socket, write_timeout)));
+        let connection = Rc::new(RefCell::new(Connection::new(socket, timeouts)));
         let served = http.call((Shared(Rc::clone(&connection)), Protocol::Http1, peer));
         async move {
             let ended = served.await;
             // Always `Some`: actix's reference was dropped with `served`.
             if let Some(connection) = Rc::into_inner(connection).map(RefCell::into_inner) {
                 if connection.timed_out {
-                    log::info!("a client that read nothing of its answer for {write_timeout:?} was disconnected");
+                    log::info!("a client that read nothing of its answer for {:?} was disconnected", timeouts.read);
                     // A reset: the kernel drops its part of the answer, too.
                     let _ = connection.socket.set_zero_linger();
                 } else {
@@ -141,6 +142,11 @@ fn limit_unsent(socket: &TcpStream) {
 
 #[cfg(not(target_os = "linux"))]
 fn limit_unsent(_: &TcpStream) {}
+
+/// Whether the body of this request came too slowly: then it ends before its end.
+pub fn is_too_slow(request: &HttpRequest) -> bool {
+    request.conn_data::<Turn>().is_some_and(|turn| turn.stage() == Stage::TooSlow)
+}
 
 /// The body of an answer. actix drops it when it has taken all of it for writing.
 struct ResponseBody {
@@ -183,6 +189,8 @@ enum Stage {
     Done,
     /// The request is being forwarded as it arrives.
     Receiving,
+    /// The rest of the request did not come in time. It is not answered yet.
+    TooSlow,
     /// All of the request was forwarded, or the rest is not awaited.
     Received,
     /// The answer is complete, but the socket has not accepted all of it yet.
@@ -224,7 +232,15 @@ struct Connection<T> {
     is_eof: bool,
     /// Woken when the answer is written: then a waiting request can be read, or the end of a refused one.
     reader: Option<Waker>,
-    write_timeout: Duration,
+    timeouts: Timeouts,
+    /// There was a request before. actix itself limits the time of the first head, and answers 408.
+    has_begun: bool,
+    /// Since when the rest of a head or a body is awaited.
+    waits_since: Option<Instant>,
+    /// Bytes of the body that were forwarded.
+    body_len: u64,
+    /// Runs while the rest of a head or a body is awaited.
+    read_timer: Option<Pin<Box<Sleep>>>,
     /// Runs while the socket accepts nothing.
     write_timer: Option<Pin<Box<Sleep>>>,
     /// The socket accepted nothing for too long.
@@ -232,7 +248,7 @@ struct Connection<T> {
 }
 
 impl<T> Connection<T> {
-    fn new(socket: T, write_timeout: Duration) -> Self {
+    fn new(socket: T, timeouts: Timeouts) -> Self {
         Self {
             socket,
             framing: Framing::new(),
@@ -241,7 +257,11 @@ impl<T> Connection<T> {
             ready: BytesMut::new(),
             is_eof: false,
             reader: None,
-            write_timeout,
+            timeouts,
+            has_begun: false,
+            waits_since: None,
+            body_len: 0,
+            read_timer: None,
             write_timer: None,
             timed_out: false,
         }
@@ -259,11 +279,18 @@ impl<T> Connection<T> {
         }
         let begins = self.framing.between_requests();
         let Some(part) = self.framing.next(&mut self.read) else { return false };
+        let is_whole = self.framing.between_requests();
+        if begins || is_whole {
+            (self.waits_since, self.body_len, self.read_timer) = (None, 0, None);
+        } else {
+            self.body_len += part.len() as u64;
+        }
         self.ready = part;
         if begins {
+            self.has_begun = true;
             self.turn.set(Stage::Receiving);
         }
-        if self.turn.stage() == Stage::Receiving && self.framing.between_requests() {
+        if self.turn.stage() == Stage::Receiving && is_whole {
             self.turn.set(Stage::Received);
         }
         true
@@ -272,6 +299,33 @@ impl<T> Connection<T> {
     /// Whether the rest of a request is missing that was answered without it.
     fn is_refused(&self) -> bool {
         !self.framing.between_requests() && self.turn.stage() != Stage::Receiving
+    }
+
+    /// How long the client may take for what it has begun to send; `None` if it has begun nothing.
+    fn time_to_send(&self) -> Option<Duration> {
+        if !self.framing.between_requests() {
+            return Some(self.timeouts.body + Duration::from_secs(self.body_len / MIN_BODY_RATE));
+        }
+        // actix itself closes a connection on which nothing comes.
+        (!self.read.is_empty() && self.has_begun).then_some(self.timeouts.head)
+    }
+
+    /// Ready when the client takes too long to send the rest of a head or a body. What it awaits then ends: a body so
+    /// that it can be answered, a connection without an answer.
+    fn poll_too_slow(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(time) = self.time_to_send() else { return Poll::Pending };
+        let deadline = *self.waits_since.get_or_insert_with(Instant::now) + time;
+        let timer = self.read_timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.deadline() != deadline {
+            timer.as_mut().reset(deadline);
+        }
+        ready!(timer.as_mut().poll(context));
+        if self.framing.between_requests() {
+            self.is_eof = true;
+        } else {
+            self.turn.set(Stage::TooSlow);
+        }
+        Poll::Ready(())
     }
 }
 
@@ -310,7 +364,8 @@ impl<T: AsyncRead + Unpin> Connection<T> {
                 Poll::Ready(Ok(0)) => self.is_eof = true,
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending if waiting => return Poll::Pending,
+                Poll::Pending => ready!(self.poll_too_slow(context)),
             }
         }
     }
@@ -322,7 +377,7 @@ impl<T: AsyncWrite + Unpin> Connection<T> {
             self.write_timer = None;
             return Poll::Ready(written);
         }
-        let timer = self.write_timer.get_or_insert_with(|| Box::pin(sleep(self.write_timeout)));
+        let timer = self.write_timer.get_or_insert_with(|| Box::pin(sleep(self.timeouts.read)));
         ready!(timer.as_mut().poll(context));
         self.timed_out = true;
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))

@@ -14,12 +14,19 @@ use tokio::sync::Notify;
 
 use super::*;
 
+const TIMEOUTS: Timeouts = Timeouts {
+    head: Duration::from_secs(10),
+    body: Duration::from_secs(20),
+    idle: Duration::from_secs(75),
+    read: Duration::from_secs(30),
+};
+
 #[tokio::test(start_paused = true)]
 async fn only_a_client_that_reads_nothing_for_the_whole_timeout_is_disconnected() {
     let (socket, mut client) = duplex(1);
-    let connection = Rc::new(RefCell::new(Connection::new(socket, WRITE_TIMEOUT)));
+    let connection = Rc::new(RefCell::new(Connection::new(socket, TIMEOUTS)));
     let mut shared = Shared(Rc::clone(&connection));
-    let pause = WRITE_TIMEOUT - Duration::from_secs(1);
+    let pause = TIMEOUTS.read - Duration::from_secs(1);
     let reads = async {
         for _ in 0..10 {
             sleep(pause).await;
@@ -29,7 +36,7 @@ async fn only_a_client_that_reads_nothing_for_the_whole_timeout_is_disconnected(
     let begun = tokio::time::Instant::now();
     let (written, ()) = join(shared.write_all(&[0; 12]), reads).await;
     assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
-    assert!((WRITE_TIMEOUT..WRITE_TIMEOUT + Duration::from_secs(1)).contains(&(begun.elapsed() - 10 * pause)));
+    assert!((TIMEOUTS.read..TIMEOUTS.read + Duration::from_secs(1)).contains(&(begun.elapsed() - 10 * pause)));
     assert!(connection.borrow().timed_out);
 }
 
@@ -43,7 +50,7 @@ impl Drop for Endless {
 }
 
 /// Serves `/endless`, and `/slow`, which takes three times the timeout.
-fn start(write_timeout: Duration) -> (ServerHandle, SocketAddr, Arc<Notify>) {
+fn start(timeouts: Timeouts) -> (ServerHandle, SocketAddr, Arc<Notify>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let dropped = Arc::new(Notify::new());
@@ -60,11 +67,11 @@ fn start(write_timeout: Duration) -> (ServerHandle, SocketAddr, Arc<Notify>) {
             async move { HttpResponse::Ok().body(BodyStream::new(chunks)) }
         };
         let slow = move || async move {
-            sleep(3 * write_timeout).await;
+            sleep(3 * timeouts.read).await;
             "slow"
         };
         let app = App::new().route("/endless", web::get().to(endless)).route("/slow", web::get().to(slow));
-        serve(app, address, draining.clone(), write_timeout)
+        serve(app, address, draining.clone(), timeouts)
     };
     let server = server.listen("test", listener, app).unwrap().run();
     let handle = server.handle();
@@ -82,7 +89,7 @@ fn get(address: SocketAddr, path: &str) -> TcpStream {
 #[actix_web::test]
 async fn the_connection_of_a_client_that_reads_nothing_is_reset() {
     let limit = Duration::from_millis(500);
-    let (server, address, dropped) = start(limit);
+    let (server, address, dropped) = start(Timeouts { read: limit, ..TIMEOUTS });
     let begun = Instant::now();
     let mut stream = get(address, "/endless");
     timeout(Duration::from_secs(60), dropped.notified()).await.expect("the answer is dropped");
@@ -95,7 +102,7 @@ async fn the_connection_of_a_client_that_reads_nothing_is_reset() {
 #[actix_web::test]
 async fn a_client_that_reads_slowly_is_not_disconnected() {
     let limit = Duration::from_secs(2);
-    let (server, address, dropped) = start(limit);
+    let (server, address, dropped) = start(Timeouts { read: limit, ..TIMEOUTS });
     let mut stream = get(address, "/endless");
     let read = spawn_blocking(move || {
         let begun = Instant::now();
@@ -118,7 +125,7 @@ async fn a_client_that_reads_slowly_is_not_disconnected() {
 #[actix_web::test]
 async fn neither_a_slow_handler_nor_an_idle_connection_is_disconnected() {
     let limit = Duration::from_millis(100);
-    let (server, address, _) = start(limit);
+    let (server, address, _) = start(Timeouts { read: limit, ..TIMEOUTS });
     let talk = spawn_blocking(move || {
         let mut stream = get(address, "/slow");
         for _ in 0..2 {

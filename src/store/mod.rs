@@ -26,6 +26,7 @@ use crate::config::{Database, Retention};
 use crate::domain::account::{AccountState, DEMO_USERS, DemoUser, TokenEpoch, User, UserId};
 use crate::domain::change::{Change, Epoch};
 use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::network::Network;
 use crate::domain::session::{PersonalToken, PersonalTokenId, Session, SessionId, TokenHash};
 use crate::domain::todo::{Todo, TodoId};
 use crate::telemetry::metrics::Metrics;
@@ -36,7 +37,8 @@ pub use command::{
 use decide::Decided;
 use decide::sessions::SessionOutcome;
 use error::{DatabaseError, StoreError};
-use map::sessions::{PersonalTokens, Sessions, Used};
+use map::last_used::LastUsed;
+use map::sessions::{PersonalTokens, Sessions};
 use map::users::Users;
 use map::{OwnerView, TodoMap};
 use outbox::{Found, Outbox, Wanted};
@@ -47,6 +49,14 @@ use sqlite::{load, schema};
 
 /// Jobs that may wait for the writer; beyond that, [`StoreError::Busy`].
 const MAX_QUEUED: usize = 4096;
+
+/// How long a network is known for an account, in milliseconds.
+const NETWORK_KNOWN_FOR: i64 = 30 * 86_400_000;
+
+/// Whether a network that was used then is not known any more.
+fn is_forgotten(used_at: Timestamp, now: Timestamp) -> bool {
+    now.0.saturating_sub(used_at.0) > NETWORK_KNOWN_FOR
+}
 
 /// How to open a store.
 pub struct Options<'a> {
@@ -93,8 +103,9 @@ struct Shared {
     users: RwLock<Users>,
     sessions: RwLock<Sessions>,
     personal_tokens: RwLock<PersonalTokens>,
-    /// When personal access tokens were used last; the writer saves it now and then.
-    used: Mutex<Used>,
+    tokens_used: Mutex<LastUsed<PersonalTokenId>>,
+    /// From where accounts were logged in to.
+    logins: Mutex<LastUsed<(UserId, Network)>>,
     outbox: Outbox,
     writable: AtomicBool,
     /// Jobs that wait for the writer.
@@ -128,7 +139,7 @@ impl Shared {
                     Some(token) => tokens.put(Arc::clone(token)),
                     None => {
                         tokens.remove(*user, *id);
-                        self.used.lock().remove(*id);
+                        self.tokens_used.lock().remove(*id);
                     }
                 }
             }
@@ -190,7 +201,8 @@ impl Store {
             users: RwLock::new(loaded.users),
             sessions: RwLock::new(loaded.sessions),
             personal_tokens: RwLock::new(loaded.personal_tokens),
-            used: Mutex::new(Used::new(loaded.used)),
+            tokens_used: Mutex::new(LastUsed::new(loaded.tokens_used)),
+            logins: Mutex::new(LastUsed::new(loaded.logins)),
             outbox: Outbox::new(loaded.pending),
             writable: AtomicBool::new(true),
             queued: AtomicUsize::new(0),
@@ -322,13 +334,23 @@ impl Store {
         user: UserId,
     ) -> Result<Vec<(Arc<PersonalToken>, Option<Timestamp>)>, StoreError> {
         let tokens = self.shared.personal_tokens.read();
-        let used = self.shared.used.lock();
+        let used = self.shared.tokens_used.lock();
         Ok(tokens.of(user).map(|token| (Arc::clone(token), used.get(token.id))).collect())
     }
 
     /// Remembers that a personal access token was used. It is on disk a minute later at most.
     pub fn personal_token_used(&self, id: PersonalTokenId, at: Timestamp) {
-        self.shared.used.lock().put(id, at);
+        self.shared.tokens_used.lock().put(id, at);
+    }
+
+    /// Remembers from where an account was logged in to. It is on disk a minute later at most.
+    pub fn logged_in(&self, user: UserId, network: Network, at: Timestamp) {
+        self.shared.logins.lock().put((user, network), at);
+    }
+
+    /// Whether an account was logged in to from there in the last 30 days.
+    pub fn is_known_there(&self, user: UserId, network: Network, now: Timestamp) -> bool {
+        self.shared.logins.lock().get((user, network)).is_some_and(|at| !is_forgotten(at, now))
     }
 
     /// Accounts by id, at most `limit` of those after `after`, and the number of all. Deleted ones are among them.

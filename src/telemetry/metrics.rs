@@ -46,6 +46,8 @@ pub struct Metrics {
     pub commit_operations: Histogram,
     commit_seconds: Histogram,
     delivery_seconds: Histogram,
+    password_seconds: Histogram,
+    rate_limited: Family<[Label; 1], Counter>,
     pruned: Counter,
     /// 1 while publishing waits for the sidecar to recover.
     pub breaker_open: Gauge,
@@ -99,6 +101,8 @@ impl Metrics {
             commit_operations: sizes(),
             commit_seconds: durations(),
             delivery_seconds: durations(),
+            password_seconds: durations(),
+            rate_limited: Family::default(),
             pruned: Counter::default(),
             breaker_open: Gauge::default(),
             failing_todos: Gauge::default(),
@@ -135,6 +139,9 @@ impl Metrics {
         registry.register("log_lines_dropped", dropped, logging::dropped());
         let delivery = "Time from a change to its event's return through the subscription";
         registry.register_with_unit("event_delivery_duration", delivery, seconds(), self.delivery_seconds.clone());
+        let passwords = "Time of hashing or checking a password, without waiting for its turn";
+        registry.register_with_unit("password_hash_duration", passwords, seconds(), self.password_seconds.clone());
+        registry.register("rate_limited", "Requests answered 429, by limit", self.rate_limited.clone());
         registry.register("log_pruned_changes", "Changes removed from the log by retention", self.pruned.clone());
         let gauge = |registry: &mut Registry, name: &str, help: &str, gauge: &Gauge| {
             registry.register(name, help, gauge.clone());
@@ -191,6 +198,23 @@ impl Metrics {
     /// Records the time from a change to its event's return through the subscription.
     pub fn delivered(&self, took: Duration) {
         self.delivery_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Records the time of hashing or checking a password.
+    pub fn password_hashed(&self, took: Duration) {
+        self.password_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts a request that a limit refused.
+    pub fn rate_limited(&self, limit: &'static str) {
+        self.rate_limited.get_or_create(&[("limit", limit)]).inc();
+    }
+
+    /// Creates the counters of limits, so that they begin at zero.
+    pub fn count_limits(&self, limits: &[&'static str]) {
+        for limit in limits {
+            drop(self.rate_limited.get_or_create(&[("limit", *limit)]));
+        }
     }
 
     /// Counts changes that retention removed.

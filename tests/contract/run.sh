@@ -16,8 +16,9 @@ stack=$(bash "$tests/stack/stack.sh" env)
 python=$(sed -n 's/^PYTHON=//p' <<<"$stack")
 passed=0 failed=0
 
+# More requests than one person sends, and more passwords than one has.
 part() { # part NAME COMMAND…: COMMAND finds the service at $BASE_URL
-  if bash "$tests/stage.sh" "contract: $1" bash "$tests/stack/serve.sh" RUST_LOG=warn -- "${@:2}"; then
+  if bash "$tests/stage.sh" "contract: $1" bash "$tests/stack/serve.sh" RUST_LOG=warn RATE_LIMIT_USER=0 LOGIN_LIMITS=False -- "${@:2}"; then
     ((passed += 1))
   else
     ((failed += 1))

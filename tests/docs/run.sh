@@ -97,6 +97,13 @@ pinned_actions() {
   ! grep -n 'uses:' .github/workflows/*.yml | grep -vE 'uses: (actions/[a-z-]+@v[0-9]+|[^ @]+@[0-9a-f]{40}( #.*)?)$'
 }
 
+# One that is not passed on would be ignored without a word. Left out: what the file itself decides.
+settings_are_passed_on() {
+  local own='HOST|PORT|DATABASE_URL|DAPR_HTTP_ENDPOINT|DAPR_HOST|DAPR_HTTP_PORT|DAPR_PORT|DAPR_PUBSUB_NAME|ADMIN_PASSWORD_FILE'
+  diff <(sed -n '/^## Settings/,/^## /s/^| `\([A-Z_]*\)`.*/\1/p' README.md | grep -vxE "$own" | sort) \
+    <(sed -n '/^  todo-backend:/,/^  dapr:/s/^      \([A-Z_]*\): .*/\1/p' docker-compose.yml | sort)
+}
+
 make_targets() { # that targets which CI runs and documents name are in the Makefile
   local file target missing=0
   local files=(.github/workflows/*.yml .ci/run ./*.md .github/*.md docs/*.md docs/adr/*.md)
@@ -143,6 +150,7 @@ decisions() { # each has its number, its date and its status, and says what else
 check "Dockerfile: hadolint" dockerfile
 check "Dockerfile: what it copies is a package" dockerfile_copies_enough
 check "docker-compose.yml: the Compose specification" compose
+check "docker-compose.yml: it passes on every setting of README.md" settings_are_passed_on
 check "deploy/compose/components: as components, with another broker" only_the_broker_differs
 check "docs/events.schema.json: valid, and fits the example in docs/events.md" example_event
 check "docs/asyncapi.yaml: AsyncAPI 3.0, and its examples fit the event schema" asyncapi

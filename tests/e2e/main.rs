@@ -2,6 +2,7 @@
 //! `E2E_SHOW_OUTPUT=1 cargo test --test e2e -- --nocapture` shows what the processes write.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+mod abuse;
 mod cleanup;
 mod clock;
 mod consumers;

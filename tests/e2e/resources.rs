@@ -1,45 +1,16 @@
-//! What clients can take from the process: memory and file descriptors.
+//! What clients can take from the process: memory and file descriptors. What logins take is in `abuse`.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use todo_backend::events::dapr::http_client;
 
 use actix_web::{App, HttpResponse, HttpServer, web};
-use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::stack::{PATIENCE, SERVICE, Stack};
 
 /// Memory that the process may take besides: connections, threads, what the allocator keeps of small things. In bytes.
 const MARGIN: u64 = 16 << 20;
-
-#[actix_web::test]
-async fn logins_take_no_more_memory_than_their_turns_have() {
-    const PER_TURN: u64 = 19 << 20;
-    let mut stack = Stack::new();
-    stack.start_service();
-    let url = format!("http://127.0.0.1:{}/auth/login?username=demo&password=wrong", stack.service_port());
-    let before = stack.service().resident();
-    let clients = (0..6).map(|_| async {
-        let http = http_client().build().unwrap();
-        let mut checked = 0;
-        // One whose turn doesn't come in time is answered 503.
-        while checked < 10 {
-            let response = http.post(&url).send().await.unwrap();
-            match response.status().as_u16() {
-                401 => checked += 1,
-                status => assert_eq!(status, 503),
-            }
-            let refused: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
-            assert!(refused["detail"].is_string(), "{refused}");
-        }
-    });
-    join_all(clients).await;
-    let turns = std::thread::available_parallelism().unwrap().get().saturating_sub(1).max(1) as u64;
-    let grown = stack.service().resident().saturating_sub(before);
-    println!("60 wrong logins: {before} bytes, then {grown} more");
-    assert!(grown <= turns * PER_TURN + MARGIN, "{grown} bytes more for {turns} turns");
-}
 
 #[actix_web::test]
 async fn events_of_others_are_neither_remembered_nor_logged_in_full() {

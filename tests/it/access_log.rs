@@ -38,7 +38,8 @@ impl<'kvs> VisitSource<'kvs> for Pairs<'_> {
     }
 }
 
-fn capture() {
+/// From now on, lines are kept.
+pub fn capture() {
     static STARTED: Once = Once::new();
     STARTED.call_once(|| {
         log::set_logger(&Capture).unwrap();
@@ -47,13 +48,17 @@ fn capture() {
     });
 }
 
-fn lines_with(text: &str) -> Vec<String> {
+/// All lines so far that contain `text`.
+pub fn lines_with(text: &str) -> Vec<String> {
     LINES.lock().unwrap().iter().filter(|line| line.contains(text)).cloned().collect()
 }
 
 /// The access log's line of a request.
 async fn line_of(request_id: &str) -> String {
-    let own = || lines_with(&format!("[request_id={request_id}]"));
+    let own = || -> Vec<String> {
+        let lines = lines_with(&format!("[request_id={request_id}]")).into_iter();
+        lines.filter(|line| line.starts_with("todo_backend::access_log ")).collect()
+    };
     eventually("the line", async || !own().is_empty()).await;
     let lines = own();
     assert_eq!(lines.len(), 1, "{lines:?}");

@@ -7,8 +7,19 @@ use crate::client::{Answer, RequestExt};
 use crate::config_start::PRODUCTION;
 
 const PAGE: &str = "https://app.example.org";
-const EXPOSED: [&str; 8] =
-    ["etag", "idempotency-replayed", "link", "location", "retry-after", "sync-token", "x-request-id", "x-total-count"];
+const EXPOSED: [&str; 11] = [
+    "etag",
+    "idempotency-replayed",
+    "link",
+    "location",
+    "ratelimit",
+    "ratelimit-policy",
+    "retry-after",
+    "sync-token",
+    "www-authenticate",
+    "x-request-id",
+    "x-total-count",
+];
 
 /// A header that is a list, in lower case and sorted.
 fn list(answer: &Answer, name: &str) -> Vec<String> {

@@ -8,9 +8,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::api::audit::{self, Event};
 use crate::api::auth::fields::AccountFields;
 use crate::api::error::ApiError;
-use crate::api::http::{JsonBody, ok_not_stored};
+use crate::api::http::{JsonBody, created_not_stored, ok_not_stored};
 use crate::api::responses::{
     AccountConflict, Forbidden, Invalid, NameTaken, TooLarge, Unauthenticated, Unavailable, UnreadableBody,
     UserNotFound,
@@ -156,6 +157,7 @@ pub async fn list(_: Admin, request: HttpRequest, state: web::Data<AppState>) ->
     )
 )]
 pub async fn create(
+    request: HttpRequest,
     Admin { user: admin, authority }: Admin,
     state: web::Data<AppState>,
     JsonBody(body): JsonBody,
@@ -165,15 +167,15 @@ pub async fn create(
         return Err(ApiError::NameTaken);
     }
     let password_hash = match secret {
-        Secret::Password(password) => state.passwords.hash(Turn::User, password).await?,
+        Secret::Password(password) => state.passwords.hash(Turn::Known, password).await?,
         Secret::Hash(hash) => hash,
     };
     let new = NewAccount { username, password_hash, role };
     let user = state.store.apply_to_account(Some(authority), AccountCommand::Create(new)).await?;
-    log::warn!("User {} was created with the role {} by user: {}", user.username, user.role.name(), admin.username);
+    audit::record(&request, &state, Event::UserCreated { user: &user, by: &admin });
     // Relative to this path: a proxy may serve it under a prefix that it doesn't pass on.
     let location = format!("users/{}", user.id);
-    Ok(HttpResponse::Created().insert_header((header::LOCATION, location)).json(AccountDetails::from(user.as_ref())))
+    Ok(created_not_stored().insert_header((header::LOCATION, location)).json(AccountDetails::from(user.as_ref())))
 }
 
 /// Shows an account.
@@ -208,6 +210,7 @@ pub async fn read(_: Admin, id: web::Path<String>, state: web::Data<AppState>) -
     )
 )]
 pub async fn update(
+    request: HttpRequest,
     Admin { user: admin, authority }: Admin,
     id: web::Path<String>,
     state: web::Data<AppState>,
@@ -225,13 +228,13 @@ pub async fn update(
     fields.finish(Some(()))?;
     let mut update = AccountUpdate { role, enabled, password_hash: None };
     if let Some(password) = password {
-        update.password_hash = Some(state.passwords.hash(Turn::User, password).await?);
+        update.password_hash = Some(state.passwords.hash(Turn::Known, password).await?);
     }
     let what = describe(&update);
     let (epoch, command) = (user.token_epoch, AccountCommand::Update(user.id, update));
     let user = state.store.apply_to_account(Some(authority), command).await?;
     if user.token_epoch != epoch {
-        log::warn!("User {} was changed ({what}) by user: {}", user.username, admin.username);
+        audit::record(&request, &state, Event::UserChanged { user: &user, what: &what, by: &admin });
     }
     Ok(ok_not_stored().json(AccountDetails::from(user.as_ref())))
 }
@@ -249,13 +252,14 @@ pub async fn update(
     )
 )]
 pub async fn delete(
+    request: HttpRequest,
     Admin { user: admin, authority }: Admin,
     id: web::Path<String>,
     state: web::Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
     let user = find(&state, &id).await?;
     state.store.apply_to_account(Some(authority), AccountCommand::Delete(user.id)).await?;
-    log::warn!("User {} was deleted by user: {}", user.username, admin.username);
+    audit::record(&request, &state, Event::UserDeleted { user: &user, by: &admin });
     Ok(HttpResponse::NoContent().finish())
 }
 

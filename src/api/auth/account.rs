@@ -8,15 +8,16 @@ use utoipa::ToSchema;
 
 use super::AccessToken;
 use super::fields::AccountFields;
+use crate::api::audit::{self, Event};
 use crate::api::error::ApiError;
-use crate::api::http::{JsonBody, ok_not_stored};
+use crate::api::http::{JsonBody, created_not_stored, ok_not_stored};
 use crate::api::responses::{
     Invalid, LastAdmin, NameTaken, PersonalTokenRefused, RegistrationClosed, TooLarge, Unauthenticated, Unavailable,
     UnreadableBody, WrongPassword,
 };
 use crate::api::state::AppState;
 use crate::api::user::LoggedIn;
-use crate::auth::password::{Turn, Verdict};
+use crate::auth::password::{CheckError, Turn, Verdict};
 use crate::domain::account::{Role, User, UserId};
 use crate::domain::clock::Timestamp;
 use crate::store::{AccountCommand, NewAccount};
@@ -99,7 +100,11 @@ pub struct Confirmation {
         UnreadableBody, RegistrationClosed, NameTaken, TooLarge, Invalid, Unavailable,
     )
 )]
-pub async fn register(state: web::Data<AppState>, JsonBody(body): JsonBody) -> Result<HttpResponse, ApiError> {
+pub async fn register(
+    request: HttpRequest,
+    state: web::Data<AppState>,
+    JsonBody(body): JsonBody,
+) -> Result<HttpResponse, ApiError> {
     if !state.registration_open {
         return Err(ApiError::RegistrationClosed);
     }
@@ -108,6 +113,8 @@ pub async fn register(state: web::Data<AppState>, JsonBody(body): JsonBody) -> R
     let name = username.as_ref().map(ToString::to_string).unwrap_or_default();
     let password = fields.new_password("password", &name);
     let (username, password) = fields.finish(username.zip(password))?;
+    let network = state.proxies.client(&request).network;
+    state.limits.registration(network).map_err(|limited| audit::limited(&request, &state, limited, None))?;
     // The answer would be the same later, after the work of hashing.
     if state.store.account_named(&name).await?.is_some() {
         return Err(ApiError::NameTaken);
@@ -115,8 +122,8 @@ pub async fn register(state: web::Data<AppState>, JsonBody(body): JsonBody) -> R
     let password_hash = state.passwords.hash(Turn::Newcomer, password).await?;
     let new = NewAccount { username, password_hash, role: Role::User };
     let user = state.store.apply_to_account(None, AccountCommand::Create(new)).await?;
-    log::info!("User registered: {}", user.username);
-    Ok(HttpResponse::Created().json(Account::from(user.as_ref())))
+    audit::record(&request, &state, Event::Registered(&user));
+    Ok(created_not_stored().json(Account::from(user.as_ref())))
 }
 
 /// Shows the account that is logged in.
@@ -156,10 +163,10 @@ pub async fn change_password(
     let new = fields.new_password("new_password", &user.username);
     let (current, new) = fields.finish(current.zip(new))?;
     confirm(&request, &state, &user, current).await?;
-    let password_hash = state.passwords.hash(Turn::User, new).await?;
+    let password_hash = state.passwords.hash(Turn::Known, new).await?;
     let command = AccountCommand::ChangePassword { id: user.id, password_hash, keep: session };
     let user = state.store.apply_to_account(Some(authority), command).await?;
-    log::warn!("Password changed by user: {}", user.username);
+    audit::record(&request, &state, Event::PasswordChanged(&user));
     Ok(ok_not_stored().json(AccessToken::issue(&state, &user, session)?))
 }
 
@@ -187,7 +194,7 @@ pub async fn delete(
     let password = fields.finish(password)?;
     confirm(&request, &state, &user, password).await?;
     state.store.apply_to_account(Some(authority), AccountCommand::Delete(user.id)).await?;
-    log::warn!("Account deleted by user: {}", user.username);
+    audit::record(&request, &state, Event::AccountDeleted(&user));
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -195,11 +202,22 @@ pub async fn delete(
 async fn confirm(request: &HttpRequest, state: &AppState, user: &User, password: String) -> Result<(), ApiError> {
     // Bodies can come slowly: a token that has ended since tries no password.
     LoggedIn::extract(request).await?;
-    match state.passwords.check(password, Some(&user.password_hash)).await? {
-        Verdict::Right { .. } => Ok(()),
-        Verdict::Wrong => {
-            log::warn!("Wrong password from user: {}", user.username);
+    let limited = |limited| audit::limited(request, state, limited, Some(&user.username));
+    let attempt = state.limits.confirmation(user.id).map_err(limited)?;
+    match state.passwords.check(Turn::Known, password, Some(&user.password_hash)).await {
+        Ok(Verdict::Right { .. }) => {
+            attempt.give_back();
+            Ok(())
+        }
+        Ok(Verdict::Wrong) => {
+            audit::record(request, state, Event::WrongPassword(user));
             Err(ApiError::WrongPassword)
+        }
+        Err(error) => {
+            if matches!(error, CheckError::Busy) {
+                attempt.give_back();
+            }
+            Err(error.into())
         }
     }
 }

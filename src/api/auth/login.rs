@@ -8,11 +8,13 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{AccessToken, sessions, without_input};
+use crate::api::audit::{self, Event};
 use crate::api::error::ApiError;
 use crate::api::http::{RawBody, content_type, ok_not_stored};
 use crate::api::responses::{Invalid, InvalidCredentials, OAuthError, TooLarge, Unavailable, UnreadableBody};
 use crate::api::state::AppState;
-use crate::auth::password::{Turn, Verdict};
+use crate::auth::limits::Origin;
+use crate::auth::password::{CheckError, Turn, Verdict};
 use crate::domain::account::User;
 use crate::domain::validation::{Fields, ValidationError, is_json, parse_object};
 use crate::store::AccountCommand;
@@ -76,7 +78,7 @@ pub async fn login(
     RawBody(body): RawBody,
 ) -> Result<HttpResponse, ApiError> {
     let credentials = read_credentials(&request, &body)?;
-    let user = log_in(&state, credentials).await?.ok_or(ApiError::InvalidCredentials)?;
+    let user = log_in(&request, &state, credentials).await?.ok_or(ApiError::InvalidCredentials)?;
     Ok(ok_not_stored().json(AccessToken::issue(&state, &user, None)?.only()))
 }
 
@@ -109,7 +111,7 @@ pub async fn token(
     let mut form = OAuthForm::read(&request, &body)?;
     match form.take("grant_type").as_deref() {
         Some("password") => password_grant(&request, &state, form).await,
-        Some("refresh_token") => sessions::refresh(&state, form).await,
+        Some("refresh_token") => sessions::refresh(&request, &state, form).await,
         None => Err(refused("invalid_request", "grant_type is missing")),
         Some(_) => Err(refused("unsupported_grant_type", "grant_type must be password or refresh_token")),
     }
@@ -123,7 +125,7 @@ async fn password_grant(
     let (Some(username), Some(password)) = (form.take("username"), form.take("password")) else {
         return Err(refused("invalid_request", "username or password is missing"));
     };
-    let user = log_in(state, Credentials { username, password })
+    let user = log_in(request, state, Credentials { username, password })
         .await?
         .ok_or(refused("invalid_grant", "Invalid username or password"))?;
     let token = sessions::start(request, state, &user).await?;
@@ -133,39 +135,62 @@ async fn password_grant(
 
 /// The account, or `None` if the name or password is wrong or the account can't be used. All of these take the time of
 /// one check, so that they can't be told apart.
-async fn log_in(state: &AppState, credentials: Credentials) -> Result<Option<Arc<User>>, ApiError> {
+async fn log_in(
+    request: &HttpRequest,
+    state: &AppState,
+    credentials: Credentials,
+) -> Result<Option<Arc<User>>, ApiError> {
     let Credentials { username, password } = credentials;
     let user = state.store.account_named(&username).await?;
+    let (network, now) = (state.proxies.client(request).network, state.clock.now());
+    let known = user.as_ref().zip(network).filter(|(user, network)| state.store.is_known_there(user.id, *network, now));
+    let (origin, turn) = match known {
+        Some((user, network)) => (Origin::Known(user.id, network), Turn::Known),
+        None => (Origin::Stranger(network), Turn::Stranger),
+    };
+    let attempt = state.limits.login(&username, origin).map_err(|limited| {
+        let name = user.as_ref().map(|user| user.username.as_ref());
+        audit::limited(request, state, limited, name)
+    })?;
     // A deleted account has no hash any more.
     let stored = user.as_ref().map(|user| user.password_hash.as_ref()).filter(|hash| !hash.is_empty());
-    let verdict = state.passwords.check(password.clone(), stored).await?;
+    let verdict = match state.passwords.check(turn, password.clone(), stored).await {
+        Ok(verdict) => verdict,
+        Err(error) => {
+            if matches!(error, CheckError::Busy) {
+                attempt.give_back();
+            }
+            return Err(error.into());
+        }
+    };
     match (user, verdict) {
         (Some(user), Verdict::Right { is_weak }) if user.is_active() => {
-            if is_weak {
-                rehash(state, &user, password).await;
+            attempt.give_back();
+            if let Some(network) = network {
+                state.store.logged_in(user.id, network, now);
             }
-            log::info!("User logged in successfully: {}", user.username);
+            if is_weak {
+                rehash(request, state, &user, password).await;
+            }
+            audit::record(request, state, Event::LoggedIn(&user));
             Ok(Some(user))
         }
-        _ => {
-            // The name could be a password typed into the wrong field: only its beginning is logged.
-            log::warn!("Failed login attempt for user: {}", username.chars().take(64).collect::<String>());
+        (user, _) => {
+            audit::record(request, state, Event::LoginFailed(user.as_deref()));
             Ok(None)
         }
     }
 }
 
 /// Replaces an imported or outdated hash. If that fails, the next login tries again.
-async fn rehash(state: &AppState, user: &User, password: String) {
+async fn rehash(request: &HttpRequest, state: &AppState, user: &User, password: String) {
     let replaced = async {
-        let new = state.passwords.hash(Turn::User, password).await?;
+        let new = state.passwords.hash(Turn::Known, password).await?;
         let command = AccountCommand::Rehash { id: user.id, old: user.password_hash.clone(), new };
         state.store.apply_to_account(None, command).await.map_err(ApiError::from)
     };
-    match replaced.await {
-        Ok(_) => log::info!("The password of user {} has a new hash, because the old one was weaker", user.username),
-        Err(error) => log::warn!("The password of user {} keeps its weaker hash for now: {error}", user.username),
-    }
+    let replaced: Result<_, ApiError> = replaced.await;
+    audit::record(request, state, if replaced.is_ok() { Event::Rehashed(user) } else { Event::NotRehashed(user) });
 }
 
 /// Name and password: both from the query as the original's clients send them, or both from a form or JSON body.

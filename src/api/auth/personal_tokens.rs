@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use actix_web::http::header;
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::fields::AccountFields;
+use crate::api::audit::{self, Event};
 use crate::api::error::ApiError;
-use crate::api::http::{JsonBody, ok_not_stored};
+use crate::api::http::{JsonBody, created_not_stored, ok_not_stored};
 use crate::api::responses::{
     Invalid, PersonalTokenRefused, TokenNotFound, TooLarge, TooManyTokens, Unauthenticated, Unavailable, UnreadableBody,
 };
@@ -118,6 +119,7 @@ pub async fn list(caller: LoggedIn, state: web::Data<AppState>) -> Result<HttpRe
     )
 )]
 pub async fn create(
+    request: HttpRequest,
     caller: LoggedIn,
     state: web::Data<AppState>,
     JsonBody(body): JsonBody,
@@ -132,9 +134,8 @@ pub async fn create(
     let SessionOutcome::Created(token) = state.store.apply_to_session(Some(caller.authority), command).await? else {
         return Err(ApiError::internal("a token can't be created", "the store answered something else"));
     };
-    log::warn!("Personal access token {} ({}) created by user: {}", token.id, scope.name(), caller.user.username);
-    Ok(HttpResponse::Created()
-        .insert_header((header::CACHE_CONTROL, "no-store"))
+    audit::record(&request, &state, Event::TokenCreated(&caller.user, token.id, scope));
+    Ok(created_not_stored()
         // Relative to this path: a proxy may serve it under a prefix that it doesn't pass on.
         .insert_header((header::LOCATION, format!("tokens/{}", token.id)))
         .json(PersonalTokenDetails::new(&token, None, Some(&secret))))
@@ -153,6 +154,7 @@ pub async fn create(
     )
 )]
 pub async fn revoke(
+    request: HttpRequest,
     caller: LoggedIn,
     id: web::Path<String>,
     state: web::Data<AppState>,
@@ -160,6 +162,6 @@ pub async fn revoke(
     let token = parse_id(&id)?.map(PersonalTokenId).ok_or(ApiError::TokenNotFound)?;
     let command = SessionCommand::RevokeToken { user: caller.user.id, token };
     state.store.apply_to_session(Some(caller.authority), command).await?;
-    log::warn!("Personal access token {token} revoked by user: {}", caller.user.username);
+    audit::record(&request, &state, Event::TokenRevoked(&caller.user, token));
     Ok(HttpResponse::NoContent().finish())
 }

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::AccessToken;
 use super::login::{OAuthForm, refused};
+use crate::api::audit::{self, Event, Revoked};
 use crate::api::error::ApiError;
 use crate::api::http::{RawBody, ok_not_stored};
 use crate::api::responses::{
@@ -87,33 +88,31 @@ pub(super) async fn start(request: &HttpRequest, state: &AppState, user: &User) 
 }
 
 /// The refresh token grant (RFC 6749, section 6).
-pub(super) async fn refresh(state: &AppState, mut form: OAuthForm) -> Result<HttpResponse, ApiError> {
+pub(super) async fn refresh(
+    request: &HttpRequest,
+    state: &AppState,
+    mut form: OAuthForm,
+) -> Result<HttpResponse, ApiError> {
     let text = form.take("refresh_token").ok_or(refused("invalid_request", "refresh_token is missing"))?;
     let invalid = || ApiError::from(StoreError::Refused(Refusal::InvalidGrant));
     let token = RefreshToken::parse(&text).ok_or_else(invalid)?;
     // A guess doesn't get into the store's queue.
     let session = state.store.session(token.session).await?.filter(|session| token.belongs_to(&session.key));
     let session = session.ok_or_else(invalid)?;
+    if let Err(limited) = state.limits.refresh(session.id) {
+        let user = state.store.account(session.user).await?;
+        return Err(audit::limited(request, state, limited, user.as_ref().map(|user| user.username.as_ref())));
+    }
     match state.store.apply_to_session(None, SessionCommand::Refresh(token.clone())).await? {
         SessionOutcome::Refreshed { user, is_late } => {
             if is_late {
-                log::warn!(
-                    "A refresh token of user {} was used again after a minute, in session {}: its answer was lost, or \
-                     somebody has a copy",
-                    user.username,
-                    token.session
-                );
+                audit::record(request, state, Event::LateRefresh(&user, token.session));
             }
             let access = AccessToken::issue(state, &user, Some(token.session))?;
             Ok(ok_not_stored().json(access.with_refresh_token(&token.successor(&session.key))))
         }
         SessionOutcome::Reused(user) => {
-            log::warn!(
-                "A refresh token of user {} was used again after it was replaced: somebody has a copy, so session {} has \
-                 ended",
-                user.username,
-                token.session
-            );
+            audit::record(request, state, Event::TokenReused(&user, token.session));
             Err(invalid())
         }
         _ => Err(ApiError::internal("a session can't be refreshed", "the store answered something else")),
@@ -141,16 +140,16 @@ pub async fn revoke(
 ) -> Result<HttpResponse, ApiError> {
     let token = OAuthForm::read(&request, &body)?.take("token");
     let token = token.ok_or(refused("invalid_request", "token is missing"))?;
-    if let Some((user, command)) = revocation(&state, &token).await? {
-        let what = match command {
-            SessionCommand::RevokeToken { token, .. } => format!("Personal access token {token}"),
-            _ => "A session".to_owned(),
+    if let Some((user, revoked)) = revocation(&state, &token).await? {
+        let command = match revoked {
+            Revoked::Session(session) => SessionCommand::End { user, session },
+            Revoked::PersonalToken(token) => SessionCommand::RevokeToken { user, token },
         };
         match state.store.apply_to_session(None, command).await.map_err(ApiError::from) {
             Ok(_) => {
                 let user = state.store.account(user).await?;
                 let name = user.as_ref().map_or("-", |user| user.username.as_ref());
-                log::info!("{what} of user {name} was revoked by whoever had its token");
+                audit::record(&request, &state, Event::Revoked(name, revoked));
             }
             // Somebody else was faster.
             Err(ApiError::SessionNotFound | ApiError::TokenNotFound) => {}
@@ -160,21 +159,20 @@ pub async fn revoke(
     Ok(ok_not_stored().finish())
 }
 
-/// Whose token it is, and what revokes it; `None`: it is not valid anyway.
-async fn revocation(state: &AppState, token: &str) -> Result<Option<(UserId, SessionCommand)>, ApiError> {
-    let end = |user, session| (user, SessionCommand::End { user, session });
+/// Whose token it is, and what it belongs to; `None`: it is not valid anyway.
+async fn revocation(state: &AppState, token: &str) -> Result<Option<(UserId, Revoked)>, ApiError> {
     if let Some(token) = RefreshToken::parse(token) {
         let session = state.store.session(token.session).await?;
-        return Ok(session.filter(|session| token.belongs_to(&session.key)).map(|found| end(found.user, found.id)));
+        let session = session.filter(|session| token.belongs_to(&session.key));
+        return Ok(session.map(|session| (session.user, Revoked::Session(session.id))));
     }
     if let Some(secret) = PersonalSecret::parse(token) {
         let token = state.store.personal_token(&secret.hash()).await?;
-        let revoke = |user, token| (user, SessionCommand::RevokeToken { user, token });
-        return Ok(token.map(|token| revoke(token.user, token.id)));
+        return Ok(token.map(|token| (token.user, Revoked::PersonalToken(token.id))));
     }
     let Some(caller) = by_access_token(state, token).await? else { return Ok(None) };
     match caller.authority.means {
-        Means::Session(session) => Ok(Some(end(caller.user.id, session))),
+        Means::Session(session) => Ok(Some((caller.user.id, Revoked::Session(session)))),
         Means::Login | Means::Personal(_) => Err(refused(
             "unsupported_token_type",
             "This access token belongs to no session: log out everywhere instead",
@@ -193,10 +191,14 @@ async fn revocation(state: &AppState, token: &str) -> Result<Option<(UserId, Ses
         Unauthenticated, PersonalTokenRefused, Unavailable,
     )
 )]
-pub async fn log_out(caller: LoggedIn, state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
+pub async fn log_out(
+    request: HttpRequest,
+    caller: LoggedIn,
+    state: web::Data<AppState>,
+) -> Result<HttpResponse, ApiError> {
     let LoggedIn { user, authority } = caller;
     state.store.apply_to_account(Some(authority), AccountCommand::LogOut(user.id)).await?;
-    log::warn!("Logged out everywhere: {}", user.username);
+    audit::record(&request, &state, Event::LoggedOutEverywhere(&user));
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -238,6 +240,7 @@ pub async fn list(caller: LoggedIn, state: web::Data<AppState>) -> Result<HttpRe
     )
 )]
 pub async fn end(
+    request: HttpRequest,
     caller: LoggedIn,
     id: web::Path<String>,
     state: web::Data<AppState>,
@@ -245,6 +248,6 @@ pub async fn end(
     let session = parse_id(&id)?.map(SessionId).ok_or(ApiError::SessionNotFound)?;
     let command = SessionCommand::End { user: caller.user.id, session };
     state.store.apply_to_session(Some(caller.authority), command).await?;
-    log::info!("Session {session} ended by user: {}", caller.user.username);
+    audit::record(&request, &state, Event::SessionEnded(&caller.user, session));
     Ok(HttpResponse::NoContent().finish())
 }

@@ -1,16 +1,16 @@
 //! The OpenAPI 3.1 document, assembled from the handlers' annotations.
 
 use utoipa::openapi::header::HeaderBuilder;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
 use utoipa::openapi::security::{
     Flow, HttpAuthScheme, HttpBuilder, OAuth2, Password, Scopes, SecurityRequirement, SecurityScheme,
 };
 use utoipa::openapi::server::ServerBuilder;
 use utoipa::openapi::{ObjectBuilder, RefOr, Required, Type};
-use utoipa::{Modify, OpenApi};
+use utoipa::{IntoResponses, Modify, OpenApi};
 
 use crate::api::health::VERSION;
-use crate::api::responses::{ErrorBody, ValidationErrors};
+use crate::api::responses::{ErrorBody, Limited, QueryTooLong, TooSlow, ValidationErrors};
 
 /// What the document says about the service as a whole.
 #[derive(OpenApi)]
@@ -113,9 +113,26 @@ impl Modify for WholeDocument {
                 if operation.security.as_deref() == Some(&[SecurityRequirement::default()]) {
                     operation.security = Some(Vec::new());
                 }
+                if !path.starts_with("/health") {
+                    add_missing::<Limited>(operation);
+                }
+                if operation.request_body.is_some() {
+                    add_missing::<TooSlow>(operation);
+                }
+                let is_query = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query);
+                if operation.parameters.iter().flatten().any(is_query) {
+                    add_missing::<QueryTooLong>(operation);
+                }
                 add_request_id(operation);
             }
         }
+    }
+}
+
+/// Adds an answer that many operations have, unless this one says more about that status.
+fn add_missing<R: IntoResponses>(operation: &mut Operation) {
+    for (status, response) in R::responses() {
+        operation.responses.responses.entry(status).or_insert(response);
     }
 }
 

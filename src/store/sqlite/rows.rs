@@ -8,6 +8,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use crate::domain::account::{AccountState, Role, TokenEpoch, User, UserId};
 use crate::domain::change::{Change, DeliveryState, Epoch, Kind, Place, Revision};
 use crate::domain::clock::Timestamp;
+use crate::domain::network::Network;
 use crate::domain::session::{PersonalToken, PersonalTokenId, Scope, Session, SessionId, SessionKey};
 use crate::domain::todo::{Field, Todo, TodoId, Version};
 use crate::domain::trace::TraceParent;
@@ -137,6 +138,18 @@ macro_rules! as_integer {
 }
 
 as_integer!(UserId, TokenEpoch, SessionId, PersonalTokenId, TodoId, Version, Revision, Place);
+
+impl ToSql for Network {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.to_string().into())
+    }
+}
+
+impl FromSql for Network {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
+    }
+}
 
 impl ToSql for DeliveryState {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {

@@ -14,8 +14,12 @@ use crate::store::error::DatabaseError;
 const OLDEST_SQLITE: i32 = 3_051_003;
 
 /// Migrations in order; `PRAGMA user_version` is the number of those that a database has had. Append only.
-const MIGRATIONS: [&str; 3] =
-    [include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql"), include_str!("migrations/0003.sql")];
+const MIGRATIONS: [&str; 4] = [
+    include_str!("migrations/0001.sql"),
+    include_str!("migrations/0002.sql"),
+    include_str!("migrations/0003.sql"),
+    include_str!("migrations/0004.sql"),
+];
 
 /// The version of the schema that has accounts with a state.
 pub const WITH_ACCOUNT_STATES: usize = 2;

@@ -1,5 +1,5 @@
 //! What the writer does by itself about sessions and tokens: removes those that are over, and saves when personal access
-//! tokens were used.
+//! tokens were used, and from where people have logged in.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,9 @@ use rusqlite::params;
 
 use super::commit::{CommitError, in_transaction};
 use super::writer::{Writer, abort_unflushed};
+use crate::domain::account::AccountState;
 use crate::store::decide::Decided;
+use crate::store::is_forgotten;
 
 /// How often.
 pub(super) const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
@@ -39,24 +41,37 @@ impl Writer {
         }
     }
 
+    /// Saves when tokens and networks were used, and forgets networks that were not used for long.
     fn save_used(&mut self) {
-        let unsaved = std::mem::take(&mut self.shared.used.lock().unsaved);
-        if unsaved.is_empty() {
+        let (now, users) = (self.clock.now(), self.shared.users.read());
+        let exists = |id| users.stored(id).is_some_and(|user| user.state != AccountState::Deleted);
+        let forgotten = self.shared.logins.lock().retain(|(user, _), at| !is_forgotten(at, now) && exists(*user));
+        drop(users);
+        let tokens = self.shared.tokens_used.lock().take_unsaved();
+        let logins = self.shared.logins.lock().take_unsaved();
+        if tokens.is_empty() && logins.is_empty() && forgotten.is_empty() {
             return;
         }
         let saved = in_transaction(&mut self.connection, |transaction| {
             let mut save = transaction.prepare_cached("UPDATE personal_tokens SET used_at = ?2 WHERE id = ?1")?;
-            unsaved.iter().try_for_each(|(id, at)| save.execute(params![id, at.0]).map(drop))
+            tokens.iter().try_for_each(|(id, at)| save.execute(params![id, at.0]).map(drop))?;
+            let mut save = transaction.prepare_cached(
+                "INSERT INTO login_networks (user_id, network, used_at) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (user_id, network) DO UPDATE SET used_at = excluded.used_at",
+            )?;
+            logins.iter().try_for_each(|((user, network), at)| save.execute(params![user, network, at.0]).map(drop))?;
+            let mut forget =
+                transaction.prepare_cached("DELETE FROM login_networks WHERE user_id = ?1 AND network = ?2")?;
+            // One that could not be removed is loaded by the next start, and forgotten again.
+            forgotten.iter().try_for_each(|(user, network)| forget.execute(params![user, network]).map(drop))
         });
         match saved {
             Ok(()) => {}
             Err(CommitError::Fsync(error)) => abort_unflushed(&error),
             Err(CommitError::NotApplied(error) | CommitError::Unknown(error)) => {
-                log::debug!("when personal access tokens were used is saved later: {error}");
-                let mut used = self.shared.used.lock();
-                for (id, at) in unsaved {
-                    used.unsaved.entry(id).or_insert(at);
-                }
+                log::debug!("when tokens and networks were used is saved later: {error}");
+                self.shared.tokens_used.lock().still_unsaved(tokens);
+                self.shared.logins.lock().still_unsaved(logins);
             }
         }
     }

@@ -140,9 +140,9 @@ fn a_database_of_the_first_version_is_kept_before_it_is_migrated() {
     .unwrap();
     drop(old);
     let line = f.try_open(DemoUsers::Existing, false).err().unwrap().to_string();
-    assert!(line.contains("has schema 1, and this todo-backend knows 3: start the service once"), "{line}");
+    assert!(line.contains("has schema 1, and this todo-backend knows 4: start the service once"), "{line}");
     // A copy that an attempt left half done.
-    std::fs::write(f.directory.path().join("todos.db.before-3.partial"), "half").unwrap();
+    std::fs::write(f.directory.path().join("todos.db.before-4.partial"), "half").unwrap();
     assert_eq!(maintenance::check(&path).unwrap(), Vec::<String>::new(), "of the version that it has");
 
     f.open();
@@ -152,11 +152,11 @@ fn a_database_of_the_first_version_is_kept_before_it_is_migrated() {
     // Ids of accounts that are gone are not used again.
     assert_eq!(f.apply_to_account(register("alice")).unwrap().id.0, 11);
     assert_eq!(f.check().unwrap(), Vec::<String>::new());
-    let kept = f.directory.path().join("todos.db.before-3");
+    let kept = f.directory.path().join("todos.db.before-4");
     let version = |path: &Path| -> i64 {
         Connection::open(path).unwrap().query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
     };
-    assert_eq!((version(&kept), version(&path)), (1, 3));
+    assert_eq!((version(&kept), version(&path)), (1, 4));
     assert_eq!(maintenance::check(&kept).unwrap(), Vec::<String>::new());
     // The way back: under a new epoch, since versions start over.
     let epoch = f.epoch();

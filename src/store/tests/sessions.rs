@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::auth::opaque_tokens::{PersonalSecret, RefreshToken};
+use crate::domain::network::Network;
 use crate::domain::session::{Scope, SessionKey};
 
 const DAY: i64 = 86_400_000;
@@ -151,6 +152,37 @@ fn what_is_over_is_removed_and_the_last_use_of_tokens_is_saved() {
     f.clock.set(60 * DAY);
     f.reopen();
     assert_eq!(f.count("sessions"), 0);
+}
+
+#[test]
+fn where_somebody_has_logged_in_is_remembered_for_30_days() {
+    let mut f = Fixture::new();
+    let network = |text| Network::parse(text).unwrap();
+    let (home, office) = (network("2001:db8::/64"), network("192.0.2.1"));
+    let is_known = |f: &Fixture, user, network| {
+        f.is_known_there(UserId(user), network, Timestamp(f.clock.now.load(Ordering::Relaxed)))
+    };
+    let upkeep = |f: &Fixture| assert!(f.queue.send(Job::UpkeepIsDue).is_ok());
+    f.logged_in(UserId(2), home, Timestamp(0));
+    f.logged_in(UserId(2), office, Timestamp(5));
+    f.logged_in(UserId(3), office, Timestamp(5));
+    assert!(is_known(&f, 2, home) && is_known(&f, 2, office) && !is_known(&f, 3, home));
+    upkeep(&f);
+    f.wait_until("it is on disk", |f| f.count("login_networks") == 3);
+    f.reopen();
+    assert!(is_known(&f, 2, home) && is_known(&f, 2, office) && !is_known(&f, 3, home));
+    // Another login there, which is only saved by the stop.
+    f.logged_in(UserId(2), office, Timestamp(9));
+    f.clock.set(30 * DAY);
+    assert!(is_known(&f, 2, home));
+    f.clock.set(30 * DAY + 9);
+    f.reopen();
+    assert!(!is_known(&f, 2, home) && is_known(&f, 2, office) && !is_known(&f, 3, office));
+    assert_eq!(f.count("login_networks"), 1);
+    f.apply_to_account(AccountCommand::Delete(UserId(2))).unwrap();
+    upkeep(&f);
+    f.wait_until("it is gone with the account", |f| f.count("login_networks") == 0);
+    assert_eq!(f.check().unwrap(), Vec::<String>::new());
 }
 
 #[test]

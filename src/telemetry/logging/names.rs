@@ -5,14 +5,11 @@
 use std::borrow::Cow;
 
 /// Modules whose loggers are not named after their paths. Modules inside them follow.
-const NAMES: [(&str, &str); 21] = [
+const NAMES: [(&str, &str); 18] = [
     ("todo_backend::api::access_log", "todo_backend::access_log"),
     ("todo_backend::api::admin::events", "todo_backend::events::admin"),
-    ("todo_backend::api::admin::users", "todo_backend::auth::accounts"),
-    ("todo_backend::api::auth::account", "todo_backend::auth::accounts"),
-    ("todo_backend::api::auth::login", "todo_backend::auth::routes"),
-    ("todo_backend::api::auth::personal_tokens", "todo_backend::auth::sessions"),
-    ("todo_backend::api::auth::sessions", "todo_backend::auth::sessions"),
+    ("todo_backend::api::audit", "todo_backend::auth::audit"),
+    ("todo_backend::api::client", "todo_backend::client"),
     ("todo_backend::api::dapr", "todo_backend::events::subscription"),
     ("todo_backend::api::docs", "todo_backend::docs"),
     ("todo_backend::api::error", "todo_backend::error"),

@@ -1,0 +1,75 @@
+//! Headers that keep browsers, caches and proxies from doing more with answers than they should.
+
+use crate::app::{with_app, with_settings};
+use crate::client::RequestExt;
+
+/// Answers of all kinds: method, path, whether with a token, status.
+const ANSWERS: [(&str, &str, bool, u16); 9] = [
+    ("GET", "/health", false, 200),
+    ("GET", "/todos", true, 200),
+    ("GET", "/todos", false, 401),
+    ("GET", "/todos/9", true, 404),
+    ("GET", "/nope", false, 404),
+    ("PATCH", "/todos", false, 405),
+    ("POST", "/auth/login", false, 422),
+    ("GET", "/docs", false, 200),
+    ("GET", "/openapi.json", false, 200),
+];
+
+#[actix_web::test]
+async fn no_answer_is_guessed_at_or_shown_in_another_page() {
+    with_app(async |app| {
+        for (method, path, with_token, status) in ANSWERS {
+            let call = app.request(method, path);
+            let call = if with_token { call.bearer_auth(app.token("demo")) } else { call };
+            let answer = call.answer().await;
+            assert_eq!(answer.status, status, "{method} {path}");
+            assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
+            let policy = answer.header("content-security-policy").unwrap_or_default();
+            assert!(policy.contains("frame-ancestors 'none'"), "{path}: {policy}");
+            assert_eq!(answer.header("strict-transport-security"), None, "nobody said that there is TLS");
+        }
+        // Refused before any route.
+        let answer = app.raw("GET /health HTTP/1.1\r\nHost: a b\r\nConnection: close\r\n\r\n").await;
+        assert_eq!((answer.status, answer.header("x-content-type-options")), (400, Some("nosniff")));
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn browsers_are_told_to_use_https_if_the_operator_says_so() {
+    with_settings(&[("HSTS_MAX_AGE", "31536000")], async |app| {
+        for (method, path, with_token, status) in ANSWERS {
+            let call = app.request(method, path);
+            let call = if with_token { call.bearer_auth(app.token("demo")) } else { call };
+            let answer = call.answer().await;
+            let hsts = answer.header("strict-transport-security");
+            assert_eq!((answer.status, hsts), (status, Some("max-age=31536000")), "{path}");
+        }
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn the_documentation_can_be_switched_off() {
+    with_settings(&[("DOCS", "False")], async |app| {
+        for path in ["/docs", "/docs/index.css", "/redoc", "/redoc/redoc.standalone.js", "/openapi.json", "/docs/"] {
+            app.get(path).answer().await.assert_refused(404, "Not Found");
+        }
+        assert_eq!(app.get("/health").answer().await.status, 200);
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn a_query_has_a_limit() {
+    with_app(async |app| {
+        for path in ["/todos", "/nope", "/health"] {
+            let call = |length| app.get(&format!("{path}?{}", "x".repeat(length))).bearer_auth(app.token("demo"));
+            assert!([200, 404].contains(&call(8192).answer().await.status), "{path}");
+            let answer = call(8193).header("Origin", "http://localhost:3000").answer().await;
+            answer.assert_refused(414, "The query is longer than 8192 bytes");
+        }
+    })
+    .await;
+}
