@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::json;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE;
+use serde_json::{Value, json};
 
 use todo_backend::domain::change::Epoch;
 use todo_backend::domain::session::SessionId;
@@ -88,6 +90,17 @@ enum Holder {
 const LOG_OUT: &str = "/auth/logout-all";
 const DAPR_TOKEN: &str = "the-sidecars-token";
 
+/// The same token with another audience, signed with the same key.
+fn for_another_service(token: &str) -> String {
+    let (head, claims) = token.rsplit_once('.').unwrap().0.split_once('.').unwrap();
+    let mut claims: Value = serde_json::from_slice(&URL_SAFE.decode(claims).unwrap()).unwrap();
+    claims["aud"] = json!("another-service");
+    let signed = format!("{head}.{}", URL_SAFE.encode(claims.to_string()));
+    let keys = config(&[]).signing_keys;
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, keys.first.expose());
+    format!("{signed}.{}", URL_SAFE.encode(ring::hmac::sign(&key, signed.as_bytes())))
+}
+
 /// Every kind of token, by what it is.
 async fn tokens(app: &TestApp) -> Vec<(&'static str, Option<String>, Holder)> {
     let admin = app.token("admin");
@@ -121,6 +134,7 @@ async fn tokens(app: &TestApp) -> Vec<(&'static str, Option<String>, Holder)> {
         ("not valid yet", Some(ours.issue(&demo, None, seconds + 1800).unwrap())),
         ("another key's", Some(theirs.issue(&demo, None, seconds).unwrap())),
         ("of the database before a restored backup", Some(restored.issue(&demo, None, seconds).unwrap())),
+        ("for another service", Some(for_another_service(&app.token("demo")))),
         ("of a session that never was", Some(ours.issue(&demo, Some(SessionId(77)), seconds).unwrap())),
         ("the sidecar's", Some(DAPR_TOKEN.to_owned())),
     ]);
