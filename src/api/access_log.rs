@@ -10,7 +10,7 @@ use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, web};
 use log::Level;
 
-use super::error::log_fault;
+use super::error::{limit, log_fault};
 use super::state::AppState;
 
 /// The header that carries a request's id.
@@ -49,9 +49,14 @@ pub async fn access_log(
         let user = extensions.get::<Actor>().map_or("-", |actor| actor.0.as_ref());
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let (whole, tenth) = (us / 1000, us / 100 % 10);
+        let limit = limit(response.response());
+        // Who is limited by address can be seen nowhere else.
+        let address = limit.and(state.proxies.client(request).address).map(|address| address.to_string());
+        let (limit, address) = (limit.unwrap_or_default(), address.as_deref().unwrap_or_default());
+        let more = if limit.is_empty() { String::new() } else { format!(" limit={limit} address={address}") };
         log::log!(
-            level, method, route, status, ms = us as f64 / 1e3, user, request_id;
-            "{method} {route} {status} {whole}.{tenth}ms user={user} request_id={request_id}"
+            level, method, route, status, ms = us as f64 / 1e3, user, request_id, limit, address;
+            "{method} {route} {status} {whole}.{tenth}ms user={user} request_id={request_id}{more}"
         );
     }
     state.metrics.request(method, template, status, took);

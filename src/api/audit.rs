@@ -121,6 +121,22 @@ impl Event<'_> {
         }
     }
 
+    /// The limit that was reached.
+    fn limit(&self) -> &str {
+        match self {
+            Self::Limited(limited, _) => limited.policy,
+            _ => "",
+        }
+    }
+
+    /// The admin who did it.
+    fn by(&self) -> &str {
+        match self {
+            Self::UserCreated { by, .. } | Self::UserChanged { by, .. } | Self::UserDeleted { by, .. } => &by.username,
+            _ => "",
+        }
+    }
+
     /// The account that it is about.
     fn user(&self) -> &str {
         match self {
@@ -209,8 +225,9 @@ pub fn record(request: &HttpRequest, state: &AppState, event: Event<'_>) {
     let extensions = request.extensions();
     let request_id = extensions.get::<RequestId>().map_or("-", |id| id.0.to_str().unwrap_or("-"));
     let (name, user, address) = (event.name(), event.user(), address.as_str());
+    let (limit, by) = (event.limit(), event.by());
     log::log!(
-        level, event = name, user, address, request_id;
+        level, event = name, user, by, limit, address, request_id;
         "{event} address={address} request_id={request_id}"
     );
 }

@@ -126,6 +126,14 @@ pub fn log_fault(response: &HttpResponse<impl MessageBody>, method: &str, route:
     }
 }
 
+/// The limit that a request was answered 429 for, except that of large lists.
+pub fn limit(response: &HttpResponse<impl MessageBody>) -> Option<&'static str> {
+    match response.error().and_then(|error| error.as_error()) {
+        Some(ApiError::Limited(limited)) => Some(limited.policy),
+        _ => None,
+    }
+}
+
 /// An error and the errors behind it; many repeat the next one's text in their own, which is not said twice.
 fn causes(error: &(dyn Error + 'static)) -> String {
     let mut line = String::new();

@@ -36,6 +36,7 @@ impl FromRequest for AuthUser {
             if scope == Some(Scope::Read) && !request.method().is_safe() {
                 return Err(ApiError::ReadOnlyToken);
             }
+            count(&request, &user)?;
             Ok(Self { user, authority })
         })
     }
@@ -85,15 +86,23 @@ impl FromRequest for Admin {
     type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let logged_in = LoggedIn::from_request(request, payload);
-        Box::pin(async {
+        let (request, logged_in) = (request.clone(), LoggedIn::from_request(request, payload));
+        Box::pin(async move {
             let LoggedIn { user, authority } = logged_in.await?;
+            count(&request, &user)?;
             match user.role {
                 Role::Admin => Ok(Self { user, authority }),
                 Role::User => Err(ApiError::Forbidden),
             }
         })
     }
+}
+
+/// Counts a request of an account. Not those under `/auth`: whoever floods the service with a stolen token must not keep
+/// the account's owner from ending it.
+fn count(request: &HttpRequest, user: &User) -> Result<(), ApiError> {
+    let state = AppState::of(request)?;
+    state.limits.request_of(user.id).map_err(|limited| limits::refuse(state, limited))
 }
 
 /// Whose token it is.
@@ -113,7 +122,6 @@ async fn authenticate(request: &HttpRequest) -> Result<Caller, ApiError> {
     };
     let caller = caller.ok_or(ApiError::InvalidToken)?;
     request.extensions_mut().insert(Actor(Arc::clone(&caller.user.username)));
-    state.limits.request_of(caller.user.id).map_err(|limited| limits::refuse(state, limited))?;
     Ok(caller)
 }
 

@@ -32,7 +32,7 @@ use crate::api::state::AppState;
 use crate::auth::limits::{self, Limits};
 use crate::auth::password::{HashError, Passwords};
 use crate::auth::token::Keys;
-use crate::config::{Config, CorsOrigins};
+use crate::config::{Config, CorsOrigins, RateLimits};
 use crate::connection;
 use crate::events::dapr::{ClientError, DaprClient};
 use crate::events::relay::Relay;
@@ -156,8 +156,8 @@ impl App {
         let routes = move || {
             actix_web::App::new()
                 .wrap(from_fn(limit_addresses))
-                .wrap(cors(&settings))
                 .wrap(from_fn(valid_head))
+                .wrap(cors(&settings))
                 .wrap(security_headers(&settings))
                 .wrap(from_fn(access_log))
                 .configure(api::configure(state.clone(), settings.docs))
@@ -289,7 +289,7 @@ fn announce(config: &Config, address: SocketAddr, limit: connection::Limit, stor
     log::info!("the API is at http://{address}, its documentation {documentation}");
     let (connections, open_files) = (limit.connections(), limit.open_files);
     log::info!("up to {connections} connections at a time, with a limit of {open_files} open files");
-    if connections < FEW_CONNECTIONS {
+    if connections < FEW_CONNECTIONS && config.max_connections.is_none() {
         log::warn!(
             "only {connections} connections at a time, further clients wait: raise the limit of open files \
              (ulimit -Hn, LimitNOFILE=, docker run --ulimit nofile=)"
@@ -310,6 +310,7 @@ fn announce(config: &Config, address: SocketAddr, limit: connection::Limit, stor
     );
     let registration = if config.registration_open { "open" } else { "closed" };
     log::info!("accounts: {}, registration is {registration}", store.account_count());
+    log::info!("{}", limits_in_words(config));
     if !config.debug && !store.has_admin() {
         log::warn!(
             "there is no admin: create one with `todo-backend user add NAME --admin` while the service is stopped, \
@@ -327,6 +328,20 @@ fn announce(config: &Config, address: SocketAddr, limit: connection::Limit, stor
             );
         }
     }
+}
+
+/// The limits of requests, and by whom they are told for whom they ask.
+fn limits_in_words(config: &Config) -> String {
+    let RateLimits { logins, per_user, per_address } = config.rate_limits;
+    let rate = |per_second| if per_second == 0 { "no limit".to_owned() } else { format!("{per_second} a second") };
+    let proxies = config.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    format!(
+        "limits: passwords {}, requests of an account {}, from an address {}; trusted proxies: {}",
+        if logins { "on" } else { "OFF" },
+        rate(per_user),
+        rate(per_address),
+        if proxies.is_empty() { "none" } else { &proxies }
+    )
 }
 
 fn background_tasks(

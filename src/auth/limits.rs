@@ -152,8 +152,16 @@ impl Limits {
             Origin::Known(user, network) => Ok(Attempt(vec![logins.from_known.lend((user, network))?])),
             Origin::Stranger(network) => {
                 let from_network = network.map(|network| logins.from_network.lend(network)).transpose()?;
-                let to_account = logins.to_account.lend(logins.hasher.hash_one(name_key(username)))?;
-                Ok(Attempt(from_network.into_iter().chain([to_account]).collect()))
+                let mut attempt = Attempt(from_network.into_iter().collect());
+                match logins.to_account.lend(logins.hasher.hash_one(name_key(username))) {
+                    Ok(taken) => attempt.0.push(taken),
+                    Err(limited) => {
+                        // It is not tried: the network's other accounts must not pay for it.
+                        attempt.give_back();
+                        return Err(limited);
+                    }
+                }
+                Ok(attempt)
             }
         }
     }
@@ -164,10 +172,10 @@ impl Limits {
         Ok(Attempt(vec![logins.confirmations.lend(user)?]))
     }
 
-    /// Counts an account that is created.
-    pub fn registration(&self, network: Option<Network>) -> Result<(), Limited> {
-        let Some((logins, network)) = self.logins.as_ref().zip(network) else { return Ok(()) };
-        logins.registrations.take(&network)
+    /// Counts somebody who creates an account, or tries to.
+    pub fn registration(&self, network: Option<Network>) -> Result<Attempt, Limited> {
+        let Some((logins, network)) = self.logins.as_ref().zip(network) else { return Ok(Attempt::default()) };
+        Ok(Attempt(vec![logins.registrations.lend(network)?]))
     }
 
     /// Counts a refresh.
@@ -176,13 +184,13 @@ impl Limits {
     }
 }
 
-/// A password that is being tried. It counts, whatever becomes of it, unless it is given back.
+/// Something that is being tried. It counts, whatever becomes of it, unless it is given back.
 #[must_use]
 #[derive(Default)]
 pub struct Attempt(Vec<Taken>);
 
 impl Attempt {
-    /// The password was right, or was not checked at all: it does not count.
+    /// It was right, or was not looked at at all: it does not count.
     pub fn give_back(self) {
         self.0.into_iter().for_each(|give_back| give_back());
     }
@@ -231,7 +239,8 @@ impl<K: Hash + Eq + Clone + Send + 'static, C: Clock + Clone> Limiter<K, C> {
         self.limiter.check_key(key).map_err(|until| Limited {
             policy: name,
             quota: burst,
-            window: (interval * burst).as_secs().max(1),
+            // Up: intervals are whole nanoseconds.
+            window: u64::try_from((interval * burst).as_nanos().div_ceil(1_000_000_000)).unwrap_or(u64::MAX),
             // Up: a moment too early would be refused again.
             retry_after: until.wait_time_from(self.clock.now()).as_secs() + 1,
         })
@@ -393,6 +402,11 @@ mod tests {
             Limited { policy: "logins-to-account", quota: 20, window: 600, retry_after: limited.retry_after }
         );
         assert!((29..=31).contains(&limited.retry_after));
+        // Tries that were refused for the account leave those of the network.
+        for _ in 0..100 {
+            assert!(limits.login("alice", stranger("203.0.113.9")).is_err());
+        }
+        assert!(limits.login("bob", stranger("203.0.113.9")).is_ok());
         // Where the client is nobody knows: only by account.
         assert!(limits.login("alice", Origin::Stranger(None)).is_err());
         assert_eq!((0..100).filter(|n| limits.login(&format!("x{n}"), Origin::Stranger(None)).is_ok()).count(), 100);
@@ -427,6 +441,11 @@ mod tests {
         assert_eq!((0..100).filter(|_| limits.registration(Some(home)).is_ok()).count(), 10);
         assert_eq!((0..100).filter(|_| limits.registration(None).is_ok()).count(), 100);
         assert_eq!((0..100).filter(|_| limits.refresh(SessionId(1)).is_ok()).count(), 30);
+        for per_user in [1, 2, 3, 7, 200, 300] {
+            let limits = Limits::new(RateLimits { logins: true, per_user, per_address: 0 });
+            let limited = (0..).find_map(|_| limits.request_of(UserId(1)).err()).unwrap();
+            assert_eq!((limited.quota, limited.window), (10 * per_user, 10), "{per_user}");
+        }
         let off = Limits::new(RateLimits { logins: false, per_user: 0, per_address: 0 });
         for _ in 0..100 {
             assert!(off.request_of(UserId(1)).is_ok() && off.request_from(home).is_ok());

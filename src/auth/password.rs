@@ -82,8 +82,10 @@ pub enum Turn {
     Stranger,
     /// That of anybody who creates one.
     Newcomer,
-    /// That of an imported hash, which can take much longer than ours.
+    /// That of an imported hash, which can take much longer than ours, where [`Turn::Known`] would do.
     Imported,
+    /// The same for a stranger.
+    ImportedStranger,
 }
 
 /// Hashes and checks passwords, a bounded number at a time: each occupies a core for a while, and 19 MiB that are kept
@@ -93,6 +95,7 @@ pub struct Passwords {
     strangers: Arc<Semaphore>,
     newcomers: Arc<Semaphore>,
     imported: Arc<Semaphore>,
+    imported_strangers: Arc<Semaphore>,
     memory: Arc<MemoryPool>,
     metrics: Arc<Metrics>,
     /// Checked when there is no such user, so that the time doesn't reveal whether there is.
@@ -101,7 +104,7 @@ pub struct Passwords {
 
 impl Passwords {
     /// Checks on as many cores as there are, less one for everything else; those of strangers on as many more. One
-    /// account is created and one imported hash checked at a time.
+    /// account is created at a time, and one imported hash checked, and one more for strangers.
     pub fn new(metrics: Arc<Metrics>) -> Result<Self, HashError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let most = || Arc::new(Semaphore::new(cores.saturating_sub(1).max(1)));
@@ -109,7 +112,16 @@ impl Passwords {
         let memory = Arc::new(MemoryPool::default());
         let dummy = memory.hash(&random.to_string())?.into();
         let one = || Arc::new(Semaphore::new(1));
-        Ok(Self { known: most(), strangers: most(), newcomers: one(), imported: one(), memory, metrics, dummy })
+        Ok(Self {
+            known: most(),
+            strangers: most(),
+            newcomers: one(),
+            imported: one(),
+            imported_strangers: one(),
+            memory,
+            metrics,
+            dummy,
+        })
     }
 
     /// A PHC string with a random salt. Takes a while: call it off the async threads.
@@ -127,7 +139,11 @@ impl Passwords {
     pub async fn check(&self, turn: Turn, password: String, stored: Option<&str>) -> Result<Verdict, CheckError> {
         let known = stored.is_some();
         let stored = stored.unwrap_or(&self.dummy).to_owned();
-        let turn = if costs_as_ours(&stored) { turn } else { Turn::Imported };
+        let turn = match turn {
+            turn if costs_as_ours(&stored) => turn,
+            Turn::Stranger => Turn::ImportedStranger,
+            _ => Turn::Imported,
+        };
         self.run(turn, move |memory| {
             let matches = if is_bcrypt(&stored) {
                 bcrypt_matches(&password, &stored)?
@@ -150,6 +166,7 @@ impl Passwords {
             Turn::Stranger => &self.strangers,
             Turn::Newcomer => &self.newcomers,
             Turn::Imported => &self.imported,
+            Turn::ImportedStranger => &self.imported_strangers,
         };
         // The semaphores are never closed.
         let permit = tokio::time::timeout(MAX_WAIT, Arc::clone(permits).acquire_owned()).await;
@@ -457,8 +474,9 @@ mod tests {
     #[tokio::test]
     async fn nobody_waits_for_another_kind_of_turn() {
         let passwords = passwords();
-        let kinds = [Turn::Known, Turn::Stranger, Turn::Newcomer, Turn::Imported];
-        let permits = [&passwords.known, &passwords.strangers, &passwords.newcomers, &passwords.imported];
+        let kinds = [Turn::Known, Turn::Stranger, Turn::Newcomer, Turn::Imported, Turn::ImportedStranger];
+        let Passwords { known, strangers, newcomers, imported, imported_strangers, .. } = &passwords;
+        let permits = [known, strangers, newcomers, imported, imported_strangers];
         for (taken, permits) in kinds.into_iter().zip(permits) {
             let all = permits.available_permits() as u32;
             let _held = Arc::clone(permits).acquire_many_owned(all).await.unwrap();
@@ -472,9 +490,10 @@ mod tests {
     #[tokio::test]
     async fn imported_hashes_take_turns_of_their_own() {
         let passwords = passwords();
-        let _imported = Arc::clone(&passwords.imported).acquire_owned().await.unwrap();
-        let checked = passwords.check(Turn::Known, "x".into(), Some(BCRYPT[0])).await;
+        let _strangers = Arc::clone(&passwords.imported_strangers).acquire_owned().await.unwrap();
+        let checked = passwords.check(Turn::Stranger, "x".into(), Some(BCRYPT[0])).await;
         assert!(matches!(checked, Err(CheckError::Busy)));
+        assert!(passwords.check(Turn::Known, "x".into(), Some(BCRYPT[0])).await.is_ok());
         let ours = passwords.hash_now("x").unwrap();
         assert!(passwords.is_right("x", Some(&ours)).await);
     }

@@ -181,7 +181,7 @@ pub struct RateLimits {
 /// How long clients can take.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// For the head of a request, from its first byte. Default: 10 s.
+    /// For the head of a request, from its first byte; of the first one, from the connection on. Default: 10 s.
     pub head: Duration,
     /// For a body, besides a second for each 500 bytes. Default: 20 s.
     pub body: Duration,
@@ -195,7 +195,7 @@ pub struct Timeouts {
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// `2025-01-15 10:30:00,123 - auth.routes - INFO - …`, the original's format.
+    /// `2025-01-15 10:30:00,123 - auth.audit - INFO - …`, the original's format.
     Text,
     /// One JSON object a line.
     Json,
@@ -569,7 +569,10 @@ mod tests {
             ("HISTORY_RETENTION_DAYS", "0", "from 1 to 36500"),
             ("HISTORY_MAX_PER_USER", "99", "from 100"),
             ("TRUSTED_PROXIES", "10.0.0.0/33", "separated by commas"),
-            ("TRUSTED_PROXIES", "proxy.example", "separated by commas"),
+            ("TRUSTED_PROXIES", "::1, proxy.example", "number 2, that isn't one"),
+            ("TRUSTED_PROXIES", "0.0.0.0/0", "trusts everybody"),
+            ("TRUSTED_PROXIES", "::/0", "trusts everybody"),
+            ("TRUSTED_PROXIES", "::ffff:0.0.0.0/96", "trusts everybody"),
             ("HSTS_MAX_AGE", "63072001", "from 0"),
             ("DOCS", "maybe", "True and False"),
             ("LOGIN_LIMITS", "5", "True and False"),
@@ -591,7 +594,7 @@ mod tests {
 
     #[test]
     fn trusted_proxies_are_addresses_and_networks() {
-        let config = config(&[("TRUSTED_PROXIES", "10.0.0.7, 172.16.0.0/12,::1,fd00::/8")]).unwrap();
+        let config = config(&[("TRUSTED_PROXIES", "::ffff:10.0.0.7, ::ffff:172.16.0.0/108,::1,fd00::/8,")]).unwrap();
         for (address, is_trusted) in [
             ("10.0.0.7", true),
             ("10.0.0.8", false),

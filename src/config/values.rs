@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use jsonwebtoken::Algorithm;
 
 use super::{ConfigError, CorsOrigins, Database, LogFormat, Secret, SigningKey, SigningKeys, authority};
@@ -56,15 +56,31 @@ pub fn seconds(variable: &'static str, value: Option<String>, default: u64) -> R
 /// Addresses and networks, separated by commas.
 pub fn trusted_proxies(value: Option<String>) -> Result<Vec<IpNet>, ConfigError> {
     let value = value.unwrap_or_default();
-    let entries = value.split(',').map(str::trim).filter(|entry| !entry.is_empty());
-    let network = |entry: &str| entry.parse().or_else(|_| entry.parse::<IpAddr>().map(IpNet::from));
-    entries.map(network).collect::<Result<_, _>>().or_else(|_| {
-        invalid(
-            "TRUSTED_PROXIES",
-            "has an entry that isn't one; allowed are addresses such as 10.0.0.7 and networks such as 172.16.0.0/12, \
-             separated by commas",
-        )
-    })
+    let entries = value.split(',').map(str::trim).enumerate().filter(|(_, entry)| !entry.is_empty());
+    let network = |(index, entry): (usize, &str)| match network(entry) {
+        Some(network) if network.prefix_len() > 0 => Ok(network),
+        found => {
+            let what = if found.is_some() { "trusts everybody" } else { "isn't one" };
+            invalid(
+                "TRUSTED_PROXIES",
+                format!(
+                    "has an entry, number {}, that {what}; allowed are addresses such as 10.0.0.7 and networks such as \
+                     172.16.0.0/12, separated by commas",
+                    index + 1
+                ),
+            )
+        }
+    };
+    entries.map(network).collect()
+}
+
+/// An address or a network. Peers are looked up as IPv4 addresses, even if they came through an IPv6 socket.
+fn network(text: &str) -> Option<IpNet> {
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok()?;
+    match (network.addr().to_canonical(), network.prefix_len()) {
+        (IpAddr::V4(address), prefix @ 96..) => Ipv4Net::new(address, prefix - 96).ok().map(IpNet::from),
+        _ => Some(network),
+    }
 }
 
 /// The name of a Kafka topic or Dapr component: characters that need no escaping in a URL's path.

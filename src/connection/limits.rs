@@ -27,7 +27,7 @@ pub struct Limit {
 
 impl Limit {
     /// Raises the process's soft limit of open files to its hard limit, and derives the limit of connections from it; at
-    /// most about `wanted`.
+    /// most `wanted`, but one for each worker.
     pub fn raised(wanted: Option<usize>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         // actix allows no more workers.
@@ -37,7 +37,7 @@ impl Limit {
     fn new(open_files: usize, workers: usize, wanted: Option<usize>) -> Self {
         let reserved = RESERVED_DESCRIPTORS.min(open_files / 3 * 2);
         // All workers have the same limit.
-        let most = wanted.map_or(MAX_CONNECTIONS_PER_WORKER, |wanted| wanted.div_ceil(workers));
+        let most = wanted.map_or(MAX_CONNECTIONS_PER_WORKER, |wanted| wanted / workers);
         let per_worker = ((open_files - reserved) / workers).min(most).clamp(1, MAX_CONNECTIONS_PER_WORKER);
         Self { open_files, workers, per_worker }
     }
@@ -105,7 +105,7 @@ mod tests {
             // Too few to work, but it must not divide by zero or reserve all.
             (0, 3, None, 3),
             (20_000, 2, Some(100), 100),
-            (20_000, 3, Some(100), 102),
+            (20_000, 3, Some(100), 99),
             (1024, 2, Some(1000), 342),
             (20_000, 2, Some(1), 2),
         ] {

@@ -99,6 +99,7 @@ where
         })
         // Of the first request only.
         .client_request_timeout(timeouts.head)
+        // Ours can't be put off by empty lines, but is only looked at when something comes.
         .keep_alive(timeouts.idle)
         // actix need not read on when it ends a connection: `Connection::close` does.
         .client_disconnect_timeout(Duration::ZERO)
@@ -233,8 +234,10 @@ struct Connection<T> {
     /// Woken when the answer is written: then a waiting request can be read, or the end of a refused one.
     reader: Option<Waker>,
     timeouts: Timeouts,
-    /// There was a request before. actix itself limits the time of the first head, and answers 408.
+    /// There was a request. actix itself limits the time of the first head, from the connection on, and answers 408.
     has_begun: bool,
+    /// When the last answer was written.
+    done_at: Instant,
     /// Since when the rest of a head or a body is awaited.
     waits_since: Option<Instant>,
     /// Bytes of the body that were forwarded.
@@ -259,6 +262,7 @@ impl<T> Connection<T> {
             reader: None,
             timeouts,
             has_begun: false,
+            done_at: Instant::now(),
             waits_since: None,
             body_len: 0,
             read_timer: None,
@@ -301,26 +305,35 @@ impl<T> Connection<T> {
         !self.framing.between_requests() && self.turn.stage() != Stage::Receiving
     }
 
-    /// How long the client may take for what it has begun to send; `None` if it has begun nothing.
-    fn time_to_send(&self) -> Option<Duration> {
+    /// Until when the client has to send more. Neither an empty line nor a byte of a head puts it off.
+    fn deadline(&mut self) -> Option<Instant> {
+        let Timeouts { head, body, idle, .. } = self.timeouts;
         if !self.framing.between_requests() {
-            return Some(self.timeouts.body + Duration::from_secs(self.body_len / MIN_BODY_RATE));
+            let since = *self.waits_since.get_or_insert_with(Instant::now);
+            return Some(since + body + Duration::from_secs(self.body_len / MIN_BODY_RATE));
         }
-        // actix itself closes a connection on which nothing comes.
-        (!self.read.is_empty() && self.has_begun).then_some(self.timeouts.head)
+        if !self.has_begun || self.turn.stage() != Stage::Done {
+            return None;
+        }
+        if self.read.is_empty() {
+            self.waits_since = None;
+            return Some(self.done_at + idle);
+        }
+        let since = *self.waits_since.get_or_insert_with(Instant::now);
+        Some((since + head).min(self.done_at + idle + head))
     }
 
-    /// Ready when the client takes too long to send the rest of a head or a body. What it awaits then ends: a body so
-    /// that it can be answered, a connection without an answer.
+    /// Ready when the client takes too long. What it was to send then ends: a body so that it can be answered, a
+    /// connection without an answer.
     fn poll_too_slow(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(time) = self.time_to_send() else { return Poll::Pending };
-        let deadline = *self.waits_since.get_or_insert_with(Instant::now) + time;
+        let Some(deadline) = self.deadline() else { return Poll::Pending };
         let timer = self.read_timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if timer.deadline() != deadline {
             timer.as_mut().reset(deadline);
         }
         ready!(timer.as_mut().poll(context));
         if self.framing.between_requests() {
+            log::debug!("a client that took too long for its next request was disconnected");
             self.is_eof = true;
         } else {
             self.turn.set(Stage::TooSlow);
@@ -414,6 +427,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Shared<T> {
         let mut connection = self.0.borrow_mut();
         if connection.turn.stage() == Stage::Written {
             connection.turn.set(Stage::Done);
+            connection.done_at = Instant::now();
             if let Some(reader) = connection.reader.take() {
                 reader.wake();
             }

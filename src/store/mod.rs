@@ -37,8 +37,8 @@ pub use command::{
 use decide::Decided;
 use decide::sessions::SessionOutcome;
 use error::{DatabaseError, StoreError};
-use map::last_used::LastUsed;
-use map::sessions::{PersonalTokens, Sessions};
+use map::login_networks::LoginNetworks;
+use map::sessions::{PersonalTokens, Sessions, Used};
 use map::users::Users;
 use map::{OwnerView, TodoMap};
 use outbox::{Found, Outbox, Wanted};
@@ -49,14 +49,6 @@ use sqlite::{load, schema};
 
 /// Jobs that may wait for the writer; beyond that, [`StoreError::Busy`].
 const MAX_QUEUED: usize = 4096;
-
-/// How long a network is known for an account, in milliseconds.
-const NETWORK_KNOWN_FOR: i64 = 30 * 86_400_000;
-
-/// Whether a network that was used then is not known any more.
-fn is_forgotten(used_at: Timestamp, now: Timestamp) -> bool {
-    now.0.saturating_sub(used_at.0) > NETWORK_KNOWN_FOR
-}
 
 /// How to open a store.
 pub struct Options<'a> {
@@ -103,9 +95,9 @@ struct Shared {
     users: RwLock<Users>,
     sessions: RwLock<Sessions>,
     personal_tokens: RwLock<PersonalTokens>,
-    tokens_used: Mutex<LastUsed<PersonalTokenId>>,
-    /// From where accounts were logged in to.
-    logins: Mutex<LastUsed<(UserId, Network)>>,
+    used: Mutex<Used>,
+    /// From where accounts were logged in to; saved in the same way.
+    login_networks: Mutex<LoginNetworks>,
     outbox: Outbox,
     writable: AtomicBool,
     /// Jobs that wait for the writer.
@@ -121,6 +113,9 @@ impl Shared {
             let mut users = self.users.write();
             for account in decided.accounts.values() {
                 users.put(Arc::clone(account));
+                if account.state == AccountState::Deleted {
+                    self.login_networks.lock().remove(account.id);
+                }
             }
         }
         if !decided.sessions.is_empty() {
@@ -139,7 +134,7 @@ impl Shared {
                     Some(token) => tokens.put(Arc::clone(token)),
                     None => {
                         tokens.remove(*user, *id);
-                        self.tokens_used.lock().remove(*id);
+                        self.used.lock().remove(*id);
                     }
                 }
             }
@@ -201,8 +196,8 @@ impl Store {
             users: RwLock::new(loaded.users),
             sessions: RwLock::new(loaded.sessions),
             personal_tokens: RwLock::new(loaded.personal_tokens),
-            tokens_used: Mutex::new(LastUsed::new(loaded.tokens_used)),
-            logins: Mutex::new(LastUsed::new(loaded.logins)),
+            used: Mutex::new(Used::new(loaded.used)),
+            login_networks: Mutex::new(LoginNetworks::new(loaded.login_networks)),
             outbox: Outbox::new(loaded.pending),
             writable: AtomicBool::new(true),
             queued: AtomicUsize::new(0),
@@ -334,23 +329,23 @@ impl Store {
         user: UserId,
     ) -> Result<Vec<(Arc<PersonalToken>, Option<Timestamp>)>, StoreError> {
         let tokens = self.shared.personal_tokens.read();
-        let used = self.shared.tokens_used.lock();
+        let used = self.shared.used.lock();
         Ok(tokens.of(user).map(|token| (Arc::clone(token), used.get(token.id))).collect())
     }
 
     /// Remembers that a personal access token was used. It is on disk a minute later at most.
     pub fn personal_token_used(&self, id: PersonalTokenId, at: Timestamp) {
-        self.shared.tokens_used.lock().put(id, at);
+        self.shared.used.lock().put(id, at);
     }
 
     /// Remembers from where an account was logged in to. It is on disk a minute later at most.
     pub fn logged_in(&self, user: UserId, network: Network, at: Timestamp) {
-        self.shared.logins.lock().put((user, network), at);
+        self.shared.login_networks.lock().put((user, network), at);
     }
 
     /// Whether an account was logged in to from there in the last 30 days.
     pub fn is_known_there(&self, user: UserId, network: Network, now: Timestamp) -> bool {
-        self.shared.logins.lock().get((user, network)).is_some_and(|at| !is_forgotten(at, now))
+        self.shared.login_networks.lock().is_known((user, network), now)
     }
 
     /// Accounts by id, at most `limit` of those after `after`, and the number of all. Deleted ones are among them.

@@ -23,6 +23,7 @@ type HttpLabels = [(&'static str, String); 3];
 const PUBLISH_RESULTS: [&str; 4] = ["stored", "refused", "unavailable", "unknown"];
 const STORE_ERRORS: [&str; 6] = ["not_found", "not_allowed", "conflict", "busy", "not_applied", "unknown"];
 const BACKGROUND_TASKS: [&str; 2] = ["relay", "sidecar watcher"];
+const LOGIN_RESULTS: [&str; 3] = ["ok", "failed", "limited"];
 
 /// 0.1 ms to 26 s.
 fn durations() -> Histogram {
@@ -48,6 +49,7 @@ pub struct Metrics {
     delivery_seconds: Histogram,
     password_seconds: Histogram,
     rate_limited: Family<[Label; 1], Counter>,
+    logins: Family<[Label; 1], Counter>,
     pruned: Counter,
     /// 1 while publishing waits for the sidecar to recover.
     pub breaker_open: Gauge,
@@ -103,6 +105,7 @@ impl Metrics {
             delivery_seconds: durations(),
             password_seconds: durations(),
             rate_limited: Family::default(),
+            logins: Family::default(),
             pruned: Counter::default(),
             breaker_open: Gauge::default(),
             failing_todos: Gauge::default(),
@@ -114,6 +117,9 @@ impl Metrics {
         }
         for reason in STORE_ERRORS {
             drop(metrics.refusals.get_or_create(&[("reason", reason)]));
+        }
+        for result in LOGIN_RESULTS {
+            drop(metrics.logins.get_or_create(&[("result", result)]));
         }
         for task in BACKGROUND_TASKS {
             drop(metrics.restarts.get_or_create(&[("task", task)]));
@@ -141,6 +147,7 @@ impl Metrics {
         registry.register_with_unit("event_delivery_duration", delivery, seconds(), self.delivery_seconds.clone());
         let passwords = "Time of hashing or checking a password, without waiting for its turn";
         registry.register_with_unit("password_hash_duration", passwords, seconds(), self.password_seconds.clone());
+        registry.register("logins", "Passwords that were tried to log in, by result", self.logins.clone());
         registry.register("rate_limited", "Requests answered 429, by limit", self.rate_limited.clone());
         registry.register("log_pruned_changes", "Changes removed from the log by retention", self.pruned.clone());
         let gauge = |registry: &mut Registry, name: &str, help: &str, gauge: &Gauge| {
@@ -203,6 +210,11 @@ impl Metrics {
     /// Records the time of hashing or checking a password.
     pub fn password_hashed(&self, took: Duration) {
         self.password_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts a login: `ok`, `failed` or `limited`.
+    pub fn login(&self, result: &'static str) {
+        self.logins.get_or_create(&[("result", result)]).inc();
     }
 
     /// Counts a request that a limit refused.

@@ -6,7 +6,7 @@ use log::kv::{Key, Value, VisitSource};
 use serde_json::json;
 use todo_backend::telemetry::logging::names::logger;
 
-use crate::app::{eventually, with_app, without_sidecar};
+use crate::app::{eventually, with_app, with_settings, without_sidecar};
 use crate::client::RequestExt;
 
 /// What all tests of this binary log: each finds its own by a request's id.
@@ -109,6 +109,24 @@ async fn a_request_leaves_a_line_with_its_route_status_user_and_id() {
         assert_eq!(app.get("/nope").header("X-Request-Id", "line-of-a-404").answer().await.status, 404);
         let line = line_of("line-of-a-404").await;
         assert!(line.contains(" GET - 404 ") && line.contains("user=- ") && !line.contains("nope"), "{line}");
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn a_request_that_is_limited_leaves_a_line_with_the_limit_and_the_address() {
+    capture();
+    with_settings(&[("TRUSTED_PROXIES", "127.0.0.1"), ("RATE_LIMIT_ADDRESS", "1")], async |app| {
+        let call =
+            |id: String| app.get("/nope").header("X-Forwarded-For", "203.0.113.9").header("X-Request-Id", id).answer();
+        let mut n = 0;
+        while call(format!("line-of-a-flood-{n}")).await.status != 429 {
+            n += 1;
+        }
+        let line = line_of(&format!("line-of-a-flood-{n}")).await;
+        assert!(line.contains("limit=requests-from-address address=203.0.113.9 "), "{line}");
+        let line = line_of("line-of-a-flood-0").await;
+        assert!(!line.contains("203.0.113.9"), "{line}");
     })
     .await;
 }

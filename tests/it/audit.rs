@@ -1,9 +1,12 @@
 //! The log of what happens to accounts: a line for each event, with address and request id, and no secret in any.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use serde_json::{Value, json};
 
 use crate::access_log::{capture, lines_with};
-use crate::app::{TestApp, eventually, with_settings};
+use crate::app::{Clock, TestApp, Timestamp, config, eventually, with_config, with_settings};
 use crate::client::{Answer, RequestExt};
 
 const PASSWORD: &str = "swordfish of a long sentence";
@@ -116,6 +119,7 @@ async fn what_admins_do_and_what_is_limited_is_recorded_too() {
         assert_recorded("aa-2", "WARN", "user_changed", "frank", changed).await;
         assert_eq!(call(app, ("DELETE", &path), "aa-3", Some(&admin), "").await.status, 204);
         assert_recorded("aa-3", "WARN", "user_deleted", "frank", "User frank was deleted by user: admin").await;
+        assert!(line_of("aa-3").await.contains("[by=admin]"));
         for n in 0..20 {
             let id = format!("aa-try-{n}");
             let login = "username=user&password=swordfish-guess";
@@ -135,8 +139,50 @@ async fn what_admins_do_and_what_is_limited_is_recorded_too() {
             let lines = lines_with(&format!("request_id={id}"));
             let limited = lines.iter().find(|line| line.contains("[event=limited]"));
             let limited = limited.unwrap_or_else(|| panic!("{lines:?}"));
-            assert!(limited.contains(&format!("[user={user}]")), "{limited}");
+            assert!(limited.contains(&format!("[user={user}]")) && limited.contains("[limit=logins-"), "{limited}");
         }
+    })
+    .await;
+    assert_no_secrets();
+}
+
+#[actix_web::test]
+async fn what_becomes_of_hashes_and_refresh_tokens_is_recorded() {
+    capture();
+    let now = Arc::new(AtomicI64::new(1_736_937_000_000));
+    let (shown, mut config) = (Arc::clone(&now), config(&[("TRUSTED_PROXIES", "127.0.0.1")]));
+    config.clock = Clock::new(move || Timestamp(shown.load(Ordering::Relaxed)));
+    with_config(config, async |app| {
+        // Of "correct horse", made by Python's bcrypt 5.0.0.
+        let hash = "$2b$04$aTcaaH/EUrZPkXnSD7AiS.KfZGE1ZWd0KuOBXyQD/4a7Y4S8IJY.G";
+        let new = json!({"username": "grace", "password_hash": hash}).to_string();
+        assert_eq!(call(app, ("POST", "/admin/users"), "ah-1", Some(&app.token("admin")), &new).await.status, 201);
+        let login = "grant_type=password&username=grace&password=correct+horse";
+        let database = rusqlite::Connection::open(app.store().path()).unwrap();
+        let break_it = "CREATE TRIGGER broken BEFORE UPDATE ON users BEGIN SELECT raise(ABORT, 'no'); END";
+        database.execute_batch(break_it).unwrap();
+        call(app, ("POST", "/auth/login"), "ah-2", None, "username=grace&password=correct+horse").await;
+        database.execute_batch("DROP TRIGGER broken").unwrap();
+        let answer = call(app, ("POST", "/auth/token"), "ah-3", None, login).await;
+        for (id, level, event) in [("ah-2", "WARN", "not_rehashed"), ("ah-3", "INFO", "rehashed")] {
+            let lines = lines_with(&format!("[request_id={id}]"));
+            let line = lines.iter().find(|line| line.contains(&format!("[event={event}]")));
+            let line = line.unwrap_or_else(|| panic!("{event} is not in {lines:?}"));
+            let start = format!("todo_backend::auth::audit {level} The password of user grace ");
+            assert!(line.starts_with(&start) && line.contains("[user=grace]"), "{line}");
+        }
+        let form = format!("grant_type=refresh_token&refresh_token={}", text(&answer, "refresh_token"));
+        assert_eq!(call(app, ("POST", "/auth/token"), "ah-4", None, &form).await.status, 200);
+        now.fetch_add(61_000, Ordering::Relaxed);
+        let answer = call(app, ("POST", "/auth/token"), "ah-5", None, &form).await;
+        let late = "A refresh token of user grace was used again after a minute, in session 1:";
+        assert_recorded("ah-5", "WARN", "late_refresh", "grace", late).await;
+        let next = format!("grant_type=refresh_token&refresh_token={}", text(&answer, "refresh_token"));
+        assert_eq!(call(app, ("POST", "/auth/token"), "ah-6", None, &next).await.status, 200);
+        now.fetch_add(61_000, Ordering::Relaxed);
+        assert_eq!(call(app, ("POST", "/auth/token"), "ah-7", None, &form).await.status, 400);
+        let reused = "A refresh token of user grace was used again after it was replaced";
+        assert_recorded("ah-7", "WARN", "token_reused", "grace", reused).await;
     })
     .await;
     assert_no_secrets();

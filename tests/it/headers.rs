@@ -69,6 +69,7 @@ async fn a_query_has_a_limit() {
             assert!([200, 404].contains(&call(8192).answer().await.status), "{path}");
             let answer = call(8193).header("Origin", "http://localhost:3000").answer().await;
             answer.assert_refused(414, "The query is longer than 8192 bytes");
+            assert_eq!(answer.header("access-control-allow-origin"), Some("http://localhost:3000"));
         }
     })
     .await;

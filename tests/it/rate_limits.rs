@@ -166,6 +166,21 @@ async fn accounts_and_refreshes_are_limited() {
 }
 
 #[actix_web::test]
+async fn a_stolen_token_cannot_keep_its_owner_from_ending_it() {
+    with_settings(&[("RATE_LIMIT_USER", "1")], async |app| {
+        let token = app.token("demo");
+        let flood = join_all((0..40).map(|_| app.get("/todos").bearer_auth(&token).answer())).await;
+        assert!(flood.iter().any(|answer| answer.status == 429));
+        assert_eq!(app.get("/auth/sessions").bearer_auth(&token).answer().await.status, 200);
+        assert_eq!(app.post("/auth/logout-all").bearer_auth(&token).answer().await.status, 204);
+        let admin = app.token("admin");
+        let flood = join_all((0..40).map(|_| app.get("/admin/users").bearer_auth(&admin).answer())).await;
+        assert!(flood.iter().any(|answer| answer.status == 429), "admins are limited, too");
+    })
+    .await;
+}
+
+#[actix_web::test]
 async fn requests_are_limited_by_account_and_by_address() {
     let settings = [("TRUSTED_PROXIES", "127.0.0.1"), ("RATE_LIMIT_USER", "2"), ("RATE_LIMIT_ADDRESS", "5")];
     with_settings(&settings, async |app| {
@@ -181,11 +196,13 @@ async fn requests_are_limited_by_account_and_by_address() {
         let limited: Vec<_> = answers.iter().filter(|answer| answer.status == 429).collect();
         assert!((15..=30).contains(&limited.len()), "{}", limited.len());
         assert_limited(limited[0], "requests-from-address", 50, 10, 1..=2);
-        let page = app.get("/todos").header("X-Forwarded-For", HOME).header("Origin", "http://localhost:3000");
-        let answer = page.answer().await;
-        if answer.status == 429 {
-            assert_eq!(answer.header("access-control-allow-origin"), Some("http://localhost:3000"));
-        }
+        let page = || app.get("/todos").header("X-Forwarded-For", HOME).header("Origin", "http://localhost:3000");
+        let answers = join_all((0..60).map(|_| page().answer())).await;
+        let limited = answers.iter().find(|answer| answer.status == 429).expect("one is limited");
+        assert_eq!(limited.header("access-control-allow-origin"), Some("http://localhost:3000"));
+        let events =
+            (0..60).map(|_| app.post("/events/todos").header("X-Forwarded-For", HOME).json_bytes("{}").answer());
+        assert!(join_all(events).await.iter().all(|answer| answer.status == 200), "so is the sidecar");
         for path in ["/health", "/health/live", "/health/ready", "/metrics", "/dapr/subscribe"] {
             let calls = (0..60).map(|_| app.get(path).header("X-Forwarded-For", HOME).answer());
             assert!(join_all(calls).await.iter().all(|answer| answer.status == 200), "{path} is exempt");
@@ -195,13 +212,8 @@ async fn requests_are_limited_by_account_and_by_address() {
 }
 
 #[actix_web::test]
-async fn limits_can_be_switched_off() {
-    let settings = [
-        ("TRUSTED_PROXIES", "127.0.0.1"),
-        ("LOGIN_LIMITS", "False"),
-        ("RATE_LIMIT_USER", "0"),
-        ("RATE_LIMIT_ADDRESS", "0"),
-    ];
+async fn limits_of_passwords_can_be_switched_off() {
+    let settings = [("TRUSTED_PROXIES", "127.0.0.1"), ("LOGIN_LIMITS", "False")];
     with_settings(&settings, async |app| {
         for n in 0..35 {
             assert_eq!(app.login_from(HOME, "demo", "wrong").await.status, 401, "{n}");

@@ -79,6 +79,39 @@ async fn the_head_of_a_later_request_has_the_same_limit() {
     .await;
 }
 
+#[actix_web::test]
+async fn empty_lines_neither_keep_an_idle_connection_nor_end_a_busy_one() {
+    with_settings(&TIMEOUTS, async |app| {
+        let (took, _) = talk(app, |stream| {
+            stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            assert_eq!(read_answer(stream).status, 200);
+            let begun = Instant::now();
+            assert_eq!(trickle(stream, &b"\r\n".repeat(500)), "");
+            begun.elapsed()
+        })
+        .await;
+        assert_took(took, 3 * SECOND);
+        // An empty line in two pieces, and later a head in two pieces: neither took long.
+        let (status, _) = talk(app, |stream| {
+            stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            assert_eq!(read_answer(stream).status, 200);
+            for piece in [&b"\r"[..], b"\n"] {
+                stream.write_all(piece).unwrap();
+                sleep(SECOND / 10);
+            }
+            sleep(2 * SECOND);
+            for piece in [&b"GET /health HTTP/1.1\r\n"[..], b"Host: x\r\n\r\n"] {
+                stream.write_all(piece).unwrap();
+                sleep(SECOND / 10);
+            }
+            read_answer(stream).status
+        })
+        .await;
+        assert_eq!(status, 200);
+    })
+    .await;
+}
+
 fn post(token: &str, length: usize) -> String {
     format!(
         "POST /todos HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
@@ -100,7 +133,10 @@ async fn a_slow_body_is_answered_408_on_every_request_of_a_connection() {
     with_settings(&TIMEOUTS, async |app| {
         let token = app.token("demo");
         for requests_before in [0, 1] {
-            let head = post(&token, 1000);
+            let head = match requests_before {
+                0 => post(&token, 1000),
+                _ => post(&token, 0).replace("Content-Length: 0", "Transfer-Encoding: chunked") + "3e8\r\n",
+            };
             let (answer, took) = talk(app, move |stream| {
                 for _ in 0..requests_before {
                     stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();

@@ -114,12 +114,17 @@ pub async fn register(
     let password = fields.new_password("password", &name);
     let (username, password) = fields.finish(username.zip(password))?;
     let network = state.proxies.client(&request).network;
-    state.limits.registration(network).map_err(|limited| audit::limited(&request, &state, limited, None))?;
+    let limited = |limited| audit::limited(&request, &state, limited, None);
+    let attempt = state.limits.registration(network).map_err(limited)?;
     // The answer would be the same later, after the work of hashing.
     if state.store.account_named(&name).await?.is_some() {
         return Err(ApiError::NameTaken);
     }
-    let password_hash = state.passwords.hash(Turn::Newcomer, password).await?;
+    let hashed = state.passwords.hash(Turn::Newcomer, password).await;
+    if matches!(hashed, Err(CheckError::Busy)) {
+        attempt.give_back();
+    }
+    let password_hash = hashed?;
     let new = NewAccount { username, password_hash, role: Role::User };
     let user = state.store.apply_to_account(None, AccountCommand::Create(new)).await?;
     audit::record(&request, &state, Event::Registered(&user));

@@ -150,6 +150,7 @@ async fn log_in(
     };
     let attempt = state.limits.login(&username, origin).map_err(|limited| {
         let name = user.as_ref().map(|user| user.username.as_ref());
+        state.metrics.login("limited");
         audit::limited(request, state, limited, name)
     })?;
     // A deleted account has no hash any more.
@@ -172,10 +173,12 @@ async fn log_in(
             if is_weak {
                 rehash(request, state, &user, password).await;
             }
+            state.metrics.login("ok");
             audit::record(request, state, Event::LoggedIn(&user));
             Ok(Some(user))
         }
         (user, _) => {
+            state.metrics.login("failed");
             audit::record(request, state, Event::LoginFailed(user.as_deref()));
             Ok(None)
         }

@@ -1,6 +1,6 @@
 //! All todos, accounts and sessions in memory, from which reads are served.
 
-pub mod last_used;
+pub mod login_networks;
 pub mod sessions;
 pub mod users;
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::domain::account::UserId;
+use crate::domain::clock::Timestamp;
 use crate::domain::session::{PersonalToken, PersonalTokenId, Session, SessionId, TokenHash};
 
 /// The sessions that are not over, by id and by user.
@@ -44,6 +45,38 @@ impl Sessions {
                 self.by_user.remove(&session.user);
             }
         }
+    }
+}
+
+/// When personal access tokens were used last.
+#[derive(Debug, Default)]
+pub struct Used {
+    at: HashMap<PersonalTokenId, Timestamp>,
+    /// What is not on disk yet.
+    pub unsaved: HashMap<PersonalTokenId, Timestamp>,
+}
+
+impl Used {
+    /// What the database has.
+    pub fn new(at: HashMap<PersonalTokenId, Timestamp>) -> Self {
+        Self { at, unsaved: HashMap::new() }
+    }
+
+    /// When this token was used last.
+    pub fn get(&self, id: PersonalTokenId) -> Option<Timestamp> {
+        self.at.get(&id).copied()
+    }
+
+    /// A token is used now.
+    pub fn put(&mut self, id: PersonalTokenId, now: Timestamp) {
+        self.at.insert(id, now);
+        self.unsaved.insert(id, now);
+    }
+
+    /// Forgets a token that is revoked.
+    pub fn remove(&mut self, id: PersonalTokenId) {
+        self.at.remove(&id);
+        self.unsaved.remove(&id);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Loads a database into memory at start.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension};
@@ -11,11 +11,11 @@ use super::rows::{
 use crate::domain::account::{AccountState, UserId};
 use crate::domain::change::{Epoch, Place};
 use crate::domain::clock::Timestamp;
-use crate::domain::network::Network;
 use crate::domain::session::{PersonalTokenId, SessionId};
 use crate::domain::todo::TodoId;
 use crate::store::decide::{Head, Next};
 use crate::store::map::TodoMap;
+use crate::store::map::login_networks::LoginNetwork;
 use crate::store::map::sessions::{PersonalTokens, Sessions};
 use crate::store::map::users::Users;
 
@@ -27,9 +27,9 @@ pub struct Loaded {
     pub sessions: Sessions,
     pub personal_tokens: PersonalTokens,
     /// When personal access tokens were used last.
-    pub tokens_used: HashMap<PersonalTokenId, Timestamp>,
-    /// When accounts were logged in to last, from each network.
-    pub logins: HashMap<(UserId, Network), Timestamp>,
+    pub used: HashMap<PersonalTokenId, Timestamp>,
+    /// When networks were used for a login last.
+    pub login_networks: BTreeMap<LoginNetwork, Timestamp>,
     /// Deleted accounts that still have something.
     pub erasing: Vec<UserId>,
     pub todos: TodoMap,
@@ -69,22 +69,22 @@ pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loade
     while let Some(row) = rows.next()? {
         sessions.put(Arc::new(session(row)?));
     }
-    let (mut personal_tokens, mut tokens_used) = (PersonalTokens::default(), HashMap::new());
+    let (mut personal_tokens, mut used) = (PersonalTokens::default(), HashMap::new());
     let mut statement =
         connection.prepare(&format!("SELECT {PERSONAL_TOKEN_COLUMNS}, used_at FROM personal_tokens"))?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let token = personal_token(row)?;
         if let Some(used_at) = row.get::<_, Option<i64>>("used_at")? {
-            tokens_used.insert(token.id, Timestamp(used_at));
+            used.insert(token.id, Timestamp(used_at));
         }
         personal_tokens.put(Arc::new(token));
     }
-    let mut logins = HashMap::new();
+    let mut login_networks = BTreeMap::new();
     let mut statement = connection.prepare("SELECT user_id, network, used_at FROM login_networks")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        logins.insert((row.get(0)?, row.get(1)?), Timestamp(row.get(2)?));
+        login_networks.insert((row.get(0)?, row.get(1)?), Timestamp(row.get(2)?));
     }
     let mut todos = TodoMap::default();
     for (owner, head) in &heads {
@@ -102,8 +102,8 @@ pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loade
         heads,
         sessions,
         personal_tokens,
-        tokens_used,
-        logins,
+        used,
+        login_networks,
         erasing,
         todos,
         next: Next {

@@ -7,14 +7,14 @@ use rusqlite::params;
 
 use super::commit::{CommitError, in_transaction};
 use super::writer::{Writer, abort_unflushed};
-use crate::domain::account::AccountState;
 use crate::store::decide::Decided;
-use crate::store::is_forgotten;
 
 /// How often.
 pub(super) const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
-/// Sessions, or tokens, that are removed in one commit, at most.
+/// Sessions, tokens or networks that are written or removed in one commit, at most.
 const MAX_REMOVED: usize = 5_000;
+/// Networks that are looked at each time: some milliseconds' work.
+const MAX_SEARCHED: usize = 50_000;
 
 impl Writer {
     /// Does what is due. What fails is done the next time.
@@ -41,15 +41,15 @@ impl Writer {
         }
     }
 
-    /// Saves when tokens and networks were used, and forgets networks that were not used for long.
+    /// Saves when tokens and networks were used, and removes networks that are not known any more.
     fn save_used(&mut self) {
-        let (now, users) = (self.clock.now(), self.shared.users.read());
-        let exists = |id| users.stored(id).is_some_and(|user| user.state != AccountState::Deleted);
-        let forgotten = self.shared.logins.lock().retain(|(user, _), at| !is_forgotten(at, now) && exists(*user));
-        drop(users);
-        let tokens = self.shared.tokens_used.lock().take_unsaved();
-        let logins = self.shared.logins.lock().take_unsaved();
-        if tokens.is_empty() && logins.is_empty() && forgotten.is_empty() {
+        let networks = {
+            let mut networks = self.shared.login_networks.lock();
+            networks.expire(MAX_SEARCHED, self.clock.now());
+            networks.take_unsaved(MAX_REMOVED)
+        };
+        let tokens = std::mem::take(&mut self.shared.used.lock().unsaved);
+        if tokens.is_empty() && networks.used.is_empty() && networks.forgotten.is_empty() {
             return;
         }
         let saved = in_transaction(&mut self.connection, |transaction| {
@@ -59,19 +59,23 @@ impl Writer {
                 "INSERT INTO login_networks (user_id, network, used_at) VALUES (?1, ?2, ?3)
                  ON CONFLICT (user_id, network) DO UPDATE SET used_at = excluded.used_at",
             )?;
-            logins.iter().try_for_each(|((user, network), at)| save.execute(params![user, network, at.0]).map(drop))?;
+            for ((user, network), at) in &networks.used {
+                save.execute(params![user, network, at.0])?;
+            }
             let mut forget =
                 transaction.prepare_cached("DELETE FROM login_networks WHERE user_id = ?1 AND network = ?2")?;
-            // One that could not be removed is loaded by the next start, and forgotten again.
-            forgotten.iter().try_for_each(|(user, network)| forget.execute(params![user, network]).map(drop))
+            networks.forgotten.iter().try_for_each(|(user, network)| forget.execute(params![user, network]).map(drop))
         });
         match saved {
             Ok(()) => {}
             Err(CommitError::Fsync(error)) => abort_unflushed(&error),
             Err(CommitError::NotApplied(error) | CommitError::Unknown(error)) => {
                 log::debug!("when tokens and networks were used is saved later: {error}");
-                self.shared.tokens_used.lock().still_unsaved(tokens);
-                self.shared.logins.lock().still_unsaved(logins);
+                let mut used = self.shared.used.lock();
+                for (id, at) in tokens {
+                    used.unsaved.entry(id).or_insert(at);
+                }
+                self.shared.login_networks.lock().still_unsaved(networks);
             }
         }
     }

@@ -155,7 +155,7 @@ fn write_time(out: &mut impl Write, at: Timestamp) -> io::Result<()> {
     write!(out, "{:03}", at.0.rem_euclid(1000))
 }
 
-/// The logger `todo_backend::auth::routes` is shown as `auth.routes`.
+/// The logger `todo_backend::auth::audit` is shown as `auth.audit`.
 struct LoggerName<'a>(&'a str);
 
 impl fmt::Display for LoggerName<'_> {
@@ -175,7 +175,11 @@ struct Fields<'a>(&'a mut Map<String, Value>);
 impl<'kvs> VisitSource<'kvs> for Fields<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: log::kv::Value<'kvs>) -> Result<(), log::kv::Error> {
         let number = value.to_u64().map(Value::from).or_else(|| value.to_f64().map(Value::from));
-        self.0.insert(key.to_string(), number.unwrap_or_else(|| value.to_string().into()));
+        let value = number.unwrap_or_else(|| value.to_string().into());
+        // Text that is empty is not there.
+        if value != "" {
+            self.0.insert(key.to_string(), value);
+        }
         Ok(())
     }
 }
@@ -208,7 +212,7 @@ mod tests {
 
     fn shown(message: &str, format: LogFormat) -> String {
         let mut record = Record::builder();
-        record.level(Level::Info).target("todo_backend::auth::routes");
+        record.level(Level::Info).target("todo_backend::auth::audit");
         let mut line = Vec::new();
         let at = Timestamp(1_736_937_000_123);
         write_line(&mut line, &record.args(format_args!("{message}")).build(), at, format).unwrap();
@@ -219,7 +223,7 @@ mod tests {
     fn a_line_is_in_the_seeds_format() {
         assert_eq!(
             shown("User logged in successfully: admin", LogFormat::Text),
-            "2025-01-15 10:30:00,123 - auth.routes - INFO - User logged in successfully: admin"
+            "2025-01-15 10:30:00,123 - auth.audit - INFO - User logged in successfully: admin"
         );
     }
 
@@ -252,7 +256,7 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["message"], "a\n\"b\"");
         assert_eq!(value["time"], "2025-01-15T10:30:00.123Z");
-        assert_eq!((&value["level"], &value["logger"]), (&json!("INFO"), &json!("auth.routes")));
+        assert_eq!((&value["level"], &value["logger"]), (&json!("INFO"), &json!("auth.audit")));
         assert!(!line.contains('\n'));
     }
 

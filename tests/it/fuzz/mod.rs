@@ -110,7 +110,7 @@ async fn tokens() {
             corpus = corpus.replace(name, token);
         }
         for input in inputs(&corpus, 3) {
-            // What no client could send in a header is for `heads`.
+            // What no client can send in a header.
             let Ok(header) = reqwest::header::HeaderValue::from_bytes(&[b"Bearer ", &input[..]].concat()) else {
                 continue;
             };
@@ -140,7 +140,7 @@ async fn tokens() {
 }
 
 #[actix_web::test]
-async fn queries_and_heads() {
+async fn queries() {
     with_settings(&[("LOGIN_LIMITS", "False"), ("RATE_LIMIT_USER", "0")], async |app| {
         let admin = app.token("admin");
         for input in inputs(QUERIES, 4) {
