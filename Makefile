@@ -46,7 +46,7 @@ advisories: need-cargo ## known vulnerabilities of all crates, from RustSec's da
 	@$(STAGE) "cargo deny" $(DENY) --locked --all-features check advisories
 
 # Written beside Cargo.toml: the tool knows no other place.
-sbom: need-cargo ## what is in the binary, as target/todo-backend.cdx.json (CycloneDX)
+sbom: need-cargo ## the crates that it is built from, as target/todo-backend.cdx.json (CycloneDX)
 	@$(STAGE) "cargo cyclonedx" $(CYCLONEDX) cyclonedx --format json --spec-version 1.5 --no-build-deps --override-filename todo-backend.cdx
 	@mkdir -p target && mv todo-backend.cdx.json target/
 

@@ -12,6 +12,7 @@ use log::Level;
 
 use super::error::{limit, log_fault};
 use super::state::AppState;
+use crate::telemetry::metrics::method_name;
 
 /// The header that carries a request's id.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -38,7 +39,8 @@ pub async fn access_log(
     let mut response = next.call(request).await?;
     response.headers_mut().insert(X_REQUEST_ID, id.clone());
     let (request, took) = (response.request(), started.elapsed());
-    let (method, template, status) = (request.method().as_str(), request.match_pattern(), response.status().as_u16());
+    let method = method_name(request.method().as_str());
+    let (template, status) = (request.match_pattern(), response.status().as_u16());
     let (route, request_id) = (template.as_deref().unwrap_or("-"), id.to_str().unwrap_or_default());
     log_fault(response.response(), method, route, request_id);
     // Probes come every few seconds: their lines would drown all others.

@@ -155,8 +155,8 @@ impl App {
         let (settings, timeouts) = (config.clone(), config.timeouts);
         let routes = move || {
             actix_web::App::new()
-                .wrap(from_fn(limit_addresses))
                 .wrap(from_fn(valid_head))
+                .wrap(from_fn(limit_addresses))
                 .wrap(cors(&settings))
                 .wrap(security_headers(&settings))
                 .wrap(from_fn(access_log))

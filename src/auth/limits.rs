@@ -57,6 +57,8 @@ const LOGINS_FROM_NETWORK: Policy = Policy::per_minute("logins-from-address", 30
 const LOGINS_TO_ACCOUNT: Policy = Policy::per_minute("logins-to-account", 20, 2);
 /// Passwords for an account from a network that is known for it.
 const LOGINS_FROM_KNOWN: Policy = Policy::per_minute("logins-from-known-address", 30, 6);
+/// All passwords for an account from a network that is known for it: each costs a hash, also a right one.
+const LOGINS: Policy = Policy::per_minute("logins", 60, 60);
 /// Passwords of somebody who is logged in.
 const CONFIRMATIONS: Policy = Policy::per_minute("confirmations", 10, 2);
 /// Accounts created from a network.
@@ -65,12 +67,13 @@ const REGISTRATIONS: Policy = Policy::per_minute("registrations", 10, 1);
 const REFRESHES: Policy = Policy::per_minute("refreshes", 30, 6);
 
 /// The names of all limits.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 9] = [
     "requests-of-account",
     "requests-from-address",
     LOGINS_FROM_NETWORK.name,
     LOGINS_TO_ACCOUNT.name,
     LOGINS_FROM_KNOWN.name,
+    LOGINS.name,
     CONFIRMATIONS.name,
     REGISTRATIONS.name,
     REFRESHES.name,
@@ -101,6 +104,7 @@ struct LoginLimits {
     /// By a hash of the name, so that unknown names are limited the same.
     to_account: Limiter<u64>,
     from_known: Limiter<(UserId, Network)>,
+    all_from_known: Limiter<(UserId, Network)>,
     confirmations: Limiter<UserId>,
     registrations: Limiter<Network>,
     refreshes: Limiter<SessionId>,
@@ -127,6 +131,7 @@ impl Limits {
                 from_network: Limiter::new(LOGINS_FROM_NETWORK),
                 to_account: Limiter::new(LOGINS_TO_ACCOUNT),
                 from_known: Limiter::new(LOGINS_FROM_KNOWN),
+                all_from_known: Limiter::new(LOGINS),
                 confirmations: Limiter::new(CONFIRMATIONS),
                 registrations: Limiter::new(REGISTRATIONS),
                 refreshes: Limiter::new(REFRESHES),
@@ -149,7 +154,10 @@ impl Limits {
     pub fn login(&self, username: &str, origin: Origin) -> Result<Attempt, Limited> {
         let Some(logins) = &self.logins else { return Ok(Attempt::default()) };
         match origin {
-            Origin::Known(user, network) => Ok(Attempt(vec![logins.from_known.lend((user, network))?])),
+            Origin::Known(user, network) => {
+                logins.all_from_known.take(&(user, network))?;
+                Ok(Attempt(vec![logins.from_known.lend((user, network))?]))
+            }
             Origin::Stranger(network) => {
                 let from_network = network.map(|network| logins.from_network.lend(network)).transpose()?;
                 let mut attempt = Attempt(from_network.into_iter().collect());
@@ -423,8 +431,11 @@ mod tests {
     }
 
     #[test]
-    fn right_passwords_do_not_count() {
+    fn right_passwords_hardly_count() {
         let limits = limits();
+        let known = Origin::Known(UserId(1), network("192.0.2.1").unwrap());
+        assert_eq!((0..100).map_while(|_| limits.login("alice", known).ok().map(Attempt::give_back)).count(), 60);
+        assert_eq!(limits.login("alice", known).err().map(|limited| limited.policy), Some("logins"));
         for _ in 0..100 {
             limits.login("alice", Origin::Stranger(network("192.0.2.1"))).expect("not limited").give_back();
             limits.confirmation(UserId(1)).expect("not limited").give_back();

@@ -2,6 +2,7 @@
 //! (<https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html>), off the async threads. Hashes
 //! of other services are checked, too: bcrypt, and argon2 with other parameters.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,9 +12,10 @@ use argon2::{Algorithm, Argon2, Block, CustomizedPasswordHasher, Params, Passwor
 use bcrypt::{BcryptError, HashParts};
 use parking_lot::Mutex;
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinError;
 
+use crate::domain::account::UserId;
 use crate::telemetry::metrics::Metrics;
 
 pub use argon2::password_hash::Error as HashError;
@@ -76,14 +78,15 @@ pub enum Verdict {
 /// Whose turn a hash takes: they don't wait for each other, so that neither can keep the other out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    /// That of somebody who is logged in, or tries to log in where somebody has before.
-    Known,
+    /// That of somebody who is logged in to this account, or tries to log in to it where somebody has before. An account
+    /// takes only one at a time, so that it can't keep others waiting.
+    Known(UserId),
     /// That of anybody else who tries to log in.
     Stranger,
     /// That of anybody who creates one.
     Newcomer,
     /// That of an imported hash, which can take much longer than ours, where [`Turn::Known`] would do.
-    Imported,
+    Imported(UserId),
     /// The same for a stranger.
     ImportedStranger,
 }
@@ -91,6 +94,8 @@ pub enum Turn {
 /// Hashes and checks passwords, a bounded number at a time: each occupies a core for a while, and 19 MiB that are kept
 /// for the next one.
 pub struct Passwords {
+    /// Of accounts that wait for their turn or have it.
+    accounts: Arc<Mutex<HashMap<UserId, Arc<Semaphore>>>>,
     known: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
     newcomers: Arc<Semaphore>,
@@ -113,6 +118,7 @@ impl Passwords {
         let dummy = memory.hash(&random.to_string())?.into();
         let one = || Arc::new(Semaphore::new(1));
         Ok(Self {
+            accounts: Arc::default(),
             known: most(),
             strangers: most(),
             newcomers: one(),
@@ -141,8 +147,8 @@ impl Passwords {
         let stored = stored.unwrap_or(&self.dummy).to_owned();
         let turn = match turn {
             turn if costs_as_ours(&stored) => turn,
-            Turn::Stranger => Turn::ImportedStranger,
-            _ => Turn::Imported,
+            Turn::Known(user) | Turn::Imported(user) => Turn::Imported(user),
+            Turn::Stranger | Turn::Newcomer | Turn::ImportedStranger => Turn::ImportedStranger,
         };
         self.run(turn, move |memory| {
             let matches = if is_bcrypt(&stored) {
@@ -156,21 +162,35 @@ impl Passwords {
         .await
     }
 
+    /// The turn of an account, when its earlier ones have ended. `None` never comes: no semaphore is closed.
+    async fn turn_of(&self, user: UserId) -> Option<AccountTurn> {
+        let turns = Arc::clone(self.accounts.lock().entry(user).or_insert_with(|| Arc::new(Semaphore::new(1))));
+        let mut turn = AccountTurn { user, accounts: Arc::clone(&self.accounts), permit: None };
+        turn.permit = Some(turns.acquire_owned().await.ok()?);
+        Some(turn)
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         turn: Turn,
         work: impl FnOnce(&MemoryPool) -> Result<T, CheckError> + Send + 'static,
     ) -> Result<T, CheckError> {
-        let permits = match turn {
-            Turn::Known => &self.known,
-            Turn::Stranger => &self.strangers,
-            Turn::Newcomer => &self.newcomers,
-            Turn::Imported => &self.imported,
-            Turn::ImportedStranger => &self.imported_strangers,
+        let (permits, account) = match turn {
+            Turn::Known(user) => (&self.known, Some(user)),
+            Turn::Stranger => (&self.strangers, None),
+            Turn::Newcomer => (&self.newcomers, None),
+            Turn::Imported(user) => (&self.imported, Some(user)),
+            Turn::ImportedStranger => (&self.imported_strangers, None),
         };
-        // The semaphores are never closed.
-        let permit = tokio::time::timeout(MAX_WAIT, Arc::clone(permits).acquire_owned()).await;
-        let Ok(Ok(permit)) = permit else { return Err(CheckError::Busy) };
+        let permit = async {
+            let of_account = match account {
+                Some(user) => Some(self.turn_of(user).await?),
+                None => None,
+            };
+            Some((Arc::clone(permits).acquire_owned().await.ok()?, of_account))
+        };
+        // `None` never comes: no semaphore is closed.
+        let Ok(Some(permit)) = tokio::time::timeout(MAX_WAIT, permit).await else { return Err(CheckError::Busy) };
         let (memory, metrics) = (Arc::clone(&self.memory), Arc::clone(&self.metrics));
         let done = tokio::task::spawn_blocking(move || {
             // Held until the work is done, even if the client has disconnected by then.
@@ -181,6 +201,24 @@ impl Passwords {
             worked
         });
         done.await?
+    }
+}
+
+/// The turn of an account.
+struct AccountTurn {
+    user: UserId,
+    accounts: Arc<Mutex<HashMap<UserId, Arc<Semaphore>>>>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for AccountTurn {
+    fn drop(&mut self) {
+        let mut accounts = self.accounts.lock();
+        self.permit = None;
+        // Whoever waits has a copy of it.
+        if accounts.get(&self.user).is_some_and(|turns| Arc::strong_count(turns) == 1) {
+            accounts.remove(&self.user);
+        }
     }
 }
 
@@ -305,6 +343,8 @@ fn grow(blocks: &mut Vec<Block>, len: usize) -> Result<(), argon2::Error> {
 mod tests {
     use super::*;
     use argon2::PasswordHasher;
+
+    const USER: UserId = UserId(1);
 
     fn passwords() -> Passwords {
         Passwords::new(Arc::default()).unwrap()
@@ -474,7 +514,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_waits_for_another_kind_of_turn() {
         let passwords = passwords();
-        let kinds = [Turn::Known, Turn::Stranger, Turn::Newcomer, Turn::Imported, Turn::ImportedStranger];
+        let kinds = [Turn::Known(USER), Turn::Stranger, Turn::Newcomer, Turn::Imported(USER), Turn::ImportedStranger];
         let Passwords { known, strangers, newcomers, imported, imported_strangers, .. } = &passwords;
         let permits = [known, strangers, newcomers, imported, imported_strangers];
         for (taken, permits) in kinds.into_iter().zip(permits) {
@@ -488,12 +528,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_account_that_hashes_without_pause_hardly_delays_others() {
+        let passwords = passwords();
+        let mine = futures_util::future::join_all((0..100).map(|_| passwords.hash(Turn::Known(USER), "x".into())));
+        let others = async {
+            tokio::task::yield_now().await;
+            for _ in 0..5 {
+                // At most two hashes are before it: one that runs, and one that waits.
+                assert!(passwords.hash(Turn::Known(UserId(2)), "x".into()).await.is_ok());
+            }
+            passwords.accounts.lock().len()
+        };
+        let started = Instant::now();
+        let counted = tokio::select! {
+            accounts = others => accounts,
+            _ = mine => panic!("all of one account's came before another's"),
+        };
+        assert_eq!(counted, 1, "after {:?}, only the first one waits", started.elapsed());
+        // A hash that runs ends by itself.
+        while !passwords.accounts.lock().is_empty() {
+            assert!(started.elapsed() < 30 * MAX_WAIT, "nothing is kept of accounts that don't wait");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test]
     async fn imported_hashes_take_turns_of_their_own() {
         let passwords = passwords();
         let _strangers = Arc::clone(&passwords.imported_strangers).acquire_owned().await.unwrap();
         let checked = passwords.check(Turn::Stranger, "x".into(), Some(BCRYPT[0])).await;
         assert!(matches!(checked, Err(CheckError::Busy)));
-        assert!(passwords.check(Turn::Known, "x".into(), Some(BCRYPT[0])).await.is_ok());
+        assert!(passwords.check(Turn::Known(USER), "x".into(), Some(BCRYPT[0])).await.is_ok());
         let ours = passwords.hash_now("x").unwrap();
         assert!(passwords.is_right("x", Some(&ours)).await);
     }

@@ -18,16 +18,21 @@ impl Network {
 
     /// The inverse of [`fmt::Display`].
     pub fn parse(text: &str) -> Option<Self> {
-        let address = text.strip_suffix("/64").unwrap_or(text).parse::<IpAddr>().ok()?;
-        let network = Self::from(address);
+        let network = match text.strip_suffix("/64") {
+            Some(address) => Self::V6((address.parse::<Ipv6Addr>().ok()?.to_bits() >> Self::PREFIX) as u64),
+            None => Self::V4(text.parse().ok()?),
+        };
         (network.to_string() == text).then_some(network)
     }
 }
 
 impl From<IpAddr> for Network {
     fn from(address: IpAddr) -> Self {
+        /// The first 96 bits of addresses that stand for IPv4 addresses (RFC 6052, section 2.1).
+        const NAT64: u128 = 0x64_ff9b << 64;
         match address.to_canonical() {
             IpAddr::V4(address) => Self::V4(address),
+            IpAddr::V6(address) if address.to_bits() >> 32 == NAT64 => Self::V4((address.to_bits() as u32).into()),
             IpAddr::V6(address) => Self::V6((address.to_bits() >> Self::PREFIX) as u64),
         }
     }
@@ -58,6 +63,8 @@ mod tests {
             ("2001:db8:1:2::", "2001:db8:1:2::/64"),
             ("2001:db8:1:3::", "2001:db8:1:3::/64"),
             ("::1", "::/64"),
+            ("64:ff9b::192.0.2.7", "192.0.2.7"),
+            ("64:ff9b:0:0:0:1::", "64:ff9b::/64"),
         ] {
             assert_eq!(network(address), expected);
             assert_eq!(Network::parse(expected), Some(Network::from(address.parse::<IpAddr>().unwrap())));

@@ -112,10 +112,11 @@ impl Shared {
         if !decided.accounts.is_empty() {
             let mut users = self.users.write();
             for account in decided.accounts.values() {
-                users.put(Arc::clone(account));
-                if account.state == AccountState::Deleted {
+                // With its tokens, an account forgets from where it was logged in to.
+                if users.stored(account.id).is_some_and(|before| before.token_epoch != account.token_epoch) {
                     self.login_networks.lock().remove(account.id);
                 }
+                users.put(Arc::clone(account));
             }
         }
         if !decided.sessions.is_empty() {
@@ -338,7 +339,7 @@ impl Store {
         self.shared.used.lock().put(id, at);
     }
 
-    /// Remembers from where an account was logged in to. It is on disk a minute later at most.
+    /// Remembers from where an account was logged in to, until its tokens are ended. It is on disk a minute later at most.
     pub fn logged_in(&self, user: UserId, network: Network, at: Timestamp) {
         self.shared.login_networks.lock().put((user, network), at);
     }

@@ -173,10 +173,8 @@ impl Metrics {
 
     /// Counts a request and its time. `route` is the template, never the path: the number of paths has no limit.
     pub fn request(&self, method: &str, route: Option<String>, status: u16, took: Duration) {
-        let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-        let method = if known.contains(&method) { method } else { "other" };
         let route = route.unwrap_or_else(|| "none".to_owned());
-        let labels = [("method", method.to_owned()), ("route", route), ("status", status.to_string())];
+        let labels = [("method", method_name(method).to_owned()), ("route", route), ("status", status.to_string())];
         self.http.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
@@ -240,6 +238,12 @@ impl Metrics {
         prometheus_client::encoding::text::encode_registry(&mut text, &self.registry)?;
         Ok(to_prometheus(&text))
     }
+}
+
+/// A method's name in metrics and log lines: clients can send any, of any length.
+pub fn method_name(method: &str) -> &str {
+    let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    if known.contains(&method) { method } else { "other" }
 }
 
 /// The format that every version of Prometheus and `promtool` reads, whatever it asks for.

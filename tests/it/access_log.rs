@@ -109,6 +109,10 @@ async fn a_request_leaves_a_line_with_its_route_status_user_and_id() {
         assert_eq!(app.get("/nope").header("X-Request-Id", "line-of-a-404").answer().await.status, 404);
         let line = line_of("line-of-a-404").await;
         assert!(line.contains(" GET - 404 ") && line.contains("user=- ") && !line.contains("nope"), "{line}");
+        let call = app.request(&"A".repeat(10_000), "/health").header("X-Request-Id", "line-of-a-method");
+        assert_eq!(call.answer().await.status, 405);
+        let line = line_of("line-of-a-method").await;
+        assert!(line.contains(" other /health 405 ") && line.len() < 500, "{}", line.len());
     })
     .await;
 }

@@ -167,7 +167,7 @@ pub async fn create(
         return Err(ApiError::NameTaken);
     }
     let password_hash = match secret {
-        Secret::Password(password) => state.passwords.hash(Turn::Known, password).await?,
+        Secret::Password(password) => state.passwords.hash(Turn::Known(admin.id), password).await?,
         Secret::Hash(hash) => hash,
     };
     let new = NewAccount { username, password_hash, role };
@@ -228,7 +228,7 @@ pub async fn update(
     fields.finish(Some(()))?;
     let mut update = AccountUpdate { role, enabled, password_hash: None };
     if let Some(password) = password {
-        update.password_hash = Some(state.passwords.hash(Turn::Known, password).await?);
+        update.password_hash = Some(state.passwords.hash(Turn::Known(admin.id), password).await?);
     }
     let what = describe(&update);
     let (epoch, command) = (user.token_epoch, AccountCommand::Update(user.id, update));

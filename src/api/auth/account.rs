@@ -168,9 +168,12 @@ pub async fn change_password(
     let new = fields.new_password("new_password", &user.username);
     let (current, new) = fields.finish(current.zip(new))?;
     confirm(&request, &state, &user, current).await?;
-    let password_hash = state.passwords.hash(Turn::Known, new).await?;
+    let password_hash = state.passwords.hash(Turn::Known(user.id), new).await?;
     let command = AccountCommand::ChangePassword { id: user.id, password_hash, keep: session };
     let user = state.store.apply_to_account(Some(authority), command).await?;
+    if let Some(network) = state.proxies.client(&request).network {
+        state.store.logged_in(user.id, network, state.clock.now());
+    }
     audit::record(&request, &state, Event::PasswordChanged(&user));
     Ok(ok_not_stored().json(AccessToken::issue(&state, &user, session)?))
 }
@@ -209,7 +212,7 @@ async fn confirm(request: &HttpRequest, state: &AppState, user: &User, password:
     LoggedIn::extract(request).await?;
     let limited = |limited| audit::limited(request, state, limited, Some(&user.username));
     let attempt = state.limits.confirmation(user.id).map_err(limited)?;
-    match state.passwords.check(Turn::Known, password, Some(&user.password_hash)).await {
+    match state.passwords.check(Turn::Known(user.id), password, Some(&user.password_hash)).await {
         Ok(Verdict::Right { .. }) => {
             attempt.give_back();
             Ok(())

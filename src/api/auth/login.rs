@@ -145,7 +145,7 @@ async fn log_in(
     let (network, now) = (state.proxies.client(request).network, state.clock.now());
     let known = user.as_ref().zip(network).filter(|(user, network)| state.store.is_known_there(user.id, *network, now));
     let (origin, turn) = match known {
-        Some((user, network)) => (Origin::Known(user.id, network), Turn::Known),
+        Some((user, network)) => (Origin::Known(user.id, network), Turn::Known(user.id)),
         None => (Origin::Stranger(network), Turn::Stranger),
     };
     let attempt = state.limits.login(&username, origin).map_err(|limited| {
@@ -188,7 +188,7 @@ async fn log_in(
 /// Replaces an imported or outdated hash. If that fails, the next login tries again.
 async fn rehash(request: &HttpRequest, state: &AppState, user: &User, password: String) {
     let replaced = async {
-        let new = state.passwords.hash(Turn::Known, password).await?;
+        let new = state.passwords.hash(Turn::Known(user.id), password).await?;
         let command = AccountCommand::Rehash { id: user.id, old: user.password_hash.clone(), new };
         state.store.apply_to_account(None, command).await.map_err(ApiError::from)
     };

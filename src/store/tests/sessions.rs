@@ -179,6 +179,9 @@ fn where_somebody_has_logged_in_is_remembered_for_30_days() {
     f.reopen();
     assert!(!is_known(&f, 2, home) && is_known(&f, 2, office) && !is_known(&f, 3, office));
     assert_eq!(f.count("login_networks"), 1);
+    f.apply_to_account(AccountCommand::LogOut(UserId(2))).unwrap();
+    assert!(!is_known(&f, 2, office), "with its tokens, an account forgets that");
+    f.logged_in(UserId(2), home, Timestamp(30 * DAY));
     f.apply_to_account(AccountCommand::Delete(UserId(2))).unwrap();
     upkeep(&f);
     f.wait_until("it is gone with the account", |f| f.count("login_networks") == 0);
