@@ -6,8 +6,8 @@ use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::AccessToken;
 use super::fields::AccountFields;
+use super::{AccessToken, tried};
 use crate::api::audit::{self, Event};
 use crate::api::error::ApiError;
 use crate::api::http::{JsonBody, created_not_stored, ok_not_stored};
@@ -17,7 +17,7 @@ use crate::api::responses::{
 };
 use crate::api::state::AppState;
 use crate::api::user::LoggedIn;
-use crate::auth::password::{CheckError, Turn, Verdict};
+use crate::auth::password::{Turn, Verdict};
 use crate::domain::account::{Role, User, UserId};
 use crate::domain::clock::Timestamp;
 use crate::store::{AccountCommand, NewAccount};
@@ -120,11 +120,7 @@ pub async fn register(
     if state.store.account_named(&name).await?.is_some() {
         return Err(ApiError::NameTaken);
     }
-    let hashed = state.passwords.hash(Turn::Newcomer, password).await;
-    if matches!(hashed, Err(CheckError::Busy)) {
-        attempt.give_back();
-    }
-    let password_hash = hashed?;
+    let (password_hash, _counts) = tried(attempt, state.passwords.hash(Turn::Newcomer, password).await)?;
     let new = NewAccount { username, password_hash, role: Role::User };
     let user = state.store.apply_to_account(None, AccountCommand::Create(new)).await?;
     audit::record(&request, &state, Event::Registered(&user));
@@ -212,20 +208,15 @@ async fn confirm(request: &HttpRequest, state: &AppState, user: &User, password:
     LoggedIn::extract(request).await?;
     let limited = |limited| audit::limited(request, state, limited, Some(&user.username));
     let attempt = state.limits.confirmation(user.id).map_err(limited)?;
-    match state.passwords.check(Turn::Known(user.id), password, Some(&user.password_hash)).await {
-        Ok(Verdict::Right { .. }) => {
+    let checked = state.passwords.check(Turn::Known(user.id), password, Some(&user.password_hash)).await;
+    match tried(attempt, checked)? {
+        (Verdict::Right { .. }, attempt) => {
             attempt.give_back();
             Ok(())
         }
-        Ok(Verdict::Wrong) => {
+        (Verdict::Wrong, _) => {
             audit::record(request, state, Event::WrongPassword(user));
             Err(ApiError::WrongPassword)
-        }
-        Err(error) => {
-            if matches!(error, CheckError::Busy) {
-                attempt.give_back();
-            }
-            Err(error.into())
         }
     }
 }

@@ -7,14 +7,14 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{AccessToken, sessions, without_input};
+use super::{AccessToken, sessions, tried, without_input};
 use crate::api::audit::{self, Event};
 use crate::api::error::ApiError;
 use crate::api::http::{RawBody, content_type, ok_not_stored};
 use crate::api::responses::{Invalid, InvalidCredentials, OAuthError, TooLarge, Unavailable, UnreadableBody};
 use crate::api::state::AppState;
 use crate::auth::limits::Origin;
-use crate::auth::password::{CheckError, Turn, Verdict};
+use crate::auth::password::{Turn, Verdict};
 use crate::domain::account::User;
 use crate::domain::validation::{Fields, ValidationError, is_json, parse_object};
 use crate::store::AccountCommand;
@@ -155,15 +155,7 @@ async fn log_in(
     })?;
     // A deleted account has no hash any more.
     let stored = user.as_ref().map(|user| user.password_hash.as_ref()).filter(|hash| !hash.is_empty());
-    let verdict = match state.passwords.check(turn, password.clone(), stored).await {
-        Ok(verdict) => verdict,
-        Err(error) => {
-            if matches!(error, CheckError::Busy) {
-                attempt.give_back();
-            }
-            return Err(error.into());
-        }
-    };
+    let (verdict, attempt) = tried(attempt, state.passwords.check(turn, password.clone(), stored).await)?;
     match (user, verdict) {
         (Some(user), Verdict::Right { is_weak }) if user.is_active() => {
             attempt.give_back();

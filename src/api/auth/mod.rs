@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::error::ApiError;
 use super::http::Endpoint;
 use super::state::AppState;
+use crate::auth::limits::Attempt;
 use crate::auth::opaque_tokens::RefreshToken;
 use crate::auth::password::CheckError;
 use crate::domain::account::User;
@@ -94,6 +95,19 @@ impl From<CheckError> for ApiError {
         match error {
             CheckError::Busy => Self::Busy,
             failed => Self::internal("a password can't be hashed or checked", failed),
+        }
+    }
+}
+
+/// What became of an attempt. One that was not looked at does not count.
+fn tried<T>(attempt: Attempt, outcome: Result<T, CheckError>) -> Result<(T, Attempt), ApiError> {
+    match outcome {
+        Ok(value) => Ok((value, attempt)),
+        Err(error) => {
+            if matches!(error, CheckError::Busy) {
+                attempt.give_back();
+            }
+            Err(error.into())
         }
     }
 }

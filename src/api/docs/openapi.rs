@@ -119,7 +119,6 @@ impl Modify for WholeDocument {
                 if operation.request_body.is_some() {
                     add_missing::<TooSlow>(operation);
                 }
-                let is_query = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query);
                 if operation.parameters.iter().flatten().any(is_query) {
                     add_missing::<QueryTooLong>(operation);
                 }
@@ -127,6 +126,10 @@ impl Modify for WholeDocument {
             }
         }
     }
+}
+
+fn is_query(parameter: &RefOr<Parameter>) -> bool {
+    matches!(parameter, RefOr::T(Parameter { parameter_in: ParameterIn::Query, .. }))
 }
 
 /// Adds an answer that many operations have, unless this one says more about that status.
