@@ -1,5 +1,7 @@
 //! Headers that keep browsers, caches and proxies from doing more with answers than they should.
 
+use serde_json::json;
+
 use crate::app::{with_app, with_settings};
 use crate::client::RequestExt;
 
@@ -70,6 +72,33 @@ async fn a_query_has_a_limit() {
             let answer = call(8193).header("Origin", "http://localhost:3000").answer().await;
             answer.assert_refused(414, "The query is longer than 8192 bytes");
             assert_eq!(answer.header("access-control-allow-origin"), Some("http://localhost:3000"));
+        }
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn no_cache_keeps_what_is_answered_about_accounts() {
+    with_app(async |app| {
+        let (token, admin) = (app.token("demo"), app.token("admin"));
+        let form = "grant_type=password&username=demo&password=demo123";
+        let account = |name: &str| json!({"username": name, "password": "a long and private sentence"});
+        let answers = [
+            app.post("/auth/login").send_json(json!({"username": "demo", "password": "demo123"})).await,
+            app.post("/auth/token").send_form(form).await,
+            app.post("/auth/register").send_json(account("alice")).await,
+            app.get("/auth/me").bearer_auth(&token).answer().await,
+            app.get("/auth/sessions").bearer_auth(&token).answer().await,
+            app.get("/auth/tokens").bearer_auth(&token).answer().await,
+            app.post("/auth/tokens").bearer_auth(&token).send_json(json!({"name": "x", "scope": "read"})).await,
+            app.post("/auth/revoke").send_form("token=unknown").await,
+            app.get("/admin/users").bearer_auth(&admin).answer().await,
+            app.post("/admin/users").bearer_auth(&admin).send_json(account("bob")).await,
+            app.get("/admin/users/1").bearer_auth(&admin).answer().await,
+            app.patch("/admin/users/3").bearer_auth(&admin).send_json(json!({"role": "admin"})).await,
+        ];
+        for answer in answers {
+            assert!(answer.status < 300 && answer.header("cache-control") == Some("no-store"), "{answer:?}");
         }
     })
     .await;
