@@ -27,7 +27,7 @@ pub enum Event<'a> {
     /// The same failed: the next login tries again.
     NotRehashed(&'a User),
     /// A limit was reached.
-    Limited(&'a Limited, Option<&'a str>),
+    Limited(&'a Limited, Option<&'a User>),
     /// An account was created by its owner.
     Registered(&'a User),
     /// The password that was asked for again was wrong.
@@ -157,7 +157,7 @@ impl Event<'_> {
             | Self::UserChanged { user, .. }
             | Self::UserDeleted { user, .. } => &user.username,
             Self::LoginFailed(user) => user.map_or("(unknown)", |user| &user.username),
-            Self::Limited(_, user) => user.unwrap_or("-"),
+            Self::Limited(_, user) => user.map_or("-", |user| &user.username),
             Self::Revoked(user, _) => user,
         }
     }
@@ -233,7 +233,7 @@ pub fn record(request: &HttpRequest, state: &AppState, event: Event<'_>) {
 }
 
 /// Logs and counts that a limit was reached, by a request about the account `user`.
-pub fn limited(request: &HttpRequest, state: &AppState, limited: Limited, user: Option<&str>) -> ApiError {
+pub fn limited(request: &HttpRequest, state: &AppState, limited: Limited, user: Option<&User>) -> ApiError {
     record(request, state, Event::Limited(&limited, user));
     limits::refuse(state, limited)
 }

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use actix_web::body::MessageBody;
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::error::PayloadError;
-use actix_web::http::{Method, header};
+use actix_web::http::{Method, StatusCode, header};
 use actix_web::middleware::Next;
 use actix_web::web::{self, Bytes, PayloadConfig};
 use actix_web::{
@@ -190,14 +190,16 @@ struct BodyLimit(usize);
 
 /// A 200 that no cache may keep.
 pub fn ok_not_stored() -> HttpResponseBuilder {
-    let mut response = HttpResponse::Ok();
-    response.insert_header((header::CACHE_CONTROL, "no-store"));
-    response
+    not_stored(StatusCode::OK)
 }
 
 /// A 201 that no cache may keep.
 pub fn created_not_stored() -> HttpResponseBuilder {
-    let mut response = HttpResponse::Created();
+    not_stored(StatusCode::CREATED)
+}
+
+fn not_stored(status: StatusCode) -> HttpResponseBuilder {
+    let mut response = HttpResponse::build(status);
     response.insert_header((header::CACHE_CONTROL, "no-store"));
     response
 }

@@ -22,11 +22,12 @@ pub async fn limit_addresses(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    let is_exempt = is_exempt(request.path());
-    if !is_exempt {
+    let network = if is_exempt(request.path()) {
+        None
+    } else {
         state.proxies.report(request.request());
-    }
-    let network = state.proxies.client(request.request()).network.filter(|_| !is_exempt);
+        state.proxies.client(request.request()).network
+    };
     match network.map_or(Ok(()), |network| state.limits.request_from(network)) {
         Ok(()) => next.call(request).await.map(ServiceResponse::map_into_left_body),
         Err(limited) => Ok(request.error_response(refuse(&state, limited)).map_into_right_body()),

@@ -66,10 +66,15 @@ const REGISTRATIONS: Policy = Policy::per_minute("registrations", 10, 1);
 /// Refreshes of a session.
 const REFRESHES: Policy = Policy::per_minute("refreshes", 30, 6);
 
+/// Requests of an account, as configured.
+const REQUESTS_OF_ACCOUNT: &str = "requests-of-account";
+/// Requests from a network, as configured.
+const REQUESTS_FROM_NETWORK: &str = "requests-from-address";
+
 /// The names of all limits.
 pub const NAMES: [&str; 9] = [
-    "requests-of-account",
-    "requests-from-address",
+    REQUESTS_OF_ACCOUNT,
+    REQUESTS_FROM_NETWORK,
     LOGINS_FROM_NETWORK.name,
     LOGINS_TO_ACCOUNT.name,
     LOGINS_FROM_KNOWN.name,
@@ -125,8 +130,8 @@ impl Limits {
     pub fn new(config: RateLimits) -> Self {
         let requests = |name, per_second| (per_second > 0).then(|| Policy::requests(name, per_second));
         Self {
-            users: requests(NAMES[0], config.per_user).map(Limiter::new),
-            networks: requests(NAMES[1], config.per_address).map(Limiter::new),
+            users: requests(REQUESTS_OF_ACCOUNT, config.per_user).map(Limiter::new),
+            networks: requests(REQUESTS_FROM_NETWORK, config.per_address).map(Limiter::new),
             logins: config.logins.then(|| LoginLimits {
                 from_network: Limiter::new(LOGINS_FROM_NETWORK),
                 to_account: Limiter::new(LOGINS_TO_ACCOUNT),
@@ -212,7 +217,6 @@ struct Limiter<K: Hash + Eq + Clone, C: Clock = DefaultClock> {
     policy: Policy,
     limiter: RateLimiter<K, Buckets<K>, C, NoOpMiddleware<C::Instant>>,
     buckets: Buckets<K>,
-    clock: C,
 }
 
 impl<K: Hash + Eq + Clone + Send + 'static> Limiter<K> {
@@ -221,13 +225,13 @@ impl<K: Hash + Eq + Clone + Send + 'static> Limiter<K> {
     }
 }
 
-impl<K: Hash + Eq + Clone + Send + 'static, C: Clock + Clone> Limiter<K, C> {
+impl<K: Hash + Eq + Clone + Send + 'static, C: Clock> Limiter<K, C> {
     fn with_clock(policy: Policy, clock: C) -> Self {
         let buckets = Buckets::default();
         let burst = NonZeroU32::new(policy.burst).unwrap_or(NonZeroU32::MIN);
         // `None` for an interval of 0, which no policy has.
         let quota = Quota::with_period(policy.interval).unwrap_or(Quota::per_second(burst)).allow_burst(burst);
-        Self { policy, limiter: RateLimiter::new(quota, buckets.clone(), clock.clone()), buckets, clock }
+        Self { policy, limiter: RateLimiter::new(quota, buckets.clone(), clock), buckets }
     }
 
     /// Takes one, if there is one, so that it can be given back.
@@ -250,7 +254,7 @@ impl<K: Hash + Eq + Clone + Send + 'static, C: Clock + Clone> Limiter<K, C> {
             // Up: intervals are whole nanoseconds.
             window: u64::try_from((interval * burst).as_nanos().div_ceil(1_000_000_000)).unwrap_or(u64::MAX),
             // Up: a moment too early would be refused again.
-            retry_after: until.wait_time_from(self.clock.now()).as_secs() + 1,
+            retry_after: until.wait_time_from(self.limiter.clock().now()).as_secs() + 1,
         })
     }
 }

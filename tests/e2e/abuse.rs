@@ -84,6 +84,9 @@ async fn a_flood_of_logins_keeps_nobody_out_and_takes_bounded_memory() {
     client.create("x").await;
     assert_eq!(login(&http, port, HOME, "demo", "demo123").await, 200);
     let before = stack.service().resident();
+    let is_good = |(calm, flooded, slowest): &(Duration, Duration, Duration)| {
+        *flooded <= 3 * (*calm).max(Duration::from_millis(1)) && *slowest < Duration::from_secs(1)
+    };
     // A busy machine can slow down either half of a try.
     let mut tries = Vec::new();
     for _ in 0..3 {
@@ -104,15 +107,12 @@ async fn a_flood_of_logins_keeps_nobody_out_and_takes_bounded_memory() {
         println!("reads {calm:?}, flooded {flooded:?}; slowest login {slowest:?}; the flood was answered {answers:?}");
         assert!(answers.keys().all(|status| [401, 429, 503].contains(status)), "{answers:?}");
         assert!(answers.get(&401).is_some_and(|checked| *checked >= 10), "it was a flood: {answers:?}");
-        let is_good = flooded <= 3 * calm.max(Duration::from_millis(1)) && slowest < Duration::from_secs(1);
         tries.push((calm, flooded, slowest));
-        if is_good {
+        if tries.last().is_some_and(is_good) {
             break;
         }
     }
-    let (calm, flooded, slowest) = tries[tries.len() - 1];
-    assert!(flooded <= 3 * calm.max(Duration::from_millis(1)), "{tries:?}");
-    assert!(slowest < Duration::from_secs(1), "{tries:?}");
+    assert!(tries.last().is_some_and(is_good), "reads when calm and flooded, slowest login: {tries:?}");
     let turns = std::thread::available_parallelism().unwrap().get().saturating_sub(1).max(1) as u64;
     let grown = stack.service().resident().saturating_sub(before);
     println!("the service has grown by {} MiB", grown >> 20);

@@ -55,11 +55,17 @@ pub fn lines_with(text: &str) -> Vec<String> {
 
 /// The access log's line of a request.
 async fn line_of(request_id: &str) -> String {
+    line_in("access_log", request_id).await
+}
+
+/// The one line of a logger about a request.
+pub async fn line_in(logger: &str, request_id: &str) -> String {
+    let start = format!("todo_backend::{logger} ");
     let own = || -> Vec<String> {
         let lines = lines_with(&format!("[request_id={request_id}]")).into_iter();
-        lines.filter(|line| line.starts_with("todo_backend::access_log ")).collect()
+        lines.filter(|line| line.starts_with(&start)).collect()
     };
-    eventually("the line", async || !own().is_empty()).await;
+    eventually(&format!("the line of {request_id}"), async || !own().is_empty()).await;
     let lines = own();
     assert_eq!(lines.len(), 1, "{lines:?}");
     lines[0].clone()
@@ -140,7 +146,7 @@ async fn a_500_is_logged_once_with_its_cause_and_the_client_learns_nothing() {
     capture();
     without_sidecar(&[], async |app| {
         app.create(&app.token("demo"), json!({"title": "x"})).await;
-        let database = rusqlite::Connection::open(app.store().path()).unwrap();
+        let database = app.database();
         let trace: String = database.query_row("SELECT trace FROM changes", [], |row| row.get(0)).unwrap();
         database.execute("UPDATE changes SET state = 2, trace = 'damaged'", []).unwrap();
         let call = app.get("/v1/admin/events/parked").bearer_auth(app.token("admin"));

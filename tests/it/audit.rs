@@ -1,13 +1,13 @@
 //! The log of what happens to accounts: a line for each event, with address and request id, and no secret in any.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
-use crate::access_log::{capture, lines_with};
-use crate::app::{Clock, TestApp, Timestamp, config, eventually, with_config, with_settings};
+use crate::access_log::{capture, line_in, lines_with};
+use crate::app::{TestApp, with_config, with_settings};
 use crate::client::{Answer, RequestExt};
+use crate::clock::with_clock;
 
 const PASSWORD: &str = "swordfish of a long sentence";
 const CLIENT: &str = "203.0.113.77";
@@ -21,13 +21,7 @@ async fn call(app: &TestApp, request: (&str, &str), id: &str, token: Option<&str
 
 /// The audit line of a request, which has exactly one.
 async fn line_of(id: &str) -> String {
-    let own = || -> Vec<String> {
-        let lines = lines_with(&format!("request_id={id} "));
-        lines.into_iter().filter(|line| line.starts_with("todo_backend::auth::audit ")).collect()
-    };
-    eventually(&format!("the line of {id}"), async || !own().is_empty()).await;
-    assert_eq!(own().len(), 1, "{:?}", own());
-    own().remove(0)
+    line_in("auth::audit", id).await
 }
 
 /// Asserts that a request left a line with this event, account and text.
@@ -149,16 +143,14 @@ async fn what_admins_do_and_what_is_limited_is_recorded_too() {
 #[actix_web::test]
 async fn what_becomes_of_hashes_and_refresh_tokens_is_recorded() {
     capture();
-    let now = Arc::new(AtomicI64::new(1_736_937_000_000));
-    let (shown, mut config) = (Arc::clone(&now), config(&[("TRUSTED_PROXIES", "127.0.0.1")]));
-    config.clock = Clock::new(move || Timestamp(shown.load(Ordering::Relaxed)));
+    let (config, now) = with_clock(&[("TRUSTED_PROXIES", "127.0.0.1")]);
     with_config(config, async |app| {
         // Of "correct horse", made by Python's bcrypt 5.0.0.
         let hash = "$2b$04$aTcaaH/EUrZPkXnSD7AiS.KfZGE1ZWd0KuOBXyQD/4a7Y4S8IJY.G";
         let new = json!({"username": "grace", "password_hash": hash}).to_string();
         assert_eq!(call(app, ("POST", "/admin/users"), "ah-1", Some(&app.token("admin")), &new).await.status, 201);
         let login = "grant_type=password&username=grace&password=correct+horse";
-        let database = rusqlite::Connection::open(app.store().path()).unwrap();
+        let database = app.database();
         let break_it = "CREATE TRIGGER broken BEFORE UPDATE ON users BEGIN SELECT raise(ABORT, 'no'); END";
         database.execute_batch(break_it).unwrap();
         call(app, ("POST", "/auth/login"), "ah-2", None, "username=grace&password=correct+horse").await;

@@ -1,13 +1,13 @@
 //! `/auth/login`, `/auth/token`, and what a token opens.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
-use crate::app::{Clock, PREFIXES, TestApp, Timestamp, config, with_app, with_config, with_settings};
+use crate::app::{Clock, PREFIXES, TestApp, with_app, with_config, with_settings};
 use crate::client::{Answer, RequestExt};
+use crate::clock::with_clock;
 
 const WRONG: &str = "Invalid username or password";
 
@@ -316,10 +316,7 @@ async fn the_schemes_case_and_more_spaces_do_not_matter() {
 
 #[actix_web::test]
 async fn a_token_ends_when_its_time_is_over() {
-    let now = Arc::new(AtomicI64::new(1_736_937_000_000));
-    let shown = Arc::clone(&now);
-    let mut config = config(&[("ACCESS_TOKEN_EXPIRE_MINUTES", "1")]);
-    config.clock = Clock::new(move || Timestamp(shown.load(Ordering::Relaxed)));
+    let (config, now) = with_clock(&[("ACCESS_TOKEN_EXPIRE_MINUTES", "1")]);
     with_config(config, async |app| {
         let login = app.post("/auth/login?username=demo&password=demo123").answer().await.json();
         let token = login["access_token"].as_str().unwrap();

@@ -31,7 +31,7 @@ pub fn read_answer(stream: &mut TcpStream) -> Answer {
 }
 
 /// As much of an answer as there is, once its head is complete.
-fn parse(bytes: &[u8]) -> Option<Answer> {
+pub fn parse(bytes: &[u8]) -> Option<Answer> {
     let text = String::from_utf8(bytes.to_vec()).unwrap();
     let (head, body) = text.split_once("\r\n\r\n")?;
     let mut lines = head.lines();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use futures_util::future::join_all;
 use rusqlite::Connection;
 use serde_json::json;
+use todo_backend::config::Config;
 
 use crate::app::{Clock, Timestamp, config, eventually, with_config};
 use crate::client::RequestExt;
@@ -15,6 +16,12 @@ const NOW: i64 = 1_736_937_000_000;
 const YEAR: i64 = 365 * 86_400_000;
 /// 10000-01-01T00:00:00Z.
 const YEAR_10000: i64 = 253_402_300_800_000;
+
+/// Settings with a clock that the test sets, in milliseconds.
+pub fn with_clock(variables: &[(&str, &str)]) -> (Config, Arc<AtomicI64>) {
+    let (now, clock) = settable();
+    (Config { clock, ..config(variables) }, now)
+}
 
 /// A clock that the test sets.
 fn settable() -> (Arc<AtomicI64>, Clock) {

@@ -1,14 +1,13 @@
 //! Refresh tokens, sessions, and personal access tokens.
 
 use std::io::Write;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
-use todo_backend::config::Config;
 
-use crate::app::{Clock, PREFIXES, TestApp, Timestamp, config, with_app, with_config};
+use crate::app::{PREFIXES, TestApp, Timestamp, with_app, with_config};
 use crate::client::{Answer, RequestExt};
+use crate::clock::with_clock;
 
 const INVALID: &str = "Invalid or expired token";
 
@@ -69,15 +68,6 @@ fn invalid_grant(answer: &Answer) {
     assert_eq!((answer.status, texts), (400, [&json!("invalid_grant"), &json!("Invalid or expired refresh token")]));
 }
 
-/// Settings with a clock that the test moves, in milliseconds.
-fn with_clock() -> (Config, Arc<AtomicI64>) {
-    let now = Arc::new(AtomicI64::new(1_736_937_000_000));
-    let shown = Arc::clone(&now);
-    let mut config = config(&[]);
-    config.clock = Clock::new(move || Timestamp(shown.load(Ordering::Relaxed)));
-    (config, now)
-}
-
 #[actix_web::test]
 async fn a_refresh_token_gives_the_next_tokens() {
     with_app(async |app| {
@@ -102,7 +92,7 @@ async fn a_refresh_token_gives_the_next_tokens() {
 
 #[actix_web::test]
 async fn twenty_refreshes_at_once_are_one() {
-    let (config, now) = with_clock();
+    let (config, now) = with_clock(&[]);
     with_config(config, async |app| {
         let first = app.begin("demo").await;
         let answers = futures_util::future::join_all((0..20).map(|_| app.refresh(&first.refresh))).await;
@@ -305,7 +295,7 @@ async fn a_personal_token_is_shown_once_and_works_for_todos_as_its_scope_says() 
 
 #[actix_web::test]
 async fn personal_tokens_outlive_a_password_and_not_their_time_or_a_disabled_account() {
-    let (config, now) = with_clock();
+    let (config, now) = with_clock(&[]);
     with_config(config, async |app| {
         let login = app.token("demo");
         let at = Timestamp(now.load(Ordering::Relaxed) + 60_000).to_string();
@@ -389,7 +379,7 @@ async fn a_token_that_ends_while_its_request_arrives_tries_no_password() {
 
 #[actix_web::test]
 async fn a_session_ends_by_itself() {
-    let (config, now) = with_clock();
+    let (config, now) = with_clock(&[]);
     with_config(config, async |app| {
         let session = app.begin("demo").await;
         now.fetch_add(30 * 86_400_000, Ordering::Relaxed);

@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::app::{TestApp, with_settings};
-use crate::client::{Answer, read_answer};
+use crate::client::{parse, read_answer};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// How much later than a timeout something may happen, on a busy machine.
@@ -41,6 +41,17 @@ fn trickle(stream: &mut TcpStream, bytes: &[u8]) -> String {
     panic!("it took all of {} bytes", bytes.len());
 }
 
+/// A request that is answered at once.
+fn get(stream: &mut TcpStream) {
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    assert_eq!(read_answer(stream).status, 200);
+}
+
+/// A head without an end.
+fn long_head() -> Vec<u8> {
+    format!("GET /health HTTP/1.1\r\nHost: x\r\nX-Padding: {}", "x".repeat(1000)).into()
+}
+
 #[track_caller]
 fn assert_took(took: Duration, limit: Duration) {
     // The client's clock starts a moment after the service's.
@@ -51,8 +62,7 @@ fn assert_took(took: Duration, limit: Duration) {
 #[actix_web::test]
 async fn a_slow_head_is_answered_408_and_the_connection_closed() {
     with_settings(&TIMEOUTS, async |app| {
-        let head = "GET /health HTTP/1.1\r\nHost: x\r\nX-Padding: ".to_owned() + &"x".repeat(1000);
-        let (answer, took) = talk(app, move |stream| trickle(stream, head.as_bytes())).await;
+        let (answer, took) = talk(app, |stream| trickle(stream, &long_head())).await;
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer:?}");
         assert_took(took, 2 * SECOND);
     })
@@ -64,13 +74,11 @@ async fn the_head_of_a_later_request_has_the_same_limit() {
     with_settings(&TIMEOUTS, async |app| {
         let (took, _) = talk(app, |stream| {
             for _ in 0..2 {
-                stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-                assert_eq!(read_answer(stream).status, 200);
+                get(stream);
                 sleep(SECOND);
             }
             let begun = Instant::now();
-            let head = "GET /health HTTP/1.1\r\nHost: x\r\nX-Padding: ".to_owned() + &"x".repeat(1000);
-            assert_eq!(trickle(stream, head.as_bytes()), "", "it was not a request yet");
+            assert_eq!(trickle(stream, &long_head()), "", "it was not a request yet");
             begun.elapsed()
         })
         .await;
@@ -83,8 +91,7 @@ async fn the_head_of_a_later_request_has_the_same_limit() {
 async fn empty_lines_neither_keep_an_idle_connection_nor_end_a_busy_one() {
     with_settings(&TIMEOUTS, async |app| {
         let (took, _) = talk(app, |stream| {
-            stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-            assert_eq!(read_answer(stream).status, 200);
+            get(stream);
             let begun = Instant::now();
             assert_eq!(trickle(stream, &b"\r\n".repeat(500)), "");
             begun.elapsed()
@@ -93,8 +100,7 @@ async fn empty_lines_neither_keep_an_idle_connection_nor_end_a_busy_one() {
         assert_took(took, 3 * SECOND);
         // An empty line in two pieces, and later a head in two pieces: neither took long.
         let (status, _) = talk(app, |stream| {
-            stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-            assert_eq!(read_answer(stream).status, 200);
+            get(stream);
             for piece in [&b"\r"[..], b"\n"] {
                 stream.write_all(piece).unwrap();
                 sleep(SECOND / 10);
@@ -119,15 +125,6 @@ fn post(token: &str, length: usize) -> String {
     )
 }
 
-fn parse(answer: &str) -> Answer {
-    let mut bytes = answer.as_bytes();
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut sender = TcpStream::connect(address.local_addr().unwrap()).unwrap();
-    std::io::copy(&mut bytes, &mut sender).unwrap();
-    drop(sender);
-    read_answer(&mut address.accept().unwrap().0)
-}
-
 #[actix_web::test]
 async fn a_slow_body_is_answered_408_on_every_request_of_a_connection() {
     with_settings(&TIMEOUTS, async |app| {
@@ -139,14 +136,13 @@ async fn a_slow_body_is_answered_408_on_every_request_of_a_connection() {
             };
             let (answer, took) = talk(app, move |stream| {
                 for _ in 0..requests_before {
-                    stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-                    assert_eq!(read_answer(stream).status, 200);
+                    get(stream);
                 }
                 stream.write_all(head.as_bytes()).unwrap();
                 trickle(stream, &b" ".repeat(500))
             })
             .await;
-            let answer = parse(&answer);
+            let answer = parse(answer.as_bytes()).expect("an answer");
             answer.assert_refused(408, "The request body came too slowly");
             assert_eq!(answer.header("connection"), Some("close"));
             assert!(answer.header("x-request-id").is_some());
@@ -180,8 +176,7 @@ async fn a_body_that_comes_steadily_may_take_longer() {
 async fn an_idle_connection_is_closed_without_an_answer() {
     with_settings(&TIMEOUTS, async |app| {
         let (took, _) = talk(app, |stream| {
-            stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-            assert_eq!(read_answer(stream).status, 200);
+            get(stream);
             let (begun, mut rest) = (Instant::now(), String::new());
             stream.read_to_string(&mut rest).unwrap();
             assert_eq!(rest, "");

@@ -206,7 +206,7 @@ pub async fn delete(
 async fn confirm(request: &HttpRequest, state: &AppState, user: &User, password: String) -> Result<(), ApiError> {
     // Bodies can come slowly: a token that has ended since tries no password.
     LoggedIn::extract(request).await?;
-    let limited = |limited| audit::limited(request, state, limited, Some(&user.username));
+    let limited = |limited| audit::limited(request, state, limited, Some(user));
     let attempt = state.limits.confirmation(user.id).map_err(limited)?;
     let checked = state.passwords.check(Turn::Known(user.id), password, Some(&user.password_hash)).await;
     match tried(attempt, checked)? {

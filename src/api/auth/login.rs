@@ -149,9 +149,8 @@ async fn log_in(
         None => (Origin::Stranger(network), Turn::Stranger),
     };
     let attempt = state.limits.login(&username, origin).map_err(|limited| {
-        let name = user.as_ref().map(|user| user.username.as_ref());
         state.metrics.login("limited");
-        audit::limited(request, state, limited, name)
+        audit::limited(request, state, limited, user.as_deref())
     })?;
     // A deleted account has no hash any more.
     let stored = user.as_ref().map(|user| user.password_hash.as_ref()).filter(|hash| !hash.is_empty());

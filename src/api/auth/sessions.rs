@@ -101,7 +101,7 @@ pub(super) async fn refresh(
     let session = session.ok_or_else(invalid)?;
     if let Err(limited) = state.limits.refresh(session.id) {
         let user = state.store.account(session.user).await?;
-        return Err(audit::limited(request, state, limited, user.as_ref().map(|user| user.username.as_ref())));
+        return Err(audit::limited(request, state, limited, user.as_deref()));
     }
     match state.store.apply_to_session(None, SessionCommand::Refresh(token.clone())).await? {
         SessionOutcome::Refreshed { user, is_late } => {
