@@ -2,7 +2,7 @@
 import { createServer } from "node:http";
 
 const subscriptions = [{ pubsubname: "kafka-pubsub", topic: "todos", route: "/todos" }];
-const types = ["todo.created", "todo.updated", "todo.deleted"]; // others are ignored: more may come
+const types = ["todo.created", "todo.updated", "todo.deleted", "todo.restored"]; // others are ignored: more may come
 const seen = new Map(); // the last version of each (source, todo); keep it with your own data, so that a restart knows it
 
 function take({ source, subject, type, id, data: { version, title } }) {

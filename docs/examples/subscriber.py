@@ -5,7 +5,7 @@ import os
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 SUBSCRIPTIONS = [{"pubsubname": "kafka-pubsub", "topic": "todos", "route": "/todos"}]
-TYPES = {"todo.created", "todo.updated", "todo.deleted"}  # others are ignored: more may come
+TYPES = {"todo.created", "todo.updated", "todo.deleted", "todo.restored"}  # others are ignored: more may come
 seen = {}  # the last version of each (source, todo); keep it with your own data, so that a restart knows it
 
 

@@ -3,16 +3,21 @@
 use std::error::Error;
 use std::fmt;
 use std::iter::successors;
+use std::sync::Arc;
 
-use actix_web::body::MessageBody;
+use actix_web::body::{BoxBody, MessageBody};
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
-use serde_json::json;
+use serde_json::{Value, json};
 use thiserror::Error;
 
+use super::http::private;
 use super::limits;
 use crate::auth::limits::Limited;
-use crate::domain::validation::{BodyError, ValidationError};
+use crate::domain::todo::Todo;
+use crate::domain::todo::field::Field;
+use crate::domain::todo::tags::MAX_TAGS;
+use crate::domain::validation::{BodyError, Location, ValidationError, location, too_many};
 use crate::store::decide::Refusal;
 use crate::store::error::StoreError;
 
@@ -75,6 +80,26 @@ pub enum ApiError {
     AccountDeleted,
     /// 404: no such todo of this user.
     TodoNotFound,
+    /// 409: the todo can't be restored, because it is not deleted.
+    NotDeleted,
+    /// 412: what the request is about is not as the client expects.
+    PreconditionFailed {
+        /// The entity tag that it has.
+        etag: String,
+        /// The todo, if it is one, as it is.
+        current: Option<Arc<Todo>>,
+        /// The sent fields that others have changed, if merging was asked for.
+        conflict: Vec<Field>,
+    },
+    /// An operation of a batch is refused, as if it had been a request of its own.
+    Operation {
+        /// Its index.
+        index: usize,
+        /// Why.
+        error: Box<Self>,
+    },
+    /// 415: not a kind of patch that is understood.
+    NotMergePatch,
     /// 404: no such path.
     NotFound,
     /// 405: the path does not have this method.
@@ -146,6 +171,40 @@ fn causes(error: &(dyn Error + 'static)) -> String {
     line
 }
 
+impl ApiError {
+    /// `at`: where the todo is in the body, if it is there.
+    fn refused(refusal: Refusal, mut at: Vec<Location>) -> Self {
+        match refusal {
+            Refusal::TodoNotFound => Self::TodoNotFound,
+            Refusal::NotInTrash => Self::NotDeleted,
+            Refusal::PreconditionFailed { current, etag, conflict } => {
+                Self::PreconditionFailed { etag: format!("\"{etag}\""), current: Some(current), conflict }
+            }
+            Refusal::TooManyTags => {
+                at.push("tags_add".into());
+                Self::Invalid(vec![too_many(at, MAX_TAGS, None, Value::Null)])
+            }
+            Refusal::KeyReused => {
+                let msg = "Another request had this key: send a new one";
+                let loc = ["header", "Idempotency-Key"];
+                Self::Invalid(vec![ValidationError::new("idempotency_key_reused", &loc, msg, Value::Null)])
+            }
+            Refusal::Unanswerable => Self::internal("an answer can't be kept", "it can't be written as JSON"),
+            Refusal::NoLongerAllowed => Self::InvalidToken,
+            Refusal::AccountNotFound => Self::UserNotFound,
+            Refusal::AccountDeleted => Self::AccountDeleted,
+            Refusal::NameTaken => Self::NameTaken,
+            Refusal::LastAdmin => Self::LastAdmin,
+            Refusal::InvalidGrant => {
+                Self::OAuth { code: "invalid_grant", description: "Invalid or expired refresh token" }
+            }
+            Refusal::SessionNotFound => Self::SessionNotFound,
+            Refusal::TokenNotFound => Self::TokenNotFound,
+            Refusal::TooManyTokens => Self::TooManyTokens,
+        }
+    }
+}
+
 impl From<Vec<ValidationError>> for ApiError {
     fn from(errors: Vec<ValidationError>) -> Self {
         Self::Invalid(errors)
@@ -164,18 +223,11 @@ impl From<BodyError> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Refused(Refusal::TodoNotFound) => Self::TodoNotFound,
-            StoreError::Refused(Refusal::NoLongerAllowed) => Self::InvalidToken,
-            StoreError::Refused(Refusal::AccountNotFound) => Self::UserNotFound,
-            StoreError::Refused(Refusal::AccountDeleted) => Self::AccountDeleted,
-            StoreError::Refused(Refusal::NameTaken) => Self::NameTaken,
-            StoreError::Refused(Refusal::LastAdmin) => Self::LastAdmin,
-            StoreError::Refused(Refusal::InvalidGrant) => {
-                Self::OAuth { code: "invalid_grant", description: "Invalid or expired refresh token" }
+            StoreError::Refused(refusal) => Self::refused(refusal, location(&["body"])),
+            StoreError::OperationRefused { operation, refusal } => {
+                let at = vec!["body".into(), "operations".into(), operation.into(), "todo".into()];
+                Self::Operation { index: operation, error: Box::new(Self::refused(refusal, at)) }
             }
-            StoreError::Refused(Refusal::SessionNotFound) => Self::SessionNotFound,
-            StoreError::Refused(Refusal::TokenNotFound) => Self::TokenNotFound,
-            StoreError::Refused(Refusal::TooManyTokens) => Self::TooManyTokens,
             StoreError::Busy => Self::Busy,
             StoreError::NotApplied => Self::NotStored,
             StoreError::Unknown => Self::OutcomeUnknown,
@@ -197,7 +249,9 @@ impl ResponseError for ApiError {
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::InvalidHost | Self::UnreadableBody | Self::OAuth { .. } => StatusCode::BAD_REQUEST,
             Self::PayloadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::NotJson | Self::NotMergePatch => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::PreconditionFailed { .. } => StatusCode::PRECONDITION_FAILED,
+            Self::Operation { error, .. } => error.status_code(),
             Self::NotAuthenticated | Self::InvalidToken | Self::InvalidCredentials | Self::SidecarToken => {
                 StatusCode::UNAUTHORIZED
             }
@@ -206,7 +260,9 @@ impl ResponseError for ApiError {
             | Self::WrongPassword
             | Self::ReadOnlyToken
             | Self::PersonalToken => StatusCode::FORBIDDEN,
-            Self::NameTaken | Self::LastAdmin | Self::AccountDeleted | Self::TooManyTokens => StatusCode::CONFLICT,
+            Self::NameTaken | Self::LastAdmin | Self::AccountDeleted | Self::TooManyTokens | Self::NotDeleted => {
+                StatusCode::CONFLICT
+            }
             Self::TodoNotFound
             | Self::NotFound
             | Self::EventNotParked
@@ -236,6 +292,23 @@ impl ResponseError for ApiError {
                 response.insert_header((header::ACCEPT, "application/cloudevents+json, application/json")),
                 "Content-Type must be application/cloudevents+json or application/json",
             ),
+            // RFC 5789, section 2.2.
+            Self::NotMergePatch => detail(
+                response.insert_header(("Accept-Patch", "application/merge-patch+json, application/json")),
+                "Content-Type must be application/merge-patch+json or application/json",
+            ),
+            Self::NotDeleted => detail(&mut response, "Todo is not deleted"),
+            Self::PreconditionFailed { etag, current, conflict } => {
+                let mut body = json!({ "detail": "Precondition Failed" });
+                if let Some(current) = current {
+                    body["current"] = json!(current);
+                }
+                if !conflict.is_empty() {
+                    body["conflict"] = json!(conflict);
+                }
+                private(response.insert_header((header::ETAG, etag.as_str()))).json(body)
+            }
+            Self::Operation { index, error } => of_operation(*index, error),
             Self::NotAuthenticated => challenge(&mut response, "Bearer", "Not authenticated"),
             Self::InvalidToken => challenge(
                 &mut response,
@@ -301,6 +374,15 @@ fn detail(response: &mut HttpResponseBuilder, text: &str) -> HttpResponse {
     response.json(json!({ "detail": text }))
 }
 
+/// The answer to a request that is only this operation, and which one it is.
+fn of_operation(index: usize, error: &ApiError) -> HttpResponse {
+    let (response, body) = error.error_response().into_parts();
+    let body = body.try_into_bytes().ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let mut body: Value = body.unwrap_or_else(|| json!({}));
+    body["operation"] = json!(index);
+    response.set_body(BoxBody::new(body.to_string()))
+}
+
 fn challenge(response: &mut HttpResponseBuilder, scheme: &str, text: &str) -> HttpResponse {
     detail(response.insert_header((header::WWW_AUTHENTICATE, scheme)), text)
 }
@@ -313,7 +395,6 @@ fn retry(response: &mut HttpResponseBuilder, seconds: u32, text: &str) -> HttpRe
 mod tests {
     use super::*;
     use actix_web::body::to_bytes;
-    use serde_json::Value;
 
     #[actix_web::test]
     async fn every_error_has_its_status_headers_and_body() {
@@ -392,6 +473,25 @@ mod tests {
             (ApiError::EventNotParked, 404, None, json!("Event not parked")),
             (ApiError::UserNotFound, 404, None, json!("User not found")),
             (ApiError::TodoNotFound, 404, None, json!("Todo not found")),
+            (ApiError::NotDeleted, 409, None, json!("Todo is not deleted")),
+            (
+                ApiError::PreconditionFailed { etag: "\"x\"".into(), current: None, conflict: Vec::new() },
+                412,
+                Some(("etag", "\"x\"")),
+                json!("Precondition Failed"),
+            ),
+            (
+                ApiError::Operation { index: 3, error: Box::new(ApiError::TodoNotFound) },
+                404,
+                Some(("content-type", "application/json")),
+                json!("Todo not found"),
+            ),
+            (
+                ApiError::NotMergePatch,
+                415,
+                Some(("accept-patch", "application/merge-patch+json, application/json")),
+                json!("Content-Type must be application/merge-patch+json or application/json"),
+            ),
             (ApiError::NotFound, 404, None, json!("Not Found")),
             (
                 ApiError::MethodNotAllowed { allow: "GET, HEAD".into() },

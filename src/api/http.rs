@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use super::error::ApiError;
 use crate::connection;
 use crate::domain::trace::{self, TraceParent};
-use crate::domain::validation::{BodyError, is_json, parse_object};
+use crate::domain::validation::{BodyError, is_json, is_one_of, parse_object};
 
 /// Largest body that is read, in bytes, unless a route has its own limit.
 pub const MAX_BODY_LEN: usize = 256 << 10;
@@ -204,6 +204,12 @@ fn not_stored(status: StatusCode) -> HttpResponseBuilder {
     response
 }
 
+/// Adds headers that keep one user's data out of caches that others share.
+pub fn private(response: &mut HttpResponseBuilder) -> &mut HttpResponseBuilder {
+    response.insert_header((header::CACHE_CONTROL, "private, no-cache"));
+    response.append_header((header::VARY, "Authorization, Accept"))
+}
+
 /// A request's body, read up to the route's limit.
 pub struct RawBody(pub Bytes);
 
@@ -219,6 +225,22 @@ impl FromRequest for JsonBody {
         let is_json = is_json(content_type(request));
         let body = RawBody::from_request(request, payload);
         Box::pin(async move { Ok(Self(parse_object(&body.await?.0, is_json))) })
+    }
+}
+
+/// A JSON Merge Patch (RFC 7396), read up to the route's limit. Any other kind of patch is refused, as RFC 5789 asks for.
+pub struct MergePatch(pub Result<Map<String, Value>, BodyError>);
+
+impl FromRequest for MergePatch {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let is_patch = is_one_of(content_type(request), &["application/merge-patch+json", "application/json"]);
+        let body = RawBody::from_request(request, payload);
+        Box::pin(async move {
+            if is_patch { Ok(Self(parse_object(&body.await?.0, true))) } else { Err(ApiError::NotMergePatch) }
+        })
     }
 }
 

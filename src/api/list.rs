@@ -2,18 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::vec;
 
 use actix_web::body::{BodyStream, BoxBody, MessageBody};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{empty, iter, unfold};
 use parking_lot::Mutex;
+use serde::Serialize;
 use tokio::task::yield_now;
 
 use super::error::ApiError;
 use crate::domain::account::UserId;
-use crate::domain::todo::Todo;
 
 /// A chunk ends with the todo that makes it at least this long, in bytes.
 const CHUNK_LEN: usize = 64 << 10;
@@ -27,8 +26,13 @@ pub struct LargeLists(Arc<Mutex<HashMap<UserId, usize>>>);
 
 impl LargeLists {
     /// The body of an answer with `todos`, or [`ApiError::TooManyLists`]. HEAD has no content, and no limit.
-    pub fn body(&self, user: UserId, todos: Vec<Arc<Todo>>, with_content: bool) -> Result<BoxBody, ApiError> {
-        let mut chunks = Chunks { todos: todos.into_iter(), separator: Some(b'[') };
+    pub fn body<T: Serialize + 'static>(
+        &self,
+        user: UserId,
+        todos: impl Iterator<Item = T> + 'static,
+        with_content: bool,
+    ) -> Result<BoxBody, ApiError> {
+        let mut chunks = Chunks { todos, separator: Some(b'[') };
         let first = chunks.next().transpose();
         let first =
             first.map_err(|error| ApiError::internal("todos can't be written as JSON", error))?.unwrap_or_default();
@@ -79,13 +83,13 @@ impl Drop for LargeList {
 }
 
 /// The JSON array of some todos, in chunks.
-struct Chunks {
-    todos: vec::IntoIter<Arc<Todo>>,
+struct Chunks<I> {
+    todos: I,
     /// The byte before the next todo; `None` after the end.
     separator: Option<u8>,
 }
 
-impl Iterator for Chunks {
+impl<I: Iterator<Item: Serialize>> Iterator for Chunks<I> {
     type Item = serde_json::Result<Bytes>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -111,7 +115,8 @@ impl Iterator for Chunks {
 mod tests {
     use super::*;
     use crate::domain::clock::Timestamp;
-    use crate::domain::todo::{TodoId, Version};
+    use crate::domain::todo::input::NewTodo;
+    use crate::domain::todo::{Todo, TodoId};
     use actix_web::body::{BodySize, to_bytes};
     use std::future::poll_fn;
     use std::pin::Pin;
@@ -121,15 +126,9 @@ mod tests {
 
     /// Todos of about `size` bytes.
     fn todos(count: usize, size: usize) -> Vec<Arc<Todo>> {
-        let todo = |id| Todo {
-            id: TodoId(id),
-            owner: OWNER,
-            version: Version::FIRST,
-            title: "x".repeat(size - 120).into(),
-            description: None,
-            completed: false,
-            created_at: Timestamp(0),
-            updated_at: Timestamp(0),
+        let todo = |id| {
+            let new = NewTodo { title: "x".repeat(size - 120).into(), ..NewTodo::default() };
+            new.create(TodoId(id), OWNER, Timestamp(0))
         };
         (1..).take(count).map(todo).map(Arc::new).collect()
     }
@@ -148,7 +147,7 @@ mod tests {
         ] {
             let todos = todos(count, size);
             let expected = serde_json::to_string(&todos).unwrap();
-            let body = LargeLists::default().body(OWNER, todos, true).unwrap();
+            let body = LargeLists::default().body(OWNER, todos.into_iter(), true).unwrap();
             let is_whole = matches!(body.size(), BodySize::Sized(_));
             assert_eq!(is_whole, expected.len() <= CHUNK_LEN, "{count} of {size}");
             assert_eq!(to_bytes(body).await.unwrap(), expected, "{count} of {size}");
@@ -157,7 +156,7 @@ mod tests {
 
     #[actix_web::test]
     async fn others_are_served_between_two_chunks() {
-        let mut body = LargeLists::default().body(OWNER, todos(4, CHUNK_LEN), true).unwrap();
+        let mut body = LargeLists::default().body(OWNER, todos(4, CHUNK_LEN).into_iter(), true).unwrap();
         let (mut chunks, mut pauses) = (0, 0);
         let mut next = |context: &mut Context<'_>| {
             let chunk = Pin::new(&mut body).poll_next(context);
@@ -176,16 +175,16 @@ mod tests {
         let lists = LargeLists::default();
         let (large, small) = (todos(2, CHUNK_LEN), todos(2, 200));
         let mut bodies: Vec<BoxBody> =
-            (0..MAX_CONCURRENT).map(|_| lists.body(OWNER, large.clone(), true).unwrap()).collect();
-        let refused = || matches!(lists.body(OWNER, large.clone(), true), Err(ApiError::TooManyLists));
+            (0..MAX_CONCURRENT).map(|_| lists.body(OWNER, large.clone().into_iter(), true).unwrap()).collect();
+        let refused = || matches!(lists.body(OWNER, large.clone().into_iter(), true), Err(ApiError::TooManyLists));
         assert!(refused());
         // Other users, small lists and HEAD are not affected.
-        lists.body(UserId(2), large.clone(), true).unwrap();
-        lists.body(OWNER, small, true).unwrap();
-        lists.body(OWNER, large.clone(), false).unwrap();
+        lists.body(UserId(2), large.clone().into_iter(), true).unwrap();
+        lists.body(OWNER, small.into_iter(), true).unwrap();
+        lists.body(OWNER, large.clone().into_iter(), false).unwrap();
         assert!(refused());
         bodies.pop();
-        bodies.push(lists.body(OWNER, large.clone(), true).unwrap());
+        bodies.push(lists.body(OWNER, large.clone().into_iter(), true).unwrap());
         assert!(refused());
         for body in bodies {
             to_bytes(body).await.unwrap();
@@ -196,7 +195,7 @@ mod tests {
     #[actix_web::test]
     async fn the_answer_to_head_is_without_the_list() {
         let lists = LargeLists::default();
-        let body = lists.body(OWNER, todos(2, CHUNK_LEN), false).unwrap();
+        let body = lists.body(OWNER, todos(2, CHUNK_LEN).into_iter(), false).unwrap();
         assert_eq!((body.size(), to_bytes(body).await.unwrap().len()), (BodySize::Stream, 0));
     }
 }

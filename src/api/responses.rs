@@ -6,6 +6,7 @@
 use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
+use crate::domain::todo::Todo;
 use crate::domain::validation::ValidationError;
 
 /// What went wrong, in one sentence.
@@ -120,6 +121,127 @@ pub struct TooManyTokens(ErrorBody);
     example = json!({ "detail": "Todo not found" })
 )]
 pub struct TodoNotFound(ErrorBody);
+
+/// Not deleted.
+#[derive(IntoResponses)]
+#[response(
+    status = 409,
+    description = "The todo can't be restored: it is not deleted.",
+    example = json!({ "detail": "Todo is not deleted" })
+)]
+pub struct NotDeleted(ErrorBody);
+
+/// What the client has is what there is.
+#[derive(IntoResponses)]
+#[response(
+    status = 304,
+    description = "The client has it: `If-None-Match` names what there is.",
+    headers(("ETag" = String, description = "The entity tag that was named."))
+)]
+pub struct NotModified;
+
+/// The todo is not as the client expects.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "detail": "Precondition Failed",
+    "current": {
+        "id": 1, "title": "Learn Dapr", "description": null, "completed": true,
+        "created_at": "2025-01-15T10:30:00.000Z", "updated_at": "2025-01-16T08:00:00.000Z",
+    },
+    "conflict": ["completed"],
+}))]
+pub struct PreconditionFailedBody {
+    /// What went wrong.
+    detail: String,
+    /// The todo as it is.
+    current: Todo,
+    /// With `Prefer: merge`: the sent fields that have changed since.
+    #[schema(required = false)]
+    conflict: Vec<String>,
+}
+
+/// The todo is not as the client expects.
+#[derive(IntoResponses)]
+#[response(
+    status = 412,
+    description = "The todo is not one that `If-Match` names, or one that `If-None-Match` names. Nothing was changed.",
+    headers(("ETag" = String, description = "The entity tag that the todo has."))
+)]
+pub struct PreconditionFailed(PreconditionFailedBody);
+
+/// The list is not as the client expects.
+#[derive(IntoResponses)]
+#[response(
+    status = 412,
+    description = "The list is not one that `If-Match` names.",
+    headers(("ETag" = String, description = "The entity tag that the list has.")),
+    example = json!({ "detail": "Precondition Failed" })
+)]
+pub struct ListPreconditionFailed(ErrorBody);
+
+/// A patch of another kind.
+#[derive(IntoResponses)]
+#[response(
+    status = 415,
+    description = "It is no kind of patch that is understood.",
+    headers(("Accept-Patch" = String, description = "Those that are (RFC 5789).")),
+    example = json!({ "detail": "Content-Type must be application/merge-patch+json or application/json" })
+)]
+pub struct NotMergePatch(ErrorBody);
+
+/// What went wrong, and with which operation of the batch.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "detail": "Todo not found", "operation": 3 }))]
+pub struct OperationError {
+    /// What went wrong.
+    detail: String,
+    /// The index of the operation.
+    #[schema(minimum = 0)]
+    operation: u32,
+}
+
+/// A batch is about a todo that does not exist.
+#[derive(IntoResponses)]
+#[response(status = 404, description = "The user has no todo with the id or `ref` of this operation.")]
+pub struct BatchNotFound(OperationError);
+
+/// A batch restores a todo that is not deleted.
+#[derive(IntoResponses)]
+#[response(
+    status = 409,
+    description = "The todo of this operation can't be restored: it is not deleted.",
+    example = json!({ "detail": "Todo is not deleted", "operation": 3 })
+)]
+pub struct BatchConflict(OperationError);
+
+/// A batch's operation is about a todo that is not as the client expects.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "detail": "Precondition Failed",
+    "current": {
+        "id": 1, "title": "Learn Dapr", "description": null, "completed": true,
+        "created_at": "2025-01-15T10:30:00.000Z", "updated_at": "2025-01-16T08:00:00.000Z",
+    },
+    "operation": 3,
+}))]
+pub struct OperationPreconditionFailed {
+    /// What went wrong.
+    detail: String,
+    /// The todo as it is.
+    current: Todo,
+    /// The index of the operation.
+    #[schema(minimum = 0)]
+    operation: u32,
+}
+
+/// A batch's operation is about a todo that is not as the client expects.
+#[derive(IntoResponses)]
+#[response(
+    status = 412,
+    description = "The todo of this operation is not one that its `if_match` names. Nothing was changed.",
+    headers(("ETag" = String, description = "The entity tag that the todo has."))
+)]
+pub struct BatchPreconditionFailed(OperationPreconditionFailed);
 
 /// Not an admin.
 #[derive(IntoResponses)]

@@ -50,7 +50,7 @@ const FEW_CONNECTIONS: usize = 1000;
 const RESTART_DELAY: Duration = Duration::from_secs(1);
 
 /// Request headers that pages on other origins may send.
-const CORS_REQUEST_HEADERS: [&str; 11] = [
+const CORS_REQUEST_HEADERS: [&str; 12] = [
     "Authorization",
     "Content-Type",
     "Accept",
@@ -58,6 +58,7 @@ const CORS_REQUEST_HEADERS: [&str; 11] = [
     "If-None-Match",
     "Idempotency-Key",
     "Last-Event-ID",
+    "Prefer",
     "X-Request-Id",
     // Sent by tracing in a page (W3C Trace Context and Baggage).
     "traceparent",
@@ -66,7 +67,7 @@ const CORS_REQUEST_HEADERS: [&str; 11] = [
 ];
 
 /// Response headers that pages on other origins may read.
-const CORS_EXPOSED_HEADERS: [&str; 11] = [
+const CORS_EXPOSED_HEADERS: [&str; 13] = [
     "ETag",
     "Location",
     "Link",
@@ -75,7 +76,9 @@ const CORS_EXPOSED_HEADERS: [&str; 11] = [
     "RateLimit",
     "RateLimit-Policy",
     "WWW-Authenticate",
-    "Idempotency-Replayed",
+    "Accept-Patch",
+    "Preference-Applied",
+    "Idempotent-Replayed",
     "Sync-Token",
     "X-Request-Id",
 ];

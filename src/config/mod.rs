@@ -18,7 +18,7 @@ use thiserror::Error;
 use crate::domain::clock::Clock;
 use env_file::EnvFile;
 use values::{
-    algorithm, bare_host, boolean, broker, cors, database, invalid, log_filter, log_format, name, number,
+    algorithm, bare_host, boolean, broker, cors, database, days, invalid, log_filter, log_format, name, number,
     open_or_closed, seconds, sidecar_url, signing_keys, token, trusted_proxies,
 };
 
@@ -52,6 +52,7 @@ struct Raw {
     metrics_token: Option<String>,
     history_retention_days: Option<String>,
     history_max_per_user: Option<String>,
+    trash_retention_days: Option<String>,
     trusted_proxies: Option<String>,
     hsts_max_age: Option<String>,
     docs: Option<String>,
@@ -157,14 +158,16 @@ pub enum CorsOrigins {
     Listed(Vec<String>),
 }
 
-/// How long the log keeps published changes. Unpublished ones are always kept, and so is everything after them of the
-/// same owner.
+/// How long the log keeps published changes, and the trash what was deleted. Unpublished changes are always kept, and so
+/// is everything after them of the same owner.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
     /// How long, in running time of the service: a jump of the wall clock prunes nothing.
     pub keep: Duration,
     /// How many changes of one owner, at most.
     pub per_owner: i64,
+    /// How long deleted todos stay in the trash, in running time of the service.
+    pub trash: Duration,
 }
 
 /// How much somebody can ask for.
@@ -345,10 +348,9 @@ impl Config {
             log_format: log_format(raw.log_format)?,
             metrics_token: token("METRICS_TOKEN", raw.metrics_token)?,
             retention: Retention {
-                keep: Duration::from_secs(
-                    86_400 * number("HISTORY_RETENTION_DAYS", raw.history_retention_days, 30, 1, 36_500)?,
-                ),
+                keep: days("HISTORY_RETENTION_DAYS", raw.history_retention_days, 30)?,
                 per_owner: number("HISTORY_MAX_PER_USER", raw.history_max_per_user, 10_000, 100, 1_000_000_000)?,
+                trash: days("TRASH_RETENTION_DAYS", raw.trash_retention_days, 30)?,
             },
             trusted_proxies: trusted_proxies(raw.trusted_proxies)?,
             hsts_max_age: number("HSTS_MAX_AGE", raw.hsts_max_age, 0, 0, 63_072_000)?,
@@ -568,6 +570,7 @@ mod tests {
             ("METRICS_TOKEN", "a b", "printable ASCII"),
             ("HISTORY_RETENTION_DAYS", "0", "from 1 to 36500"),
             ("HISTORY_MAX_PER_USER", "99", "from 100"),
+            ("TRASH_RETENTION_DAYS", "0", "from 1 to 36500"),
             ("TRUSTED_PROXIES", "10.0.0.0/33", "separated by commas"),
             ("TRUSTED_PROXIES", "::1, proxy.example", "number 2, that isn't one"),
             ("TRUSTED_PROXIES", "0.0.0.0/0", "trusts everybody"),

@@ -48,6 +48,11 @@ where
     }
 }
 
+/// A time of 1 day to 100 years.
+pub fn days(variable: &'static str, value: Option<String>, default: u64) -> Result<Duration, ConfigError> {
+    number(variable, value, default, 1, 36_500).map(|days| Duration::from_secs(86_400 * days))
+}
+
 /// A time of 1 second to an hour.
 pub fn seconds(variable: &'static str, value: Option<String>, default: u64) -> Result<Duration, ConfigError> {
     number(variable, value, default, 1, 3600).map(Duration::from_secs)

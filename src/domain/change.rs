@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::domain::clock::Timestamp;
 use crate::domain::number::number;
-use crate::domain::todo::{Field, Todo};
+use crate::domain::todo::Todo;
+use crate::domain::todo::field::Field;
 use crate::domain::trace::TraceParent;
 
 /// 64 random bits, created with a database and renewed when a backup is restored: versions and revisions of different
@@ -105,20 +106,23 @@ pub enum Kind {
     Created,
     /// Fields were replaced.
     Updated,
-    /// It was deleted.
+    /// It was deleted: it is in the trash, unless its owner's account was deleted.
     Deleted,
+    /// It came back from the trash.
+    Restored,
 }
 
 impl Kind {
     /// All kinds, each at the index that is its number in the database: only append.
-    pub const ALL: [Self; 3] = [Self::Created, Self::Updated, Self::Deleted];
+    pub const ALL: [Self; 4] = [Self::Created, Self::Updated, Self::Deleted, Self::Restored];
 
-    /// `created`, `updated` or `deleted`, as in the types of events.
+    /// `created`, `updated`, `deleted` or `restored`, as in the types of events.
     pub fn name(self) -> &'static str {
         match self {
             Self::Created => "created",
             Self::Updated => "updated",
             Self::Deleted => "deleted",
+            Self::Restored => "restored",
         }
     }
 }
@@ -143,8 +147,13 @@ pub struct Change {
     pub actor: Arc<str>,
     /// The username of the account that owns the todo.
     pub created_by: Arc<str>,
-    /// The fields that are different from before; all of them after a creation.
+    /// The fields that are different from before. After a creation: title, description, completed, and what was set
+    /// besides.
     pub changed: Vec<Field>,
+    /// Set if it was made by a request of several operations: the revision of the first change of that request.
+    pub batch: Option<Revision>,
+    /// The idempotency key of the request.
+    pub op: Option<Arc<str>>,
     /// The trace context of the request that made the change.
     pub trace: TraceParent,
     /// The todo has [`SCRUBBED_TITLE`] and no description, because its owner's account was deleted.

@@ -14,7 +14,9 @@ use time::macros::format_description;
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// The latest time that RFC 3339 can express: 9999-12-31T23:59:59.999Z.
+    /// The earliest time that RFC 3339 can express: 0000-01-01T00:00:00.000Z.
+    const MIN: i64 = -62_167_219_200_000;
+    /// The latest one: 9999-12-31T23:59:59.999Z.
     const MAX: i64 = 253_402_300_799_999;
 
     /// Whole seconds since the epoch, as JWT's NumericDate has them (RFC 7519, section 2).
@@ -22,15 +24,20 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
-    /// Parses an RFC 3339 time.
+    /// Parses an RFC 3339 time. What is finer than a millisecond is cut off.
     pub fn parse(text: &str) -> Option<Self> {
-        let time = OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
-        i64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok().map(Self)
+        Self::of_utc(OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?)
+    }
+
+    /// The time, unless RFC 3339 can't express it in UTC.
+    pub fn of_utc(time: OffsetDateTime) -> Option<Self> {
+        let milliseconds = i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).ok()?;
+        (Self::MIN..=Self::MAX).contains(&milliseconds).then_some(Self(milliseconds))
     }
 
     /// The time as calendar fields in UTC; a time outside RFC 3339's range becomes the nearest end of the range.
     pub fn to_utc(self) -> OffsetDateTime {
-        let nanoseconds = i128::from(self.0.clamp(0, Self::MAX)) * 1_000_000;
+        let nanoseconds = i128::from(self.0.clamp(Self::MIN, Self::MAX)) * 1_000_000;
         OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 }
@@ -92,7 +99,8 @@ mod tests {
 
     #[test]
     fn a_clock_out_of_range_is_clamped() {
-        assert_eq!(Timestamp(-5).to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(Timestamp(-5).to_string(), "1969-12-31T23:59:59.995Z");
+        assert_eq!(Timestamp(i64::MIN).to_string(), "0000-01-01T00:00:00.000Z");
         assert_eq!(Timestamp(i64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
     }
 }

@@ -3,6 +3,7 @@
 pub mod account;
 pub mod change;
 pub mod clock;
+pub mod etag;
 pub mod network;
 mod number;
 pub mod session;

@@ -5,9 +5,12 @@ use serde::Serialize;
 use crate::domain::account::UserId;
 use crate::domain::change::{Change, Epoch, Revision};
 use crate::domain::clock::Timestamp;
-use crate::domain::todo::{Field, TodoId, Version};
+use crate::domain::todo::due::Due;
+use crate::domain::todo::field::Field;
+use crate::domain::todo::tags::Tags;
+use crate::domain::todo::{TodoId, Version};
 
-/// Every event's `type` starts with this: `todo.created`, `todo.updated`, `todo.deleted`.
+/// Every event's `type` starts with this: `todo.created`, `todo.updated`, `todo.deleted`, `todo.restored`.
 const TYPE_PREFIX: &str = "todo.";
 
 /// `source` is this and the epoch, so that versions of different databases don't mix.
@@ -79,6 +82,14 @@ struct Data<'a> {
     revision: Revision,
     changed: &'a [Field],
     schema: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due_at: Option<Due>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<u8>,
+    #[serde(skip_serializing_if = "Tags::is_empty")]
+    tags: &'a Tags,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order: Option<f64>,
     /// Only where it is true.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     scrubbed: bool,
@@ -121,6 +132,10 @@ fn data(change: &Change) -> Data<'_> {
         revision: change.revision,
         changed: &change.changed,
         schema: 1,
+        due_at: todo.due_at,
+        priority: todo.priority,
+        tags: &todo.tags,
+        order: todo.order,
         scrubbed: change.scrubbed,
     }
 }
@@ -130,6 +145,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::domain::change::{Kind, Place};
     use crate::domain::todo::Todo;
+    use crate::domain::todo::input::NewTodo;
     use crate::domain::trace::TraceParent;
     use std::sync::Arc;
 
@@ -145,17 +161,13 @@ pub(crate) mod tests {
             actor: "admin".into(),
             created_by: "admin".into(),
             scrubbed: false,
-            changed: Field::ALL.to_vec(),
+            changed: vec![Field::Title, Field::Description, Field::Completed],
+            batch: None,
+            op: None,
             trace: TraceParent::random(),
             todo: Arc::new(Todo {
-                id: TodoId(todo),
-                owner: UserId(7),
                 version: Version(version),
-                title: "Learn".into(),
-                description: None,
-                completed: false,
-                created_at: at,
-                updated_at: at,
+                ..NewTodo { title: "Learn".into(), ..NewTodo::default() }.create(TodoId(todo), UserId(7), at)
             }),
         }
     }

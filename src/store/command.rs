@@ -7,8 +7,10 @@ use crate::domain::account::{Role, TokenEpoch, User, UserId, Username};
 use crate::domain::change::Revision;
 use crate::domain::clock::Timestamp;
 use crate::domain::session::{PersonalTokenId, Scope, SessionId, SessionKey, TokenHash};
-use crate::domain::todo::{NewTodo, TodoId, TodoPatch, Version};
+use crate::domain::todo::input::{NewTodo, TodoPatch};
+use crate::domain::todo::{TodoId, Version};
 use crate::domain::trace::TraceParent;
+use crate::store::idempotency::Idempotency;
 
 /// Who acts, on whose todos, and in which trace.
 #[derive(Debug, Clone)]
@@ -59,17 +61,107 @@ impl Authority {
     }
 }
 
+/// What a request asks for: all of its commands, or none.
+#[derive(Debug, Default)]
+pub struct Commands {
+    /// In the order in which they are decided.
+    pub commands: Vec<Command>,
+    /// Whether the client sees them as one: then their changes say so, and a refusal says which command is refused.
+    pub is_batch: bool,
+    /// Set if the request can be repeated.
+    pub idempotency: Option<Idempotency>,
+}
+
+impl From<Vec<Command>> for Commands {
+    fn from(commands: Vec<Command>) -> Self {
+        Self { commands, ..Self::default() }
+    }
+}
+
 /// A mutation as data: decided by the writer, in commit order.
 #[derive(Debug, Clone)]
 pub enum Command {
     /// Creates a todo.
     Create(NewTodo),
     /// Replaces the fields that the patch has.
-    Update(TodoId, TodoPatch),
-    /// Deletes a todo.
-    Delete(TodoId),
-    /// Deletes a todo of an account that is deleted; the change does not say what was in it.
+    Update {
+        /// The todo.
+        todo: Target,
+        /// What is replaced.
+        patch: TodoPatch,
+        /// Whether the todo gets a new version even if nothing is different.
+        always: bool,
+        /// Under which condition.
+        condition: Condition,
+    },
+    /// Moves a todo to the trash.
+    Delete(Target, Condition),
+    /// Takes a todo out of the trash.
+    Restore(TodoId, Condition),
+    /// Removes a todo from the trash for good.
+    Purge(TodoId, Condition),
+    /// Removes everything from the trash for good.
+    EmptyTrash,
+    /// Deletes a todo of an account that is deleted, for good; the change does not say what was in it.
     Erase(TodoId),
+}
+
+/// Which todo a command is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// The one with this id.
+    Id(TodoId),
+    /// The one that the command with this index, of the same request, creates.
+    CreatedBy(usize),
+}
+
+impl From<TodoId> for Target {
+    fn from(id: TodoId) -> Self {
+        Self::Id(id)
+    }
+}
+
+/// Under which condition a command is applied, or a todo is read (RFC 9110, section 13).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Condition {
+    /// `If-Match`: the todo has one of these versions.
+    pub if_match: Option<Versions>,
+    /// `If-None-Match`: it has none of these.
+    pub if_none_match: Option<Versions>,
+    /// Whether `if_match`, if it is one version, need only hold for the fields that are sent: none of them has changed
+    /// since.
+    pub merge: bool,
+}
+
+/// Versions of a todo that a client knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Versions {
+    /// Whatever there is: `*`.
+    Any,
+    /// These.
+    Of(Vec<Version>),
+}
+
+impl Versions {
+    /// Whether this version is one of them.
+    pub fn include(&self, version: Version) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Of(versions) => versions.contains(&version),
+        }
+    }
+}
+
+impl Condition {
+    /// Whether `If-Match` allows this version.
+    pub fn matches(&self, version: Version) -> bool {
+        self.if_match.as_ref().is_none_or(|versions| versions.include(version))
+    }
+
+    /// Whether `If-None-Match` allows this version.
+    pub fn is_new(&self, version: Version) -> bool {
+        !self.if_none_match.as_ref().is_some_and(|versions| versions.include(version))
+    }
 }
 
 /// A mutation of an account as data.

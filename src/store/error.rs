@@ -6,11 +6,19 @@ use std::path::PathBuf;
 use super::decide::Refusal;
 
 /// Why commands were not applied, or may not have been.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum StoreError {
     /// A rule forbids it. Nothing was changed.
     #[error("refused: {0:?}")]
     Refused(Refusal),
+    /// A rule forbids one of a batch's operations. Nothing was changed.
+    #[error("operation {operation} refused: {refusal:?}")]
+    OperationRefused {
+        /// Its index.
+        operation: usize,
+        /// The rule.
+        refusal: Refusal,
+    },
     /// The queue is full. Nothing was changed; try again.
     #[error("too many operations wait")]
     Busy,
@@ -24,17 +32,23 @@ pub enum StoreError {
 
 impl StoreError {
     /// The label in the metrics.
-    pub(super) fn reason(self) -> &'static str {
+    pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::Refused(refusal) => match refusal {
+            Self::Refused(refusal) | Self::OperationRefused { refusal, .. } => match refusal {
                 Refusal::TodoNotFound
                 | Refusal::AccountNotFound
                 | Refusal::SessionNotFound
                 | Refusal::TokenNotFound => "not_found",
                 Refusal::NoLongerAllowed | Refusal::InvalidGrant => "not_allowed",
-                Refusal::AccountDeleted | Refusal::NameTaken | Refusal::LastAdmin | Refusal::TooManyTokens => {
-                    "conflict"
-                }
+                Refusal::AccountDeleted
+                | Refusal::NameTaken
+                | Refusal::LastAdmin
+                | Refusal::TooManyTokens
+                | Refusal::NotInTrash
+                | Refusal::TooManyTags
+                | Refusal::KeyReused => "conflict",
+                Refusal::PreconditionFailed { .. } => "precondition",
+                Refusal::Unanswerable => "unanswerable",
             },
             Self::Busy => "busy",
             Self::NotApplied => "not_applied",

@@ -13,8 +13,11 @@ use super::sqlite::database_file::{
 use super::sqlite::{self, schema};
 use crate::domain::change::Epoch;
 
-/// Invariants of the log. Each query returns one row per violation, with a text that names it.
-const RULES: [(&str, &str); 4] = [
+/// What is checked: the rule in words, and a query that returns one row per violation, with a text that names it.
+type Rule = (&'static str, &'static str);
+
+/// Invariants of the log.
+const RULES: [Rule; 2] = [
     (
         "revisions of an owner are contiguous up to its head",
         "SELECT 'owner ' || u.id FROM users u LEFT JOIN
@@ -27,6 +30,10 @@ const RULES: [(&str, &str); 4] = [
         "versions of a todo are contiguous",
         "SELECT 'todo ' || todo_id FROM changes GROUP BY todo_id HAVING count(*) <> max(version) - min(version) + 1",
     ),
+];
+
+/// Hold until there is a trash.
+const RULES_WITHOUT_TRASH: [Rule; 2] = [
     (
         "a todo is as its last change left it",
         "SELECT 'todo ' || t.id FROM todos t JOIN
@@ -44,8 +51,35 @@ const RULES: [(&str, &str); 4] = [
     ),
 ];
 
+/// Hold since there is a trash.
+const RULES_WITH_TRASH: [Rule; 3] = [
+    (
+        "a todo is as its last change left it, in the trash or not",
+        "SELECT 'todo ' || t.id FROM todos t JOIN
+             (SELECT todo_id, max(version) AS version FROM changes GROUP BY todo_id) l ON l.todo_id = t.id
+             JOIN changes c ON c.todo_id = l.todo_id AND c.version = l.version
+         WHERE (c.kind = 2) <> (t.deleted_uptime IS NOT NULL) OR c.scrubbed <> 0 OR c.version <> t.version
+             OR c.owner_id <> t.owner_id OR c.title <> t.title OR c.description IS NOT t.description
+             OR c.completed <> t.completed OR c.updated_at <> t.updated_at OR c.due_at IS NOT t.due_at
+             OR c.priority IS NOT t.priority OR c.tags IS NOT t.tags OR c.sort_order IS NOT t.sort_order",
+    ),
+    (
+        "a todo whose last change is not a deletion is there",
+        "SELECT 'todo ' || c.todo_id FROM changes c JOIN
+             (SELECT todo_id, max(version) AS version FROM changes GROUP BY todo_id) l
+             ON l.todo_id = c.todo_id AND l.version = c.version
+         WHERE c.kind <> 2
+             AND NOT EXISTS (SELECT 1 FROM todos t WHERE t.id = c.todo_id AND t.deleted_uptime IS NULL)",
+    ),
+    (
+        "of an account that was erased, no answers are kept",
+        "SELECT 'account ' || u.id FROM users u WHERE u.erased = 1
+             AND EXISTS (SELECT 1 FROM idempotency i WHERE i.owner_id = u.id)",
+    ),
+];
+
 /// Holds once there are accounts with a state.
-const ACCOUNT_RULE: (&str, &str) = (
+const ACCOUNT_RULE: Rule = (
     "of an account that was erased, nothing is left",
     "SELECT 'account ' || u.id FROM users u WHERE u.erased = 1
          AND (u.state <> 2 OR EXISTS (SELECT 1 FROM todos t WHERE t.owner_id = u.id)
@@ -54,7 +88,7 @@ const ACCOUNT_RULE: (&str, &str) = (
 
 /// Holds except while events are republished: then a later change can be published before an earlier one. `check`
 /// reports it; it is no reason to refuse a backup.
-const DELIVERY_RULE: (&str, &str) = (
+const DELIVERY_RULE: Rule = (
     "no published change of a todo comes after one that waits, but while events are published again",
     "SELECT 'todo ' || todo_id FROM changes GROUP BY todo_id
      HAVING max(CASE WHEN state = 1 THEN version END) > min(CASE WHEN state = 0 THEN version END)",
@@ -72,17 +106,16 @@ pub fn check(path: &Path) -> Result<Vec<String>, DatabaseError> {
 }
 
 /// The rules for a database of this version, which can be older than this program.
-fn rules(
-    connection: &Connection,
-    path: &Path,
-) -> Result<impl Iterator<Item = &'static (&'static str, &'static str)>, DatabaseError> {
+fn rules(connection: &Connection, path: &Path) -> Result<impl Iterator<Item = &'static Rule>, DatabaseError> {
     let version = schema::schema_version(connection, path)?;
-    Ok(RULES.iter().chain((version >= schema::WITH_ACCOUNT_STATES).then_some(&ACCOUNT_RULE)))
+    let of_todos: &[Rule] = if version >= schema::WITH_TRASH { &RULES_WITH_TRASH } else { &RULES_WITHOUT_TRASH };
+    let of_accounts = (version >= schema::WITH_ACCOUNT_STATES).then_some(&ACCOUNT_RULE);
+    Ok(RULES.iter().chain(of_todos).chain(of_accounts))
 }
 
-fn find_violations<'a>(
+fn find_violations(
     connection: &Connection,
-    rules: impl IntoIterator<Item = &'a (&'a str, &'a str)>,
+    rules: impl IntoIterator<Item = &'static Rule>,
 ) -> rusqlite::Result<Vec<String>> {
     let snapshot = connection.unchecked_transaction()?;
     let mut violations = Vec::new();

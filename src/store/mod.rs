@@ -4,6 +4,7 @@
 mod command;
 pub mod decide;
 pub mod error;
+pub mod idempotency;
 pub mod maintenance;
 pub mod map;
 pub mod outbox;
@@ -11,6 +12,7 @@ mod sqlite;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -31,11 +33,12 @@ use crate::domain::session::{PersonalToken, PersonalTokenId, Session, SessionId,
 use crate::domain::todo::{Todo, TodoId};
 use crate::telemetry::metrics::Metrics;
 pub use command::{
-    AccountCommand, AccountUpdate, Authority, Command, Context, Means, NewAccount, NewPersonalToken, NewSession,
-    OutboxCommand, SessionCommand,
+    AccountCommand, AccountUpdate, Authority, Command, Commands, Condition, Context, Means, NewAccount,
+    NewPersonalToken, NewSession, OutboxCommand, SessionCommand, Target, Versions,
 };
 use decide::Decided;
 use decide::sessions::SessionOutcome;
+use decide::todos::Answered;
 use error::{DatabaseError, StoreError};
 use map::login_networks::LoginNetworks;
 use map::sessions::{PersonalTokens, Sessions, Used};
@@ -60,7 +63,7 @@ pub struct Options<'a> {
     pub demo_users: DemoUsers<'a>,
     /// Whether a database of an earlier version may be upgraded.
     pub may_upgrade: bool,
-    /// How long the log keeps published changes.
+    /// How long the log keeps published changes, and how long deleted todos can be restored.
     pub retention: Retention,
     /// Counts commits, refusals and more.
     pub metrics: Arc<Metrics>,
@@ -106,9 +109,9 @@ struct Shared {
 }
 
 impl Shared {
-    /// Makes a committed group visible: to readers of the maps first, then to the relay. Whatever follows the log gets
-    /// it here, and only here.
-    fn publish(&self, decided: &Decided) {
+    /// Makes a group that was committed at `uptime` visible: to readers of the maps first, then to the relay. Whatever
+    /// follows the log gets it here, and only here.
+    fn publish(&self, decided: &Decided, uptime: i64) {
         if !decided.accounts.is_empty() {
             let mut users = self.users.write();
             for account in decided.accounts.values() {
@@ -140,12 +143,15 @@ impl Shared {
                 }
             }
         }
-        if decided.changes.is_empty() {
+        if decided.changes.is_empty() && decided.purged.is_empty() {
             return;
         }
         let mut todos = self.todos.write();
         for change in &decided.changes {
-            todos.apply(change);
+            todos.apply(change, uptime);
+        }
+        for &(owner, id) in &decided.purged {
+            todos.purge(owner, id);
         }
         drop(todos);
         self.outbox.push(&decided.changes);
@@ -220,8 +226,8 @@ impl Store {
         })
     }
 
-    /// Applies all of `commands` or none, in one commit, and returns their changes once they are durable.
-    pub async fn apply(&self, context: Context, commands: Vec<Command>) -> Result<Vec<Arc<Change>>, StoreError> {
+    /// Applies all of `commands` or none, in one commit, and returns what they did once that is durable.
+    pub async fn apply(&self, context: Context, commands: Commands) -> Result<Answered, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.request(Request::Todos { context, commands, reply }, answer).await
     }
@@ -292,6 +298,13 @@ impl Store {
     /// All todos of `owner`, as of one moment.
     pub async fn view(&self, owner: UserId) -> Result<OwnerView, StoreError> {
         Ok(self.shared.todos.read().view(owner))
+    }
+
+    /// Everything in the trash of `owner`: the last that was deleted first.
+    pub async fn trash(&self, owner: UserId) -> Result<OwnerView, StoreError> {
+        let mut view = self.shared.todos.read().trash_view(owner);
+        view.todos.sort_unstable_by_key(|todo| Reverse((todo.updated_at, todo.id)));
+        Ok(view)
     }
 
     /// The number of live todos of all users.

@@ -54,19 +54,21 @@ async fn the_example_subscribers_print_every_event_once() {
     publish(&stack, id, &events[0].body).await;
     stack.events_until(|events| events.len() >= 3).await;
     assert_eq!(demo.send("DELETE", &path, None).await.0, 204);
+    assert_eq!(demo.send("POST", &format!("{path}/restore"), None).await.0, 200);
     for subscriber in &subscribers {
-        subscriber.application.wait_for(&format!("todo.deleted {id}-3 "), PATIENCE);
+        subscriber.application.wait_for(&format!("todo.restored {id}-4 "), PATIENCE);
         assert_eq!(
             subscriber.events(),
             [
                 format!(r#"todo.created {id}-1 "before \"they\" start ✓""#),
                 format!(r#"todo.updated {id}-2 "renamed""#),
                 format!(r#"todo.deleted {id}-3 "renamed""#),
+                format!(r#"todo.restored {id}-4 "renamed""#),
             ]
         );
     }
     // They took nothing away from the service.
-    stack.service().wait_for(&format!("Event received from todos: todo.deleted {id}-3 "), PATIENCE);
+    stack.service().wait_for(&format!("Event received from todos: todo.restored {id}-4 "), PATIENCE);
 }
 
 #[actix_web::test]
@@ -79,13 +81,17 @@ async fn every_event_in_kafka_is_as_the_schema_says() {
         assert_eq!(admin.send("PUT", &path, Some(change)).await.0, 200);
     }
     assert_eq!(admin.send("DELETE", &path, None).await.0, 204);
+    assert_eq!(admin.send("POST", &format!("{path}/restore"), None).await.0, 200);
+    let optional = json!({"due_at": "2025-01-31T10:30:00+01:00", "priority": 4, "tags": ["dapr", "✓"], "order": 0.5});
+    assert_eq!(admin.send("PUT", &path, Some(optional)).await.0, 200);
+    assert_eq!(admin.send("PUT", &path, Some(json!({"due_at": "2025-01-31", "order": -1}))).await.0, 200);
     // Its todo's last event is scrubbed.
     let demo = stack.client("demo", "demo123").await;
     demo.create("gone with its account").await;
     assert_eq!(demo.send("DELETE", "/auth/me", Some(json!({"password": "demo123"}))).await.0, 204);
     let events: Vec<Value> =
-        stack.events_until(|events| events.len() >= 7).await.into_iter().map(|event| event.body).collect();
-    assert_eq!(verdicts(&events), ["valid"; 7], "{events:#?}");
+        stack.events_until(|events| events.len() >= 10).await.into_iter().map(|event| event.body).collect();
+    assert_eq!(verdicts(&events), ["valid"; 10], "{events:#?}");
     // Partitions are read one after the other.
     let (of_demo, events): (Vec<Value>, Vec<Value>) =
         events.into_iter().partition(|event| event["data"]["created_by"] == "demo");
@@ -101,12 +107,14 @@ async fn every_event_in_kafka_is_as_the_schema_says() {
         let data = &schema["properties"]["data"];
         let fields: BTreeSet<_> = event["data"].as_object().unwrap().keys().map(String::as_str).collect();
         let required = data["required"].as_array().unwrap().iter().map(|field| field.as_str().unwrap());
-        assert_eq!(fields, required.clone().collect());
+        let optional: &[&str] = if event["data"].get("due_at").is_some() { &OPTIONAL } else { &[] };
+        assert_eq!(fields, required.clone().chain(optional.iter().copied()).collect());
         let described: BTreeSet<_> = data["properties"].as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(described, required.chain(["scrubbed"]).collect(), "the one that is not always there");
+        let not_always = OPTIONAL.into_iter().chain(["scrubbed"]);
+        assert_eq!(described, required.chain(not_always).collect(), "those that are not always there");
     }
 
-    let [created, updated, deleted] = [&events[0], &events[1], &events[4]];
+    let [created, updated, deleted, restored, full] = [0, 1, 4, 5, 6].map(|index| &events[index]);
     let mut broken = Vec::new();
     for attribute in schema["required"].as_array().unwrap() {
         broken.push(without(created, "", attribute.as_str().unwrap()));
@@ -137,6 +145,12 @@ async fn every_event_in_kafka_is_as_the_schema_says() {
         (updated, "/data/changed", json!("completed")),
         (updated, "/data/event", json!("todo_deleted")),
         (deleted, "/data/changed", json!(["title"])),
+        (restored, "/type", json!("todo.updated")),
+        (restored, "/data/changed", json!(["title"])),
+        (full, "/data/due_at", json!("2025-01-31T10:30:00+01:00")),
+        (full, "/data/priority", json!(5)),
+        (full, "/data/tags", json!([])),
+        (full, "/data/order", json!("1")),
         (deleted, "/traceparent", json!("4bf92f3577b34da6a3ce929d0e0e4736")),
     ] {
         let mut event = event.clone();
@@ -150,9 +164,12 @@ async fn every_event_in_kafka_is_as_the_schema_says() {
     // What may be added later is allowed now.
     let mut later = created.clone();
     later["partitionkey"] = json!("1");
-    later["data"]["priority"] = json!(3);
+    later["data"]["assignee"] = json!(3);
     assert_eq!(verdicts(&[later]), ["valid"]);
 }
+
+/// Fields that are left out while they are not set.
+const OPTIONAL: [&str; 4] = ["due_at", "priority", "tags", "order"];
 
 const SCHEMA: &str = "docs/events.schema.json";
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use todo_backend::domain::change::Epoch;
 use todo_backend::domain::session::SessionId;
 
-use crate::app::{Keys, TestApp, config, with_settings};
+use crate::app::{Keys, TestApp, config, with_app, with_settings};
 use crate::client::{Answer, RequestExt};
 use crate::document::{documented, registered_paths};
 
@@ -31,7 +31,7 @@ enum Access {
 use Access::{Account, Admin, Anybody, Sidecar, Todos};
 
 /// A route that is missing here fails the test.
-const ROUTES: [(&str, &str, Access); 39] = [
+const ROUTES: [(&str, &str, Access); 45] = [
     ("GET", "/", Anybody),
     ("GET", "/health", Anybody),
     ("GET", "/health/live", Anybody),
@@ -53,7 +53,13 @@ const ROUTES: [(&str, &str, Access); 39] = [
     ("POST", "/todos", Todos),
     ("GET", "/todos/{id}", Todos),
     ("PUT", "/todos/{id}", Todos),
+    ("PATCH", "/todos/{id}", Todos),
     ("DELETE", "/todos/{id}", Todos),
+    ("POST", "/todos/{id}/restore", Todos),
+    ("GET", "/trash", Todos),
+    ("DELETE", "/trash", Todos),
+    ("DELETE", "/trash/{id}", Todos),
+    ("POST", "/batch", Todos),
     ("GET", "/admin/events/parked", Admin),
     ("POST", "/admin/events/republish", Admin),
     ("POST", "/admin/events/{id}/retry", Admin),
@@ -222,13 +228,34 @@ async fn every_route_answers_every_token_as_the_table_says() {
 
 #[actix_web::test]
 async fn a_user_cannot_tell_another_users_todo_from_none() {
-    with_settings(&[], async |app| {
+    with_app(async |app| {
         let id = app.create(&app.token("demo"), json!({"title": "mine"})).await;
-        for (method, body) in [("GET", json!(null)), ("PUT", json!({"title": "yours"})), ("DELETE", json!(null))] {
+        let deleted = app.create(&app.token("demo"), json!({"title": "mine too"})).await;
+        app.delete(&format!("/todos/{deleted}")).bearer_auth(app.token("demo")).answer().await;
+        let (todo, trashed) = (format!("/todos/{id}"), format!("/trash/{deleted}"));
+        for (method, path, body) in [
+            ("GET", &todo, json!(null)),
+            ("PUT", &todo, json!({"title": "yours"})),
+            ("PATCH", &todo, json!({"title": "yours"})),
+            ("DELETE", &todo, json!(null)),
+            ("DELETE", &trashed, json!(null)),
+            ("POST", &format!("/todos/{id}/restore"), json!(null)),
+            ("POST", &format!("/todos/{deleted}/restore"), json!(null)),
+        ] {
             for username in ["user", "admin"] {
-                let call = app.request(method, &format!("/todos/{id}")).bearer_auth(app.token(username));
-                call.send_json(body.clone()).await.assert_refused(404, "Todo not found");
+                for condition in ["\"x\"", "*"] {
+                    let call = app.request(method, path).bearer_auth(app.token(username)).header("If-Match", condition);
+                    call.send_json(body.clone()).await.assert_refused(404, "Todo not found");
+                }
             }
+        }
+        for username in ["user", "admin"] {
+            let emptied = app.delete("/trash").bearer_auth(app.token(username)).answer().await;
+            assert_eq!(emptied.json(), json!({"deleted": 0}));
+            let operations = json!([{"op": "delete", "id": id}]);
+            let batch = app.post("/batch").bearer_auth(app.token(username));
+            let refused = batch.send_json(json!({ "operations": operations })).await;
+            assert_eq!((refused.status, refused.json()["detail"].clone()), (404, json!("Todo not found")));
         }
     })
     .await;

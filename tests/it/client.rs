@@ -78,7 +78,10 @@ impl Answer {
     pub fn problems(&self) -> Vec<String> {
         assert_eq!(self.status, 422, "{self:?}");
         let errors = self.json()["detail"].as_array().unwrap().clone();
-        let place = |error: &Value| error["loc"].as_array().unwrap().last().unwrap().as_str().unwrap().to_owned();
+        let place = |error: &Value| match error["loc"].as_array().unwrap().last().unwrap() {
+            Value::String(name) => name.clone(),
+            index => index.to_string(),
+        };
         errors.iter().map(|error| format!("{} {}", error["type"].as_str().unwrap(), place(error))).collect()
     }
 

@@ -7,11 +7,13 @@ use crate::client::{Answer, RequestExt};
 use crate::config_start::PRODUCTION;
 
 const PAGE: &str = "https://app.example.org";
-const EXPOSED: [&str; 11] = [
+const EXPOSED: [&str; 13] = [
+    "accept-patch",
     "etag",
-    "idempotency-replayed",
+    "idempotent-replayed",
     "link",
     "location",
+    "preference-applied",
     "ratelimit",
     "ratelimit-policy",
     "retry-after",
@@ -43,7 +45,7 @@ async fn a_preflight_from_an_allowed_origin_says_what_is_allowed() {
             for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] {
                 let preflight = app.request("OPTIONS", path).header("Origin", PAGE);
                 let preflight = preflight.header("Access-Control-Request-Method", method);
-                let headers = "authorization, content-type, if-match, if-none-match, idempotency-key, traceparent, \
+                let headers = "authorization, content-type, if-match, if-none-match, idempotency-key, prefer, traceparent, \
                     tracestate, baggage";
                 let answer = preflight.header("Access-Control-Request-Headers", headers).answer().await;
                 assert_eq!((answer.status, answer.body.as_str()), (200, ""), "{method} {path}");

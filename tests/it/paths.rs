@@ -8,11 +8,15 @@ use crate::client::RequestExt;
 /// Every path and what it allows. `ID` stands for a todo's id.
 const AT_THE_ROOT: [(&str, &str); 4] =
     [("/", "GET, HEAD"), ("/health", "GET, HEAD"), ("/dapr/subscribe", "GET, HEAD"), ("/events/todos", "POST")];
-const UNDER_BOTH: [(&str, &str); 4] = [
+const UNDER_BOTH: [(&str, &str); 8] = [
     ("/auth/login", "POST"),
     ("/auth/token", "POST"),
     ("/todos", "GET, HEAD, POST"),
-    ("/todos/ID", "GET, HEAD, PUT, DELETE"),
+    ("/todos/ID", "GET, HEAD, PUT, PATCH, DELETE"),
+    ("/todos/ID/restore", "POST"),
+    ("/trash", "GET, HEAD, DELETE"),
+    ("/trash/ID", "DELETE"),
+    ("/batch", "POST"),
 ];
 
 fn every_path(id: &str) -> Vec<(String, &'static str)> {

@@ -9,7 +9,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::rt::time::timeout;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use crate::app::PATIENCE;
@@ -44,6 +44,9 @@ pub struct Data {
     pub version: i64,
     pub revision: i64,
     pub changed: Vec<String>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub others: Map<String, Value>,
 }
 
 #[derive(Default)]

@@ -3,7 +3,7 @@
 import type { components, paths } from './openapi.js';
 
 type Schemas = components['schemas'];
-type Method = 'get' | 'post' | 'put' | 'delete';
+type Method = 'get' | 'post' | 'put' | 'patch' | 'delete';
 type Operation<P extends keyof paths, M extends Method> = NonNullable<paths[P][M]>;
 type Json<T> = T extends { content: { 'application/json': infer B } } ? B : undefined;
 type RequestBody<O> = O extends { requestBody?: infer R } ? Json<NonNullable<R>> : undefined;
@@ -66,6 +66,17 @@ export async function walkthrough(): Promise<string[]> {
   const done: boolean = changed.body.completed;
   steps.push(`done: ${done}`);
 
+  const patch: Schemas['TodoPatch'] = { due_at: '2025-01-31', tags_add: ['typed'] };
+  const patched = await call('patch', '/todos/{id}', { token, path: { id }, body: patch });
+  check(patched.status === 200, `patch: ${patched.status}`);
+  const tags: string[] | undefined = patched.body.tags;
+  steps.push(`due: ${patched.body.due_at} ${tags}`);
+
+  const operations: Schemas['Operation'][] = [{ op: 'delete', id }, { op: 'restore', id }];
+  const batch = await call('post', '/batch', { token, body: { operations } });
+  check(batch.status === 200, `batch: ${batch.status}`);
+  steps.push(`batch: ${batch.body.results.map(({ status, todo }) => `${status} ${todo?.title}`)}`);
+
   const deleted = await call('delete', '/todos/{id}', { token, path: { id } });
   check(deleted.status === 204, `delete: ${deleted.status}`);
   const nothing: undefined = deleted.body;
@@ -106,9 +117,10 @@ export async function refused(): Promise<void> {
 /** That the types are neither wider nor narrower than this. */
 type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
 type Flat<T> = { [K in keyof T]: T[K] };
+type Optional = { due_at?: string | null; priority?: number | null; tags?: string[] | null; order?: number | null };
 export const exact: [
-  Same<Flat<Schemas['NewTodo']>, { title: string; description?: string | null; completed?: boolean }>,
-  Same<Flat<Schemas['TodoPatch']>, { title?: string; description?: string | null; completed?: boolean }>,
+  Same<Flat<Schemas['NewTodo']>, Flat<{ title: string; description?: string | null; completed?: boolean } & Optional>>,
+  Same<Flat<Schemas['TodoUpdate']>, Flat<{ title?: string; description?: string | null; completed?: boolean } & Optional>>,
   Same<Pick<Schemas['Todo'], 'id' | 'title' | 'description' | 'completed' | 'created_at' | 'updated_at'>, {
     id: number; title: string; description: string | null; completed: boolean; created_at: string; updated_at: string;
   }>,

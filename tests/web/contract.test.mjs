@@ -77,6 +77,8 @@ describe('The OpenAPI document', () => {
       'Invalid username or password',
       'body.title: String should have at least 1 character {"min_length":1}',
       'done: true',
+      'due: 2025-01-31 typed',
+      'batch: 204 undefined,200 typed',
       'deleted: undefined',
       'Todo not found',
       'pending: true',

@@ -201,7 +201,7 @@ fn parse_republish(body: Map<String, Value>) -> Result<(String, Revision), Vec<V
     let mut fields = Fields::new(body);
     fields.require(&["username", "from_revision"]);
     let username = fields.string("username", 0, usize::MAX);
-    let from_revision = fields.integer("from_revision", 1);
+    let from_revision = fields.integer("from_revision", 1..=i64::MAX);
     fields.finish()?;
     Ok((username.unwrap_or_default(), Revision(from_revision.unwrap_or(1))))
 }

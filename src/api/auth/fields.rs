@@ -99,7 +99,7 @@ impl AccountFields {
 
     /// A time after `now`, if it was sent.
     pub fn future_time(&mut self, name: &'static str, now: Timestamp) -> Option<Timestamp> {
-        let text = self.0.nullable_string(name, 0, usize::MAX)??;
+        let text = self.0.nullable(name, |fields, name| fields.string(name, 0, usize::MAX))??;
         let (kind, msg) = match Timestamp::parse(&text) {
             Some(time) if time > now => return Some(time),
             Some(_) => ("datetime_future", "Input should be in the future"),

@@ -1,16 +1,19 @@
 //! The OpenAPI 3.1 document, assembled from the handlers' annotations.
 
 use utoipa::openapi::header::HeaderBuilder;
-use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{
     Flow, HttpAuthScheme, HttpBuilder, OAuth2, Password, Scopes, SecurityRequirement, SecurityScheme,
 };
 use utoipa::openapi::server::ServerBuilder;
-use utoipa::openapi::{ObjectBuilder, RefOr, Required, Type};
+use utoipa::openapi::{ObjectBuilder, RefOr, Required, Schema, Type};
 use utoipa::{IntoResponses, Modify, OpenApi};
 
 use crate::api::health::VERSION;
-use crate::api::responses::{ErrorBody, Limited, QueryTooLong, TooSlow, ValidationErrors};
+use crate::api::responses::{
+    ErrorBody, Limited, OperationError, OperationPreconditionFailed, PreconditionFailedBody, QueryTooLong, TooSlow,
+    ValidationErrors,
+};
 
 /// What the document says about the service as a whole.
 #[derive(OpenApi)]
@@ -38,6 +41,7 @@ use crate::api::responses::{ErrorBody, Limited, QueryTooLong, TooSlow, Validatio
     tags(
         (name = "auth", description = "Logging in, and one's own account."),
         (name = "todos", description = "The todos of the user who is logged in."),
+        (name = "trash", description = "What the user has deleted, and can restore."),
         (name = "admin", description = "For operators: requires the role admin."),
         (name = "health", description = "Whether the service works. Served at the root only."),
     ),
@@ -63,7 +67,13 @@ use crate::api::responses::{ErrorBody, Limited, QueryTooLong, TooSlow, Validatio
         crate::api::todos::create,
         crate::api::todos::read,
         crate::api::todos::update,
+        crate::api::todos::patch,
         crate::api::todos::delete,
+        crate::api::todos::batch::apply,
+        crate::api::todos::trash::restore,
+        crate::api::todos::trash::list,
+        crate::api::todos::trash::empty,
+        crate::api::todos::trash::purge,
         crate::api::admin::events::parked,
         crate::api::admin::events::retry,
         crate::api::admin::events::skip,
@@ -75,7 +85,13 @@ use crate::api::responses::{ErrorBody, Limited, QueryTooLong, TooSlow, Validatio
         crate::api::admin::users::delete,
     ),
     // The answers in `responses` refer to these: utoipa collects only schemas that paths name themselves.
-    components(schemas(ErrorBody, ValidationErrors)),
+    components(schemas(
+        ErrorBody,
+        ValidationErrors,
+        OperationError,
+        OperationPreconditionFailed,
+        PreconditionFailedBody
+    )),
     modifiers(&WholeDocument)
 )]
 struct Document;
@@ -124,6 +140,68 @@ impl Modify for WholeDocument {
                 }
                 add_request_id(operation);
             }
+        }
+        for path in TODO_PATHS {
+            let Some(item) = document.paths.paths.get_mut(path) else { continue };
+            let reading = item.get.iter_mut().map(|operation| (operation, true));
+            let changing = [&mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
+            let changing = changing.into_iter().flatten().map(|operation| (operation, false));
+            for (operation, is_safe) in reading.chain(changing) {
+                add_conditions(operation, is_safe);
+            }
+        }
+        // A list has it where that is asked for.
+        if let Some(RefOr::T(Schema::Object(todo))) =
+            document.components.get_or_insert_default().schemas.get_mut("Todo")
+        {
+            let about = "Its entity tag; only in lists, and there only with `etags=true`.";
+            let etag = ObjectBuilder::new().schema_type(Type::String).description(Some(about)).build();
+            todo.properties.insert("etag".to_owned(), etag.into());
+        }
+    }
+}
+
+/// Whose requests can have conditions, or be repeated.
+const TODO_PATHS: [&str; 6] = ["/todos", "/todos/{id}", "/todos/{id}/restore", "/trash", "/trash/{id}", "/batch"];
+
+/// Adds the headers by which requests about todos can be made safe, and those of their answers.
+fn add_conditions(operation: &mut Operation, is_safe: bool) {
+    let parameters = operation.parameters.get_or_insert_default();
+    let is_one = parameters.iter().any(|it| matches!(it, RefOr::T(it) if it.parameter_in == ParameterIn::Path));
+    let mut add = |name: &str, about: &str, schema: ObjectBuilder| {
+        let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Header);
+        let parameter = parameter.required(Required::False).description(Some(about)).schema(Some(schema.build()));
+        parameters.push(RefOr::T(parameter.build()));
+    };
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    if is_one && !is_safe {
+        add("If-Match", "Entity tags, or `*`: the request is refused unless the todo has one of them.", text());
+    }
+    if !is_safe {
+        let about = "The client's name for this request, such as a UUID. If it is sent again within 24 hours, it is not \
+            applied again, but answered as the first time.";
+        let key = text().min_length(Some(1)).max_length(Some(255)).pattern(Some("^[!#-~]([ -~]*[!-~])?$"));
+        add("Idempotency-Key", about, key);
+    }
+    let with_todo = operation
+        .operation_id
+        .as_deref()
+        .is_some_and(|id| ["createTodo", "getTodo", "updateTodo", "patchTodo", "restoreTodo"].contains(&id));
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else { continue };
+        if !status.starts_with('2') {
+            continue;
+        }
+        let mut add = |name: &str, about: &str| {
+            let header = HeaderBuilder::new().schema(Some(text().build())).description(Some(about)).build();
+            response.headers.entry(name.to_owned()).or_insert(header.into());
+        };
+        if with_todo {
+            add("ETag", "The entity tag of the todo as it is answered.");
+        }
+        if !is_safe {
+            add("Sync-Token", "How far the user's changes have come; opaque.");
+            add("Idempotent-Replayed", "`true`: the request was applied before, and this is what was answered then.");
         }
     }
 }

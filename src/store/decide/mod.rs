@@ -12,16 +12,20 @@ mod accounts;
 pub mod sessions;
 #[cfg(test)]
 mod tests;
+pub mod todos;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::{Command, Context};
-use crate::domain::account::{AccountState, User, UserId};
-use crate::domain::change::{Change, Epoch, Kind, Place, Revision, SCRUBBED_TITLE};
+use super::idempotency::Kept;
+use crate::domain::account::{User, UserId};
+use crate::domain::change::{Change, Epoch, Place, Revision};
 use crate::domain::clock::Timestamp;
+use crate::domain::etag::EntityTag;
 use crate::domain::session::{PersonalToken, PersonalTokenId, Session, SessionId};
-use crate::domain::todo::{Field, Todo, TodoId, Version};
+use crate::domain::todo::field::Field;
+use crate::domain::todo::{Todo, TodoId};
+use todos::Whereabouts;
 
 /// The committed state that a group is decided on.
 pub trait State {
@@ -30,6 +34,12 @@ pub trait State {
 
     /// A live todo of this owner.
     fn todo(&self, owner: UserId, id: TodoId) -> Option<Arc<Todo>>;
+
+    /// A todo in this owner's trash.
+    fn trashed(&self, owner: UserId, id: TodoId) -> Option<Arc<Todo>>;
+
+    /// The ids of everything in this owner's trash.
+    fn trash(&self, owner: UserId) -> Vec<TodoId>;
 
     /// The account with this id, whatever its state.
     fn account(&self, id: UserId) -> Option<Arc<User>>;
@@ -92,11 +102,31 @@ pub struct Facts {
     pub demo_users: bool,
 }
 
+/// The answers that are kept of requests that can be repeated, by their users and names.
+pub type KeptAnswers = BTreeMap<(UserId, Arc<str>), Kept>;
+
 /// Why a request changes nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Refusal {
     /// The owner has no such todo; somebody else may.
     TodoNotFound,
+    /// The todo can't be restored: it is not deleted.
+    NotInTrash,
+    /// The todo is not as the client expects.
+    PreconditionFailed {
+        /// As it is.
+        current: Arc<Todo>,
+        /// The version that this is.
+        etag: EntityTag,
+        /// Which of the sent fields have changed since the version that the client knows, if it asked to merge.
+        conflict: Vec<Field>,
+    },
+    /// The todo would have too many tags.
+    TooManyTags,
+    /// Another request had this idempotency key.
+    KeyReused,
+    /// The answer can't be written, so it could not be repeated.
+    Unanswerable,
     /// The account of whoever acts was disabled or deleted, or its tokens were ended, since the request was allowed.
     NoLongerAllowed,
     /// There is no such account.
@@ -128,12 +158,16 @@ pub struct Decided {
     pub sessions: BTreeMap<SessionId, Option<Arc<Session>>>,
     /// The personal access tokens that are new, by their users and ids; `None`: revoked.
     pub personal_tokens: BTreeMap<(UserId, PersonalTokenId), Option<Arc<PersonalToken>>>,
+    /// Todos that are removed from the trash for good.
+    pub purged: BTreeSet<(UserId, TodoId)>,
+    /// Answers that are kept from now on.
+    pub answers: KeptAnswers,
     /// The owners' heads after these changes.
     pub heads: HashMap<UserId, Head>,
     /// The first numbers that are unused after these changes.
     pub next: Next,
-    /// The changed todos; `None`: deleted.
-    todos: HashMap<TodoId, Option<Arc<Todo>>>,
+    /// Where the todos are that were changed or purged, and whose they are.
+    todos: HashMap<TodoId, (UserId, Whereabouts)>,
 }
 
 impl Decided {
@@ -144,10 +178,17 @@ impl Decided {
             accounts: BTreeMap::new(),
             sessions: BTreeMap::new(),
             personal_tokens: BTreeMap::new(),
+            purged: BTreeSet::new(),
+            answers: BTreeMap::new(),
             heads: HashMap::new(),
             next,
             todos: HashMap::new(),
         }
+    }
+
+    /// Only these todos are removed from the trash.
+    pub fn only_purged(purged: BTreeSet<(UserId, TodoId)>, next: Next) -> Self {
+        Self { purged, ..Self::nothing(next) }
     }
 
     /// Whether nothing was decided.
@@ -156,6 +197,8 @@ impl Decided {
             && self.accounts.is_empty()
             && self.sessions.is_empty()
             && self.personal_tokens.is_empty()
+            && self.purged.is_empty()
+            && self.answers.is_empty()
     }
 
     fn merge(&mut self, later: Self) {
@@ -163,6 +206,8 @@ impl Decided {
         self.accounts.extend(later.accounts);
         self.sessions.extend(later.sessions);
         self.personal_tokens.extend(later.personal_tokens);
+        self.purged.extend(later.purged);
+        self.answers.extend(later.answers);
         self.heads.extend(later.heads);
         self.next = later.next;
         self.todos.extend(later.todos);
@@ -173,108 +218,23 @@ impl Decided {
 pub struct Group<'a, S> {
     state: &'a S,
     facts: Facts,
+    kept: KeptAnswers,
     decided: Decided,
 }
 
 impl<'a, S: State> Group<'a, S> {
     /// A group on top of `state`.
     pub fn new(state: &'a S, facts: Facts) -> Self {
-        Self { state, facts, decided: Decided::nothing(facts.next) }
+        Self::with_kept(state, facts, KeptAnswers::new())
     }
 
-    /// What a request changes: all of its commands, or nothing.
-    pub fn decide(&mut self, context: &Context, commands: Vec<Command>) -> Result<Vec<Arc<Change>>, Refusal> {
-        if let Some(authority) = context.authority {
-            self.still_valid(authority)?;
-        }
-        let account = self.account(context.owner).ok_or(Refusal::NoLongerAllowed)?;
-        let mut request = Decided::nothing(self.decided.next);
-        for command in commands {
-            self.decide_one(&mut request, context, &account, command)?;
-        }
-        let changes = request.changes.clone();
-        self.decided.merge(request);
-        Ok(changes)
+    /// The same, where some of the group's requests may have been answered before: `kept` has those answers.
+    pub fn with_kept(state: &'a S, facts: Facts, kept: KeptAnswers) -> Self {
+        Self { state, facts, kept, decided: Decided::nothing(facts.next) }
     }
 
     /// What the group has decided.
     pub fn finish(self) -> Decided {
         self.decided
-    }
-
-    fn decide_one(
-        &self,
-        request: &mut Decided,
-        context: &Context,
-        account: &User,
-        command: Command,
-    ) -> Result<(), Refusal> {
-        let owner = account.id;
-        let erases = matches!(command, Command::Erase(_));
-        if account.state != if erases { AccountState::Deleted } else { AccountState::Active } {
-            return Err(Refusal::NoLongerAllowed);
-        }
-        let head = self.head(request, owner);
-        let at = self.facts.now.max(head.last_at);
-        let (kind, todo, changed) = match command {
-            Command::Create(new) => {
-                let id = request.next.id;
-                request.next.id = TodoId(id.0 + 1);
-                let todo = Todo {
-                    id,
-                    owner,
-                    version: Version::FIRST,
-                    title: new.title,
-                    description: new.description,
-                    completed: new.completed,
-                    created_at: at,
-                    updated_at: at,
-                };
-                (Kind::Created, todo, Field::ALL.to_vec())
-            }
-            Command::Update(id, patch) => {
-                let mut todo = self.next_version(request, owner, id, at)?;
-                let changed = patch.apply(&mut todo);
-                (Kind::Updated, todo, changed)
-            }
-            Command::Delete(id) => (Kind::Deleted, self.next_version(request, owner, id, at)?, Vec::new()),
-            Command::Erase(id) => {
-                let todo = self.next_version(request, owner, id, at)?;
-                (Kind::Deleted, Todo { title: SCRUBBED_TITLE.into(), description: None, ..todo }, Vec::new())
-            }
-        };
-        let (todo, revision) = (Arc::new(todo), head.revision.next());
-        request.todos.insert(todo.id, (kind != Kind::Deleted).then(|| Arc::clone(&todo)));
-        request.heads.insert(owner, Head { revision, last_at: at, ..head });
-        request.changes.push(Arc::new(Change {
-            place: request.next.place,
-            epoch: self.facts.epoch,
-            revision,
-            kind,
-            at,
-            actor: Arc::clone(&context.actor),
-            created_by: Arc::clone(&account.username),
-            changed,
-            trace: context.trace.clone(),
-            scrubbed: erases,
-            todo,
-        }));
-        request.next.place = Place(request.next.place.0 + 1);
-        Ok(())
-    }
-
-    fn head(&self, request: &Decided, owner: UserId) -> Head {
-        let decided = request.heads.get(&owner).or_else(|| self.decided.heads.get(&owner));
-        decided.copied().unwrap_or_else(|| self.state.head(owner))
-    }
-
-    /// The owner's todo in its next version, still to be changed; its time is `at`.
-    fn next_version(&self, request: &Decided, owner: UserId, id: TodoId, at: Timestamp) -> Result<Todo, Refusal> {
-        let todo = match request.todos.get(&id).or_else(|| self.decided.todos.get(&id)) {
-            Some(decided) => decided.clone().filter(|todo| todo.owner == owner),
-            None => self.state.todo(owner, id),
-        };
-        let todo = todo.ok_or(Refusal::TodoNotFound)?;
-        Ok(Todo { version: todo.version.next(), updated_at: at, ..Todo::clone(&todo) })
     }
 }

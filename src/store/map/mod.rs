@@ -2,6 +2,7 @@
 
 pub mod login_networks;
 pub mod sessions;
+pub mod trash;
 pub mod users;
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,8 +11,9 @@ use std::sync::Arc;
 use crate::domain::account::UserId;
 use crate::domain::change::{Change, Kind, Revision};
 use crate::domain::todo::{Todo, TodoId};
+use trash::Trash;
 
-/// Every live todo, by owner, ordered by id. Only committed changes get here.
+/// Every todo, by owner, ordered by id. Only committed changes get here.
 #[derive(Debug, Default)]
 pub struct TodoMap {
     owners: HashMap<UserId, Owner>,
@@ -22,10 +24,11 @@ pub struct TodoMap {
 struct Owner {
     revision: Revision,
     todos: BTreeMap<TodoId, Arc<Todo>>,
+    trash: Trash,
 }
 
 /// One owner's todos as of a revision.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, Default)]
 pub struct OwnerView {
     /// The owner's last change that the todos include; 0 before the first.
     pub revision: Revision,
@@ -41,10 +44,14 @@ impl TodoMap {
 
     /// All todos of `owner`.
     pub fn view(&self, owner: UserId) -> OwnerView {
-        let Some(Owner { revision, todos }) = self.owners.get(&owner) else {
-            return OwnerView { revision: Revision::default(), todos: Vec::new() };
-        };
+        let Some(Owner { revision, todos, .. }) = self.owners.get(&owner) else { return OwnerView::default() };
         OwnerView { revision: *revision, todos: todos.values().cloned().collect() }
+    }
+
+    /// All todos in the trash of `owner`.
+    pub fn trash_view(&self, owner: UserId) -> OwnerView {
+        let Some(Owner { revision, trash, .. }) = self.owners.get(&owner) else { return OwnerView::default() };
+        OwnerView { revision: *revision, todos: trash.todos().cloned().collect() }
     }
 
     /// The ids of the first todos of `owner`, at most `limit`.
@@ -52,21 +59,60 @@ impl TodoMap {
         self.owners.get(&owner).map(|owner| owner.todos.keys().take(limit).copied().collect()).unwrap_or_default()
     }
 
-    /// Applies a committed change.
-    pub fn apply(&mut self, change: &Change) {
-        let owner = self.owners.entry(change.todo.owner).or_default();
+    /// The ids of the first todos in the trash of `owner`, at most `limit`.
+    pub fn first_trashed(&self, owner: UserId, limit: usize) -> Vec<TodoId> {
+        let of = |trash: &Trash| trash.todos().take(limit).map(|todo| todo.id).collect();
+        self.trash(owner).map(of).unwrap_or_default()
+    }
+
+    /// The trash of `owner`, if anything ever was in it.
+    pub fn trash(&self, owner: UserId) -> Option<&Trash> {
+        self.owners.get(&owner).map(|owner| &owner.trash)
+    }
+
+    /// Todos in the trash that were deleted before `uptime`, or are too many; at most `limit`.
+    pub fn expired_trash(&self, uptime: i64, limit: usize) -> Vec<(UserId, TodoId)> {
+        let expired = self.owners.iter().flat_map(|(&owner, of)| of.trash.expired(uptime).map(move |id| (owner, id)));
+        expired.take(limit).collect()
+    }
+
+    /// Applies a committed change, made at `uptime`: seconds that the service had been running.
+    pub fn apply(&mut self, change: &Change, uptime: i64) {
+        let (id, todo) = (change.todo.id, &change.todo);
+        let owner = self.owners.entry(todo.owner).or_default();
         owner.revision = change.revision;
         self.count -= owner.todos.len();
         match change.kind {
-            Kind::Created | Kind::Updated => owner.todos.insert(change.todo.id, Arc::clone(&change.todo)),
-            Kind::Deleted => owner.todos.remove(&change.todo.id),
-        };
+            Kind::Created | Kind::Updated => drop(owner.todos.insert(id, Arc::clone(todo))),
+            Kind::Deleted => {
+                owner.todos.remove(&id);
+                if !change.scrubbed {
+                    owner.trash.insert(Arc::clone(todo), uptime);
+                }
+            }
+            Kind::Restored => {
+                owner.trash.remove(id);
+                owner.todos.insert(id, Arc::clone(todo));
+            }
+        }
         self.count += owner.todos.len();
+    }
+
+    /// Removes a todo from the trash.
+    pub fn purge(&mut self, owner: UserId, id: TodoId) {
+        if let Some(owner) = self.owners.get_mut(&owner) {
+            owner.trash.remove(id);
+        }
     }
 
     /// Sets the revision that the owner's todos are as of.
     pub fn set_revision(&mut self, owner: UserId, revision: Revision) {
         self.owners.entry(owner).or_default().revision = revision;
+    }
+
+    /// Inserts a todo that the database has in the trash since `uptime`.
+    pub fn insert_trashed(&mut self, todo: Arc<Todo>, uptime: i64) {
+        self.owners.entry(todo.owner).or_default().trash.insert(todo, uptime);
     }
 
     /// Inserts a todo that the database has.
@@ -76,7 +122,7 @@ impl TodoMap {
         }
     }
 
-    /// The number of todos of all owners.
+    /// The number of live todos of all owners.
     pub fn count(&self) -> usize {
         self.count
     }

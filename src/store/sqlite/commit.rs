@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, ffi, params};
 
+use super::idempotency;
 use super::rows::{ACCOUNT_COLUMNS, SESSION_COLUMNS, account, rotated_at, session};
 use crate::domain::change::Kind;
 use crate::store::decide::Decided;
@@ -53,7 +54,7 @@ pub fn in_transaction<T>(
     Ok(done)
 }
 
-/// Commits a group: its changes, its owners' heads and the relay's marks. `uptime`, in seconds, is stored with each
+/// Commits a group: its changes, what it purged, the answers to be kept, its owners' heads and the relay's marks. `uptime`, in seconds, is stored with each
 /// change; with `save_uptime` also on its own.
 pub fn commit(
     connection: &mut Connection,
@@ -84,21 +85,29 @@ fn write(transaction: &Transaction<'_>, decided: &Decided, marks: &Marks, uptime
         write_personal_tokens(transaction, decided)?;
     }
     let mut put = transaction.prepare_cached(
-        "INSERT INTO todos (id, owner_id, version, title, description, completed, created_at, updated_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+        "INSERT INTO todos (id, owner_id, version, title, description, completed, created_at, updated_at, due_at,
+             priority, tags, sort_order, field_versions, deleted_uptime)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
          ON CONFLICT (id) DO UPDATE SET version = excluded.version, title = excluded.title,
-             description = excluded.description, completed = excluded.completed, updated_at = excluded.updated_at",
+             description = excluded.description, completed = excluded.completed, updated_at = excluded.updated_at,
+             due_at = excluded.due_at, priority = excluded.priority, tags = excluded.tags,
+             sort_order = excluded.sort_order, field_versions = excluded.field_versions,
+             deleted_uptime = excluded.deleted_uptime",
     )?;
     let mut delete = transaction.prepare_cached("DELETE FROM todos WHERE id = ?1")?;
     let mut log = transaction.prepare_cached(
         "INSERT INTO changes (seq, owner_id, revision, todo_id, version, kind, at, actor, changed, trace,
-             title, description, completed, created_at, updated_at, uptime, scrubbed)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+             title, description, completed, created_at, updated_at, due_at, priority, tags, sort_order, field_versions,
+             uptime, scrubbed, batch, op)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
+             ?23, ?24)",
     )?;
     for change in &decided.changes {
         let todo = &change.todo;
-        match change.kind {
-            Kind::Created | Kind::Updated => put.execute(params![
+        if change.scrubbed {
+            delete.execute([todo.id])?;
+        } else {
+            put.execute(params![
                 todo.id,
                 todo.owner,
                 todo.version,
@@ -106,10 +115,15 @@ fn write(transaction: &Transaction<'_>, decided: &Decided, marks: &Marks, uptime
                 todo.description,
                 todo.completed,
                 todo.created_at.0,
-                todo.updated_at.0
-            ])?,
-            Kind::Deleted => delete.execute([todo.id])?,
-        };
+                todo.updated_at.0,
+                todo.due_at,
+                todo.priority,
+                todo.tags,
+                todo.order,
+                todo.field_versions,
+                (change.kind == Kind::Deleted).then_some(uptime)
+            ])?;
+        }
         let changed = change.changed.iter().map(|field| field.name()).collect::<Vec<_>>().join(",");
         log.execute(params![
             change.place,
@@ -127,9 +141,22 @@ fn write(transaction: &Transaction<'_>, decided: &Decided, marks: &Marks, uptime
             todo.completed,
             todo.created_at.0,
             todo.updated_at.0,
+            todo.due_at,
+            todo.priority,
+            todo.tags,
+            todo.order,
+            todo.field_versions,
             uptime,
-            change.scrubbed
+            change.scrubbed,
+            change.batch,
+            change.op
         ])?;
+    }
+    for (_, id) in &decided.purged {
+        delete.execute([id])?;
+    }
+    if !decided.answers.is_empty() {
+        idempotency::write(transaction, &decided.answers, uptime)?;
     }
     let mut set_head = transaction.prepare_cached("UPDATE users SET revision = ?2, last_at = ?3 WHERE id = ?1")?;
     for (owner, head) in &decided.heads {
@@ -233,6 +260,13 @@ pub fn is_stored(connection: &Connection, decided: &Decided) -> rusqlite::Result
     if let Some(change) = decided.changes.last() {
         let sql = "SELECT EXISTS (SELECT 1 FROM changes WHERE seq = ?1)";
         return connection.query_row(sql, [change.place], |row| row.get(0)).map(Some);
+    }
+    if let Some(((owner, request), _)) = decided.answers.last_key_value() {
+        return idempotency::read(connection, *owner, request).map(|kept| Some(kept.is_some()));
+    }
+    if let Some((_, id)) = decided.purged.last() {
+        let sql = "SELECT NOT EXISTS (SELECT 1 FROM todos WHERE id = ?1)";
+        return connection.query_row(sql, [id], |row| row.get(0)).map(Some);
     }
     // All of them: what began and ended in this group looks the same before and after.
     for (id, session) in &decided.sessions {

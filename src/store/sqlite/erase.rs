@@ -1,5 +1,5 @@
-//! Erases deleted accounts, a little at a time: first every todo is deleted, which makes events, then what the log says of
-//! them is replaced, wherever it is published. What was committed before a crash needs not be done again: everything
+//! Erases deleted accounts, a little at a time: first the trash goes, then every todo is deleted, which makes events, then
+//! the answers that were kept go, and what the log says is replaced, wherever it is published. What was committed before a crash needs not be done again: everything
 //! that is left to do can be seen in the database.
 
 use std::collections::VecDeque;
@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, Transaction, params};
 
 use super::commit::{CommitError, in_transaction};
+use super::purge::remove_answers;
 use super::writer::{TICK_INTERVAL, Writer, abort_unflushed};
 use crate::domain::account::{User, UserId};
 use crate::domain::change::{DeliveryState, Revision, SCRUBBED_TITLE};
 use crate::domain::todo::TodoId;
 use crate::domain::trace::TraceParent;
-use crate::store::decide::{Group, Refusal};
+use crate::store::decide::{Decided, Group, Refusal};
 use crate::store::error::StoreError;
 use crate::store::{Command, Context};
 
@@ -119,9 +120,15 @@ impl Writer {
     }
 
     fn erase_part(&mut self, erasure: &mut Erasure) -> Result<Left, StoreError> {
-        let todos = self.shared.todos.read().first(erasure.owner, MAX_PART);
+        let (owner, trashed) = (erasure.owner, self.shared.todos.read().first_trashed(erasure.owner, MAX_PART));
+        if !trashed.is_empty() {
+            let purged = trashed.into_iter().map(|id| (owner, id)).collect();
+            self.commit(Decided::only_purged(purged, self.log.next), 0)?;
+            return Ok(Left::More);
+        }
+        let todos = self.shared.todos.read().first(owner, MAX_PART);
         if !todos.is_empty() {
-            self.delete_todos(erasure.owner, todos)?;
+            self.delete_todos(owner, todos)?;
             return Ok(Left::More);
         }
         // Uncommitted marks would be lost on what is scrubbed.
@@ -154,8 +161,9 @@ impl Writer {
         let account = account.ok_or(StoreError::Refused(Refusal::AccountNotFound))?;
         let state = self.state();
         let mut group = Group::new(&state, self.facts());
-        let decided = group.decide(&context(&account), todos.into_iter().map(Command::Erase).collect());
-        let decided = decided.map(|_| group.finish()).map_err(StoreError::Refused)?;
+        let commands: Vec<Command> = todos.into_iter().map(Command::Erase).collect();
+        let decided = group.decide(&context(&account), commands.into());
+        let decided = decided.map(|_| group.finish()).map_err(|refused| StoreError::Refused(refused.refusal))?;
         self.commit(decided, operations)
     }
 }
@@ -182,13 +190,17 @@ fn scrub(connection: &mut Connection, erasure: &Erasure, limit: usize) -> Result
 }
 
 fn scrub_part(transaction: &Transaction<'_>, erasure: &Erasure, limit: usize) -> rusqlite::Result<Scrubbed> {
+    if remove_answers(transaction, erasure.owner, limit)? == limit {
+        return Ok(Scrubbed { more_after: Some(erasure.after), unpublished: erasure.unpublished, skipped: 0 });
+    }
     // Any other state, also one that this version doesn't know, has to be waited for.
     let mut read = transaction.prepare_cached(
         "SELECT revision, scrubbed, state IN (1, 3), state = 2 FROM changes WHERE owner_id = ?1 AND revision > ?2
          ORDER BY revision LIMIT ?3",
     )?;
     let mut scrub = transaction.prepare_cached(
-        "UPDATE changes SET title = ?3, description = NULL, scrubbed = 1 WHERE owner_id = ?1 AND revision = ?2",
+        "UPDATE changes SET title = ?3, description = NULL, due_at = NULL, priority = NULL, tags = NULL, sort_order = NULL,
+             op = NULL, scrubbed = 1 WHERE owner_id = ?1 AND revision = ?2",
     )?;
     let mut skip = transaction.prepare_cached("UPDATE changes SET state = ?3 WHERE owner_id = ?1 AND revision = ?2")?;
     let owner = erasure.owner;

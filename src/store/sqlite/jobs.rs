@@ -5,10 +5,11 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::domain::account::User;
-use crate::domain::change::{Change, Revision};
+use crate::domain::change::Revision;
 use crate::store::decide::sessions::SessionOutcome;
+use crate::store::decide::todos::Answered;
 use crate::store::error::StoreError;
-use crate::store::{AccountCommand, Authority, Command, Context, OutboxCommand, SessionCommand};
+use crate::store::{AccountCommand, Authority, Commands, Context, OutboxCommand, SessionCommand};
 
 /// What the writer is asked to do.
 pub enum Job {
@@ -32,8 +33,8 @@ pub enum Job {
 
 /// What a group is made of.
 pub enum Request {
-    /// Commands to be applied all or none; the answer is their changes.
-    Todos { context: Context, commands: Vec<Command>, reply: oneshot::Sender<Answer<Vec<Arc<Change>>>> },
+    /// Commands to be applied all or none; the answer is what they did.
+    Todos { context: Context, commands: Commands, reply: oneshot::Sender<Answer<Answered>> },
     /// A command about sessions; the answer is what became of it.
     Session { authority: Option<Authority>, command: SessionCommand, reply: oneshot::Sender<Answer<SessionOutcome>> },
     /// A command about an account; the answer is what the account is then.
@@ -44,8 +45,20 @@ impl Request {
     /// The number of commands.
     pub fn operations(&self) -> usize {
         match self {
-            Self::Todos { commands, .. } => commands.len(),
+            Self::Todos { commands, .. } => commands.commands.len(),
             Self::Account { .. } | Self::Session { .. } => 1,
+        }
+    }
+}
+
+impl Request {
+    /// Answers a request that was not decided.
+    pub fn fail(self, error: StoreError) {
+        // The receiver is gone if the client disconnected.
+        match self {
+            Self::Todos { reply, .. } => drop(reply.send(Err(error))),
+            Self::Account { reply, .. } => drop(reply.send(Err(error))),
+            Self::Session { reply, .. } => drop(reply.send(Err(error))),
         }
     }
 }
@@ -55,7 +68,7 @@ pub type Answer<T> = Result<T, StoreError>;
 
 /// A decided request that waits for its group's commit.
 pub enum Decision {
-    Todos(Answer<Vec<Arc<Change>>>, oneshot::Sender<Answer<Vec<Arc<Change>>>>),
+    Todos(Answer<Answered>, oneshot::Sender<Answer<Answered>>),
     Account(Answer<Arc<User>>, oneshot::Sender<Answer<Arc<User>>>),
     Session(Answer<SessionOutcome>, oneshot::Sender<Answer<SessionOutcome>>),
 }

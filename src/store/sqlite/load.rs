@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::rows::{
-    ACCOUNT_COLUMNS, PERSONAL_TOKEN_COLUMNS, SESSION_COLUMNS, account, invalid, personal_token, session, todo,
+    ACCOUNT_COLUMNS, PERSONAL_TOKEN_COLUMNS, SESSION_COLUMNS, TODO_COLUMNS, account, invalid, personal_token, session,
+    todo,
 };
 use crate::domain::account::{AccountState, UserId};
 use crate::domain::change::{Epoch, Place};
@@ -90,11 +91,14 @@ pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loade
     for (owner, head) in &heads {
         todos.set_revision(*owner, head.revision);
     }
-    let mut statement = connection
-        .prepare("SELECT owner_id, id, version, title, description, completed, created_at, updated_at FROM todos")?;
+    let mut statement = connection.prepare(&format!("SELECT {TODO_COLUMNS}, deleted_uptime FROM todos"))?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        todos.insert(Arc::new(todo(row, 0)?));
+        let todo = Arc::new(todo(row)?);
+        match row.get("deleted_uptime")? {
+            None => todos.insert(todo),
+            Some(uptime) => todos.insert_trashed(todo, uptime),
+        }
     }
     Ok(Loaded {
         epoch,

@@ -10,46 +10,69 @@ use crate::domain::change::{Change, DeliveryState, Epoch, Kind, Place, Revision}
 use crate::domain::clock::Timestamp;
 use crate::domain::network::Network;
 use crate::domain::session::{PersonalToken, PersonalTokenId, Scope, Session, SessionId, SessionKey};
-use crate::domain::todo::{Field, Todo, TodoId, Version};
+use crate::domain::todo::due::Due;
+use crate::domain::todo::field::{Field, FieldVersions};
+use crate::domain::todo::tags::Tags;
+use crate::domain::todo::{Todo, TodoId, Version};
 use crate::domain::trace::TraceParent;
 
-/// Reads a todo from eight columns from `first` on: owner_id, id, version, title, description, completed, created_at,
-/// updated_at.
-pub fn todo(row: &Row<'_>, first: usize) -> rusqlite::Result<Todo> {
+/// The columns that [`todo()`] reads, in its order, after the id.
+macro_rules! todo_columns {
+    () => {
+        "owner_id, version, title, description, completed, created_at, updated_at, due_at, priority, tags, sort_order, \
+         field_versions"
+    };
+}
+
+/// The columns of `todos` that [`todo()`] reads.
+pub const TODO_COLUMNS: &str = concat!("id, ", todo_columns!());
+
+/// Reads a todo from [`TODO_COLUMNS`], or from columns like them at the beginning of others.
+pub fn todo(row: &Row<'_>) -> rusqlite::Result<Todo> {
     Ok(Todo {
-        owner: row.get(first)?,
-        id: row.get(first + 1)?,
-        version: row.get(first + 2)?,
-        title: row.get::<_, Box<str>>(first + 3)?,
-        description: row.get::<_, Option<Box<str>>>(first + 4)?,
-        completed: row.get(first + 5)?,
-        created_at: Timestamp(row.get(first + 6)?),
-        updated_at: Timestamp(row.get(first + 7)?),
+        id: row.get(0)?,
+        owner: row.get(1)?,
+        version: row.get(2)?,
+        title: row.get::<_, Box<str>>(3)?,
+        description: row.get::<_, Option<Box<str>>>(4)?,
+        completed: row.get(5)?,
+        created_at: Timestamp(row.get(6)?),
+        updated_at: Timestamp(row.get(7)?),
+        due_at: row.get(8)?,
+        priority: row.get(9)?,
+        tags: row.get::<_, Option<Tags>>(10)?.unwrap_or_default(),
+        order: row.get(11)?,
+        field_versions: row.get::<_, Option<FieldVersions>>(12)?.unwrap_or_default(),
     })
 }
 
 /// The columns that [`change`] reads, in its order.
-pub const CHANGE_COLUMNS: &str = "owner_id, todo_id, version, title, description, completed, created_at, updated_at, \
-    seq, revision, kind, at, actor, changed, trace, scrubbed, \
-    coalesce((SELECT username FROM users WHERE users.id = changes.owner_id), actor)";
+pub const CHANGE_COLUMNS: &str = concat!(
+    "todo_id, ",
+    todo_columns!(),
+    ", seq, revision, kind, at, actor, changed, trace, scrubbed, \
+     coalesce((SELECT username FROM users WHERE users.id = changes.owner_id), actor) AS created_by, batch, op"
+);
 
 /// Reads a change from [`CHANGE_COLUMNS`].
 pub fn change(row: &Row<'_>, epoch: Epoch) -> rusqlite::Result<Change> {
-    let kind: usize = row.get(10)?;
-    let changed: String = row.get(13)?;
-    let trace: String = row.get(14)?;
+    let kind: usize = row.get("kind")?;
+    let changed: String = row.get("changed")?;
+    let trace: String = row.get("trace")?;
     Ok(Change {
-        place: row.get(8)?,
+        place: row.get("seq")?,
         epoch,
-        revision: row.get(9)?,
+        revision: row.get("revision")?,
         kind: *Kind::ALL.get(kind).ok_or_else(|| invalid("changes.kind"))?,
-        at: Timestamp(row.get(11)?),
-        actor: row.get::<_, String>(12)?.into(),
+        at: Timestamp(row.get("at")?),
+        actor: row.get::<_, String>("actor")?.into(),
         changed: Field::ALL.into_iter().filter(|field| changed.split(',').any(|name| name == field.name())).collect(),
         trace: TraceParent::parse(&trace).ok_or_else(|| invalid("changes.trace"))?,
-        scrubbed: row.get(15)?,
-        created_by: row.get::<_, String>(16)?.into(),
-        todo: Arc::new(todo(row, 0)?),
+        scrubbed: row.get("scrubbed")?,
+        created_by: row.get::<_, String>("created_by")?.into(),
+        batch: row.get("batch")?,
+        op: row.get::<_, Option<String>>("op")?.map(Into::into),
+        todo: Arc::new(todo(row)?),
     })
 }
 
@@ -146,6 +169,50 @@ impl ToSql for Network {
 }
 
 impl FromSql for Network {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
+    }
+}
+
+impl ToSql for Due {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.to_string().into())
+    }
+}
+
+impl FromSql for Due {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
+    }
+}
+
+/// As a JSON array; NULL: none.
+impl ToSql for Tags {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        if self.is_empty() {
+            return Ok(rusqlite::types::Null.into());
+        }
+        let json =
+            serde_json::to_string(self).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        Ok(json.into())
+    }
+}
+
+impl FromSql for Tags {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let tags: Vec<Box<str>> = serde_json::from_str(value.as_str()?).map_err(FromSqlError::other)?;
+        Ok(Self::new(tags))
+    }
+}
+
+/// As text; NULL: all are the first.
+impl ToSql for FieldVersions {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.to_text().map_or(rusqlite::types::Null.into(), ToSqlOutput::from))
+    }
+}
+
+impl FromSql for FieldVersions {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
     }

@@ -16,19 +16,21 @@ use rusqlite::hooks::Wal;
 
 use super::commit::{self, CommitError};
 use super::erase::Erasures;
+use super::idempotency;
 use super::jobs::{Decision, Job, Operation, Request};
 use crate::config::Retention;
 use crate::domain::account::{AccountState, User, UserId};
 use crate::domain::clock::Clock;
 use crate::domain::session::{PersonalToken, PersonalTokenId, Session, SessionId};
 use crate::domain::todo::{Todo, TodoId};
-use crate::store::Shared;
-use crate::store::decide::{Decided, Facts, Group, Head, Next, State};
+use crate::store::decide::todos::Refused;
+use crate::store::decide::{Decided, Facts, Group, Head, KeptAnswers, Next, State};
 use crate::store::error::StoreError;
 use crate::store::map::TodoMap;
 use crate::store::map::sessions::{PersonalTokens, Sessions};
 use crate::store::map::users::Users;
 use crate::store::outbox::Marks;
+use crate::store::{Commands, Shared};
 
 /// Operations in one commit, at most.
 const MAX_GROUP_OPERATIONS: usize = 512;
@@ -69,6 +71,7 @@ pub struct Writer {
     pub(super) uptime_due: Instant,
     pub(super) prune_due: Instant,
     pub(super) upkeep_due: Instant,
+    pub(super) purge_due: Instant,
     /// Owners that this round of pruning has yet to visit.
     pub(super) prune_next: VecDeque<UserId>,
     /// Deleted accounts that still have something.
@@ -93,6 +96,15 @@ impl State for Committed<'_> {
 
     fn todo(&self, owner: UserId, id: TodoId) -> Option<Arc<Todo>> {
         self.todos.read().get(owner, id).cloned()
+    }
+
+    fn trashed(&self, owner: UserId, id: TodoId) -> Option<Arc<Todo>> {
+        self.todos.read().trash(owner)?.get(id).cloned()
+    }
+
+    fn trash(&self, owner: UserId) -> Vec<TodoId> {
+        let todos = self.todos.read();
+        todos.trash(owner).map(|trash| trash.todos().map(|todo| todo.id).collect()).unwrap_or_default()
     }
 
     fn account(&self, id: UserId) -> Option<Arc<User>> {
@@ -138,6 +150,7 @@ impl Writer {
             uptime_due: now + SAVE_UPTIME_INTERVAL,
             prune_due: now + TICK_INTERVAL,
             upkeep_due: now + TICK_INTERVAL,
+            purge_due: now + TICK_INTERVAL,
             prune_next: VecDeque::new(),
             erasures,
             operations: VecDeque::new(),
@@ -163,7 +176,7 @@ impl Writer {
         let mut next = None;
         loop {
             let due = if self.operations.is_empty() {
-                let due = self.marks_due.min(self.prune_due).min(self.upkeep_due);
+                let due = self.marks_due.min(self.prune_due).min(self.upkeep_due).min(self.purge_due);
                 self.erasures.due().map_or(due, |erase| erase.min(due))
             } else {
                 self.started
@@ -217,6 +230,9 @@ impl Writer {
             if Instant::now() >= self.upkeep_due {
                 self.upkeep();
             }
+            if Instant::now() >= self.purge_due {
+                self.purge();
+            }
             if self.erasures.due().is_some_and(|due| Instant::now() >= due) {
                 self.erase();
             }
@@ -256,10 +272,17 @@ impl Writer {
     }
 
     fn apply(&mut self, group: Vec<Request>, operations: usize) {
-        let (decided, decisions) = self.decide(group);
+        let kept = match self.kept_answers(&group) {
+            Ok(kept) => kept,
+            Err(error) => {
+                self.report_failure(&error, "because what was answered before can't be read");
+                return group.into_iter().for_each(|request| request.fail(StoreError::NotApplied));
+            }
+        };
+        let (decided, decisions) = self.decide(group, kept);
         let failure = self.commit(decided, operations).err();
         for decision in decisions {
-            decision.answer(failure);
+            decision.answer(failure.clone());
         }
         self.checkpoint();
     }
@@ -280,7 +303,7 @@ impl Writer {
                 if save_uptime {
                     self.uptime_due = started + SAVE_UPTIME_INTERVAL;
                 }
-                self.committed(decided, &marks);
+                self.committed(decided, &marks, uptime);
                 Ok(())
             }
             Err(CommitError::NotApplied(error)) => {
@@ -289,19 +312,39 @@ impl Writer {
             }
             Err(CommitError::Unknown(error)) => {
                 self.report_failure(&error, "it may have been stored");
-                self.resolve_unknown_commit(decided, &marks);
+                self.resolve_unknown_commit(decided, &marks, uptime);
                 Err(StoreError::Unknown)
             }
             Err(CommitError::Fsync(error)) => abort_unflushed(&error),
         }
     }
 
-    fn decide(&self, requests: Vec<Request>) -> (Decided, Vec<Decision>) {
+    /// The answers that were given before to requests of a group.
+    fn kept_answers(&self, requests: &[Request]) -> rusqlite::Result<KeptAnswers> {
+        let mut kept = KeptAnswers::new();
+        for request in requests {
+            if let Request::Todos { context, commands: Commands { idempotency: Some(idempotency), .. }, .. } = request
+                && let Some(answer) = idempotency::read(&self.connection, context.owner, &idempotency.request)?
+            {
+                kept.insert((context.owner, Arc::clone(&idempotency.request)), answer);
+            }
+        }
+        Ok(kept)
+    }
+
+    fn decide(&self, requests: Vec<Request>, kept: KeptAnswers) -> (Decided, Vec<Decision>) {
         let state = self.state();
-        let mut group = Group::new(&state, self.facts());
+        let mut group = Group::with_kept(&state, self.facts(), kept);
         let decide = |request| match request {
             Request::Todos { context, commands, reply } => {
-                Decision::Todos(group.decide(&context, commands).map_err(StoreError::Refused), reply)
+                let is_batch = commands.is_batch;
+                let decided = group.decide(&context, commands).map_err(|refused| match refused {
+                    Refused { command: Some(operation), refusal } if is_batch => {
+                        StoreError::OperationRefused { operation, refusal }
+                    }
+                    Refused { refusal, .. } => StoreError::Refused(refusal),
+                });
+                Decision::Todos(decided, reply)
             }
             Request::Session { authority, command, reply } => {
                 Decision::Session(group.decide_session(authority, command).map_err(StoreError::Refused), reply)
@@ -328,10 +371,10 @@ impl Writer {
         }
     }
 
-    /// A group is on disk: nothing here may fail.
-    fn committed(&mut self, decided: Decided, marks: &Marks) {
+    /// A group is on disk since `uptime`: nothing here may fail.
+    fn committed(&mut self, decided: Decided, marks: &Marks, uptime: i64) {
         self.log.next = decided.next;
-        self.shared.publish(&decided);
+        self.shared.publish(&decided, uptime);
         self.log.heads.extend(decided.heads);
         for account in decided.accounts.into_values() {
             self.log.heads.entry(account.id).or_default();
@@ -357,10 +400,10 @@ impl Writer {
     }
 
     /// Resolves a commit whose error leaves its outcome open: asks the database, and follows it.
-    fn resolve_unknown_commit(&mut self, decided: Decided, marks: &Marks) {
+    fn resolve_unknown_commit(&mut self, decided: Decided, marks: &Marks, uptime: i64) {
         let stored = commit::is_stored(&self.connection, &decided).map(|stored| stored.unwrap_or(false));
         if resolved(stored) {
-            self.committed(decided, marks);
+            self.committed(decided, marks, uptime);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Accounts: durable when they are answered, on a disk that fails, and in a database of an earlier version.
 
 use super::*;
+use crate::domain::todo::field::Field;
 
 /// What the world sees of accounts.
 fn seen(f: &Fixture) -> (Vec<User>, String) {
@@ -126,37 +127,41 @@ fn a_database_of_the_first_version_is_kept_before_it_is_migrated() {
     old.execute_batch(
         "PRAGMA user_version = 1;
          INSERT INTO meta VALUES ('00000000000000ff', 5);
-         INSERT INTO users VALUES (1, 'admin', 'h', 'admin', 1, 3, 2, 4, 0), (8, 'left', 'h', 'user', 0, 3, 0, 0, 0);
+         INSERT INTO users VALUES (1, 'admin', 'h', 'admin', 1, 3, 3, 4, 0), (8, 'left', 'h', 'user', 0, 3, 0, 0, 0);
          DELETE FROM users WHERE id = 8;
-         INSERT INTO todos VALUES (1, 1, 1, 'kept', NULL, 0, 4, 4), (2, 1, 1, 'gone', NULL, 0, 4, 4);
+         INSERT INTO todos VALUES (1, 1, 2, 'kept', NULL, 0, 4, 4), (2, 1, 1, 'gone', NULL, 0, 4, 4);
          DELETE FROM todos WHERE id = 2;
          INSERT INTO changes (owner_id, revision, todo_id, version, kind, at, actor, changed, trace, title, completed,
                  created_at, updated_at, uptime, state)
              VALUES (1, 1, 1, 1, 0, 4, 'admin', 'title', '00-00000000000000000000000000000001-0000000000000001-00',
+                     'kep', 0, 4, 4, 5, 1),
+                 (1, 2, 1, 2, 1, 4, 'admin', 'title', '00-00000000000000000000000000000001-0000000000000001-00',
                      'kept', 0, 4, 4, 5, 1),
-                 (1, 2, 2, 1, 2, 4, 'admin', 'title', '00-00000000000000000000000000000001-0000000000000001-00',
+                 (1, 3, 2, 1, 2, 4, 'admin', 'title', '00-00000000000000000000000000000001-0000000000000001-00',
                      'gone', 0, 4, 4, 5, 0);",
     )
     .unwrap();
     drop(old);
     let line = f.try_open(DemoUsers::Existing, false).err().unwrap().to_string();
-    assert!(line.contains("has schema 1, and this todo-backend knows 4: start the service once"), "{line}");
+    assert!(line.contains("has schema 1, and this todo-backend knows 5: start the service once"), "{line}");
     // A copy that an attempt left half done.
-    std::fs::write(f.directory.path().join("todos.db.before-4.partial"), "half").unwrap();
+    std::fs::write(f.directory.path().join("todos.db.before-5.partial"), "half").unwrap();
     assert_eq!(maintenance::check(&path).unwrap(), Vec::<String>::new(), "of the version that it has");
 
     f.open();
-    assert_eq!(&*f.todos(1)[0].title, "kept");
+    assert_eq!((&*f.todos(1)[0].title, f.trash(1).len()), ("kept", 0));
+    // Any of its fields may be as old as its version.
+    assert!(Field::ALL.into_iter().all(|field| f.todos(1)[0].field_versions.get(field) == Version(2)));
     assert_eq!(f.account("ADMIN").unwrap().token_epoch, TokenEpoch(0));
-    assert_eq!(numbers(&f.apply(1, vec![create("new")])), [(3, 1, 3)]);
+    assert_eq!(numbers(&f.apply(1, vec![create("new")])), [(3, 1, 4)]);
     // Ids of accounts that are gone are not used again.
     assert_eq!(f.apply_to_account(register("alice")).unwrap().id.0, 11);
     assert_eq!(f.check().unwrap(), Vec::<String>::new());
-    let kept = f.directory.path().join("todos.db.before-4");
+    let kept = f.directory.path().join("todos.db.before-5");
     let version = |path: &Path| -> i64 {
         Connection::open(path).unwrap().query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
     };
-    assert_eq!((version(&kept), version(&path)), (1, 4));
+    assert_eq!((version(&kept), version(&path)), (1, 5));
     assert_eq!(maintenance::check(&kept).unwrap(), Vec::<String>::new());
     // The way back: under a new epoch, since versions start over.
     let epoch = f.epoch();

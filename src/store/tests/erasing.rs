@@ -1,6 +1,8 @@
 //! Deleted accounts: everything that their owners wrote goes, whatever happens meanwhile, and consumers learn of it.
 
+use super::idempotency::keyed;
 use super::*;
+use crate::domain::todo::tags::Tags;
 
 const OWNER: i64 = 2;
 const SECRET: &str = "something private";
@@ -8,7 +10,12 @@ const SECRET: &str = "something private";
 impl Fixture {
     /// Makes `count` todos of [`OWNER`] with a secret in title and description.
     fn create_secrets(&self, count: usize) {
-        let new = NewTodo { title: SECRET.into(), description: Some(SECRET.into()), completed: false };
+        let new = NewTodo {
+            title: SECRET.into(),
+            description: Some(SECRET.into()),
+            tags: Tags::new([SECRET.into()]),
+            ..NewTodo::default()
+        };
         self.apply(OWNER, vec![Command::Create(new); count]).unwrap();
     }
 
@@ -56,6 +63,24 @@ fn todos_go_at_once_and_their_changes_when_they_are_published() {
     f.reopen();
     f.apply(1, vec![delete(9_999)]).unwrap_err();
     assert_eq!(f.dump(), before, "nothing is left to do");
+}
+
+#[test]
+fn the_trash_and_the_answers_that_were_kept_go_too() {
+    let f = Fixture::new();
+    f.create_secrets(1_200);
+    f.apply(OWNER, (1..=1_100).map(delete).collect()).unwrap();
+    for n in 0..600 {
+        let request = keyed(&format!("{SECRET} {n}"), SECRET, vec![rename(1_101, SECRET)]);
+        f.submit_request(OWNER, request).blocking_recv().unwrap().unwrap();
+    }
+    f.publish_all();
+    f.apply_to_account(remove(OWNER)).unwrap();
+    f.wait_until("the deletions", |f| f.todos(OWNER).is_empty() && f.trash(OWNER).is_empty());
+    f.publish_all();
+    f.wait_until("the rest", |f| f.is_erased(OWNER));
+    assert_eq!(f.secrets(), 0);
+    assert_eq!(f.check().unwrap(), Vec::<String>::new());
 }
 
 #[test]

@@ -53,7 +53,11 @@ fn a_full_disk_is_not_applied_and_writes_recover() {
         connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
     });
     let long = |title: &str| {
-        Command::Create(NewTodo { title: title.into(), description: Some("d".repeat(10_000).into()), completed: false })
+        Command::Create(NewTodo {
+            title: title.into(),
+            description: Some("d".repeat(10_000).into()),
+            ..NewTodo::default()
+        })
     };
     let before = seen(&f);
     assert_eq!(f.apply(1, vec![create("small"), long("large")]), Err(StoreError::NotApplied));

@@ -45,6 +45,7 @@ fn the_id_of_a_deleted_todo_is_never_used_again() {
 #[derive(Default)]
 struct Model {
     todos: BTreeMap<(i64, i64), (i64, String, bool)>,
+    trash: BTreeMap<(i64, i64), (i64, String, bool)>,
     revisions: BTreeMap<i64, i64>,
     last_id: i64,
     /// (owner, todo, version, revision, kind), in commit order.
@@ -53,8 +54,8 @@ struct Model {
 
 impl Model {
     fn apply(&mut self, owner: i64, commands: &[Command]) -> Option<Vec<(i64, i64, i64)>> {
-        let (mut todos, mut revision, mut last_id) =
-            (self.todos.clone(), *self.revisions.get(&owner).unwrap_or(&0), self.last_id);
+        let (mut todos, mut trash) = (self.todos.clone(), self.trash.clone());
+        let (mut revision, mut last_id) = (*self.revisions.get(&owner).unwrap_or(&0), self.last_id);
         let mut log = Vec::new();
         for command in commands {
             let (id, version, kind) = match command {
@@ -63,21 +64,42 @@ impl Model {
                     todos.insert((owner, last_id), (1, new.title.to_string(), new.completed));
                     (last_id, 1, Kind::Created)
                 }
-                Command::Update(id, patch) => {
+                Command::Update { todo: Target::Id(id), patch, .. } => {
                     let todo = todos.get_mut(&(owner, id.0))?;
                     todo.0 += 1;
                     todo.1 = patch.title.as_deref().unwrap_or(&todo.1).to_owned();
                     todo.2 = patch.completed.unwrap_or(todo.2);
                     (id.0, todo.0, Kind::Updated)
                 }
-                Command::Delete(id) => (id.0, todos.remove(&(owner, id.0))?.0 + 1, Kind::Deleted),
-                // All accounts are active.
-                Command::Erase(_) => return None,
+                Command::Delete(Target::Id(id), _) => {
+                    let mut todo = todos.remove(&(owner, id.0))?;
+                    todo.0 += 1;
+                    let version = todo.0;
+                    trash.insert((owner, id.0), todo);
+                    (id.0, version, Kind::Deleted)
+                }
+                Command::Restore(id, _) => {
+                    let mut todo = trash.remove(&(owner, id.0))?;
+                    todo.0 += 1;
+                    let version = todo.0;
+                    todos.insert((owner, id.0), todo);
+                    (id.0, version, Kind::Restored)
+                }
+                Command::Purge(id, _) => {
+                    trash.remove(&(owner, id.0))?;
+                    continue;
+                }
+                Command::EmptyTrash => {
+                    trash.retain(|(of, _), _| *of != owner);
+                    continue;
+                }
+                // All accounts are active, and no command is about what another one creates.
+                Command::Erase(_) | Command::Update { .. } | Command::Delete(..) => return None,
             };
             revision += 1;
             log.push((owner, id, version, revision, kind));
         }
-        self.todos = todos;
+        (self.todos, self.trash) = (todos, trash);
         self.revisions.insert(owner, revision);
         self.last_id = last_id;
         self.log.extend(&log);
@@ -91,10 +113,13 @@ fn random_commands(random: &mut SmallRng, ids: i64) -> Vec<Command> {
         // Some that never were.
         let id = random.random_range(1..=ids + 2);
         let title = random.random_range(0..1000).to_string();
-        match random.random_range(0..10) {
+        match random.random_range(0..13) {
             0..3 => create(&title),
             3..5 => delete(id),
-            5 => Command::Update(TodoId(id), TodoPatch { completed: Some(random.random()), ..TodoPatch::default() }),
+            5 => put(id, TodoPatch { completed: Some(random.random()), ..TodoPatch::default() }),
+            6..8 => restore(id),
+            8 => purge(id),
+            9 if random.random_bool(0.2) => Command::EmptyTrash,
             _ => rename(id, &title),
         }
     };
@@ -129,12 +154,13 @@ fn random_lives_of_a_store_agree_with_a_simple_model() {
 }
 
 fn check(f: &Fixture, model: &Model, seed: u64) {
-    let todos: BTreeMap<_, _> = OWNERS
-        .iter()
-        .flat_map(|owner| f.todos(*owner))
-        .map(|todo| ((todo.owner.0, todo.id.0), (todo.version.0, todo.title.to_string(), todo.completed)))
-        .collect();
-    assert_eq!(todos, model.todos, "seed {seed}");
+    let as_model = |of: &dyn Fn(i64) -> Vec<Arc<Todo>>| -> BTreeMap<_, _> {
+        let todos = OWNERS.iter().flat_map(|owner| of(*owner));
+        let todo = |todo: &Todo| (todo.version.0, todo.title.to_string(), todo.completed);
+        todos.map(|it| ((it.owner.0, it.id.0), todo(&it))).collect()
+    };
+    assert_eq!(as_model(&|owner| f.todos(owner)), model.todos, "seed {seed}");
+    assert_eq!(as_model(&|owner| f.trash(owner)), model.trash, "seed {seed}");
     assert_eq!(f.todo_count(), model.todos.len());
     for owner in OWNERS {
         let view = f.view(UserId(owner)).now_or_never().unwrap().unwrap();

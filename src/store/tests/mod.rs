@@ -4,10 +4,12 @@ mod accounts;
 mod erasing;
 mod failing;
 mod groups;
+mod idempotency;
 mod lives;
 mod outbox;
 mod retention;
 mod sessions;
+mod trash;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::AtomicI64;
@@ -19,15 +21,21 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use super::decide::Refusal;
+use super::decide::todos::Outcome;
+use super::idempotency::{Idempotency, KeptAnswer};
 use super::outbox::{Marks, Want};
 use super::*;
 use crate::domain::account::{Role, TokenEpoch, Username};
 use crate::domain::change::{Cursor, DeliveryState, Kind, Place, Revision};
 use crate::domain::clock::Timestamp;
-use crate::domain::todo::{NewTodo, TodoPatch, Version};
+use crate::domain::todo::Version;
+use crate::domain::todo::input::{NewTodo, TodoPatch};
 use crate::domain::trace::TraceParent;
 
 const OWNERS: [i64; 3] = [1, 2, 3];
+const DAY: Duration = Duration::from_secs(86_400);
+/// How soon after a start the writer looks at what has had its time.
+const TICK: Duration = Duration::from_secs(1);
 
 type Answer = Result<Vec<Arc<Change>>, StoreError>;
 type WalHook = fn(&mut rusqlite::hooks::Wal, i32) -> rusqlite::Result<()>;
@@ -68,7 +76,7 @@ impl Fixture {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let database = Database::File(directory.path().join("todos.db"));
-        let retention = Retention { keep: Duration::from_secs(86_400), per_owner: 1_000_000 };
+        let retention = Retention { keep: DAY, per_owner: 1_000_000, trash: DAY };
         let mut fixture = Self { store: None, clock: Arc::default(), database, retention, demo_users: true, directory };
         fixture.open();
         fixture
@@ -110,7 +118,11 @@ impl Fixture {
     }
 
     /// Queues commands and does not wait.
-    fn submit(&self, owner: i64, commands: Vec<Command>) -> oneshot::Receiver<Answer> {
+    fn submit(&self, owner: i64, commands: Vec<Command>) -> Pending {
+        Pending(self.submit_request(owner, commands.into()))
+    }
+
+    fn submit_request(&self, owner: i64, commands: Commands) -> oneshot::Receiver<Result<Answered, StoreError>> {
         let (reply, answer) = oneshot::channel();
         assert!(self.queue.try_send(Job::Apply(Request::Todos { context: context(owner), commands, reply })).is_ok());
         answer
@@ -142,6 +154,10 @@ impl Fixture {
         Store::view(self, UserId(owner)).now_or_never().unwrap().unwrap().todos
     }
 
+    fn trash(&self, owner: i64) -> Vec<Arc<Todo>> {
+        Store::trash(self, UserId(owner)).now_or_never().unwrap().unwrap().todos
+    }
+
     /// Whether nothing is left of a deleted account.
     fn is_erased(&self, id: i64) -> bool {
         self.connection().query_row("SELECT erased FROM users WHERE id = ?1", [id], |row| row.get(0)).unwrap()
@@ -152,7 +168,7 @@ impl Fixture {
     }
 
     /// Holds the writer at a command of its own; what is queued until the guard is dropped makes the next groups.
-    fn hold(&self) -> (MutexGuard<'_, ()>, oneshot::Receiver<Answer>) {
+    fn hold(&self) -> (MutexGuard<'_, ()>, Pending) {
         let gate = self.clock.gate.lock();
         let mut asked = self.clock.asked.lock();
         let before = *asked;
@@ -199,7 +215,7 @@ impl Fixture {
     /// What is in the database's tables, as text: to see that nothing has changed, or what has.
     fn dump(&self) -> String {
         let connection = self.connection();
-        let tables = ["users", "todos", "changes", "sqlite_sequence"].map(|table| {
+        let tables = ["users", "todos", "changes", "idempotency", "sqlite_sequence"].map(|table| {
             let mut statement = connection.prepare(&format!("SELECT * FROM {table} ORDER BY 1")).unwrap();
             let columns = statement.column_count();
             let row = |row: &rusqlite::Row<'_>| {
@@ -228,15 +244,28 @@ fn context(owner: i64) -> Context {
 }
 
 fn create(title: &str) -> Command {
-    Command::Create(NewTodo { title: title.into(), description: None, completed: false })
+    Command::Create(NewTodo { title: title.into(), ..NewTodo::default() })
 }
 
 fn delete(id: i64) -> Command {
-    Command::Delete(TodoId(id))
+    Command::Delete(TodoId(id).into(), Condition::default())
+}
+
+fn restore(id: i64) -> Command {
+    Command::Restore(TodoId(id), Condition::default())
+}
+
+fn purge(id: i64) -> Command {
+    Command::Purge(TodoId(id), Condition::default())
+}
+
+/// As PUT does.
+fn put(id: i64, patch: TodoPatch) -> Command {
+    Command::Update { todo: TodoId(id).into(), patch, always: true, condition: Condition::default() }
 }
 
 fn rename(id: i64, title: &str) -> Command {
-    Command::Update(TodoId(id), TodoPatch { title: Some(title.into()), ..TodoPatch::default() })
+    put(id, TodoPatch { title: Some(title.into()), ..TodoPatch::default() })
 }
 
 fn register(name: &str) -> AccountCommand {
@@ -254,7 +283,24 @@ fn numbers(answer: &Answer) -> Vec<(i64, i64, i64)> {
     answer.as_ref().unwrap().iter().map(numbers).collect()
 }
 
-fn wait(answers: Vec<oneshot::Receiver<Answer>>) -> Vec<Answer> {
+/// What will be answered.
+struct Pending(oneshot::Receiver<Result<Answered, StoreError>>);
+
+impl Pending {
+    fn blocking_recv(self) -> Result<Answer, oneshot::error::RecvError> {
+        self.0.blocking_recv().map(changes)
+    }
+}
+
+/// The changes of an answer.
+fn changes(answered: Result<Answered, StoreError>) -> Answer {
+    match answered? {
+        Answered::Applied(applied) => Ok(applied.outcomes.iter().filter_map(|o| o.change().cloned()).collect()),
+        Answered::Repeated(_) => panic!("no request is repeated"),
+    }
+}
+
+fn wait(answers: Vec<Pending>) -> Vec<Answer> {
     answers.into_iter().map(|answer| answer.blocking_recv().unwrap()).collect()
 }
 

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 /// Modules whose loggers are not named after their paths. Modules inside them follow.
-const NAMES: [(&str, &str); 18] = [
+const NAMES: [(&str, &str); 19] = [
     ("todo_backend::api::access_log", "todo_backend::access_log"),
     ("todo_backend::api::admin::events", "todo_backend::events::admin"),
     ("todo_backend::api::audit", "todo_backend::auth::audit"),
@@ -20,6 +20,7 @@ const NAMES: [(&str, &str); 18] = [
     ("todo_backend::app::first_admin", "todo_backend::auth::accounts"),
     ("todo_backend::store::sqlite::admin", "todo_backend::store::writer"),
     ("todo_backend::store::sqlite::erase", "todo_backend::store::writer"),
+    ("todo_backend::store::sqlite::purge", "todo_backend::store::writer"),
     ("todo_backend::store::sqlite::retention", "todo_backend::store::writer"),
     ("todo_backend::store::sqlite::upkeep", "todo_backend::store::writer"),
     ("todo_backend::store::sqlite::writer", "todo_backend::store::writer"),

@@ -12,7 +12,7 @@ import os
 import pkgutil
 import subprocess
 import sys
-from datetime import UTC, timedelta
+from datetime import UTC, date, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -110,9 +110,9 @@ def walk(client: Client) -> None:
     assert client.call("list_todos", 200, "list") == [made]
     assert client.call("get_todo", 200, "Todo", made.id) == made
 
-    changed = client.call("update_todo", 200, "Todo", made.id, body=model("TodoPatch")(completed=True))
+    changed = client.call("update_todo", 200, "Todo", made.id, body=model("TodoUpdate")(completed=True))
     assert (changed.title, changed.description, changed.completed) == (made.title, made.description, True)
-    changed = client.call("update_todo", 200, "Todo", made.id, body=model("TodoPatch")(description=None))
+    changed = client.call("update_todo", 200, "Todo", made.id, body=model("TodoUpdate")(description=None))
     assert (changed.title, changed.description, changed.completed) == (made.title, None, True)
     assert client.call("get_todo", 200, "Todo", made.id) == changed
 
@@ -120,8 +120,34 @@ def walk(client: Client) -> None:
     problem = invalid.detail[0]
     assert (problem.type_, problem.loc, problem.ctx.to_dict()) == ("string_too_short", ["body", "title"], {"min_length": 1})
 
+    patch = model("TodoPatch")(due_at=date(2025, 1, 31), priority=4, tags_add=["dapr"])
+    key = {"idempotency_key": "1f6b6b2e-6a5c-4a53-9d3c-7ff1b6b0c9a4"}
+    changed = client.call("patch_todo", 200, "Todo", made.id, body=patch, **key)
+    assert (changed.due_at, changed.priority, changed.tags) == (date(2025, 1, 31), 4, ["dapr"])
+    assert client.call("patch_todo", 200, "Todo", made.id, body=patch, **key) == changed, "it is not applied again"
+    stale = client.call("patch_todo", 412, "PreconditionFailedBody", made.id, body=patch, if_match='"x"')
+    assert stale.current == changed
+    [tagged] = client.call("list_todos", 200, "list", etags=True)
+    operations = [
+        model("CreateOperation")(op=model("CreateOperationOp")("create"), ref="a", todo=new),
+        model("DeleteCreatedOperation")(op=model("DeleteCreatedOperationOp")("delete"), ref="a"),
+        model("UpdateOperation")(
+            op=model("UpdateOperationOp")("update"), id=made.id, if_match=tagged.etag, todo=model("TodoPatch")(priority=None)
+        ),
+    ]
+    results = client.call("apply_batch", 200, "BatchResult", body=model("Batch")(operations=operations)).results
+    assert [result.status for result in results] == [201, 204, 200]
+    assert not results[2].todo.priority and results[1].todo is None
+
     client.call("delete_todo", 204, None, made.id)
-    for operation, body in [("get_todo", {}), ("update_todo", {"body": model("TodoPatch")()}), ("delete_todo", {})]:
+    trash = client.call("list_trash", 200, "list")
+    assert [todo.title for todo in trash] == ["Learn Dapr", "Learn Dapr"] and trash[0].deleted_at == trash[0].updated_at
+    assert client.call("restore_todo", 200, "Todo", made.id).title == "Learn Dapr"
+    assert client.call("restore_todo", 409, "Error", made.id).detail == "Todo is not deleted"
+    client.call("purge_todo", 204, None, trash[1].id)
+    client.call("delete_todo", 204, None, made.id)
+    assert client.call("empty_trash", 200, "Emptied").deleted == 1
+    for operation, body in [("get_todo", {}), ("update_todo", {"body": model("TodoUpdate")()}), ("delete_todo", {})]:
         assert client.call(operation, 404, "Error", made.id, **body).detail == "Todo not found"
     assert client.call("list_todos", 200, "list") == []
 

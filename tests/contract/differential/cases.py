@@ -317,14 +317,14 @@ LOGINS: dict[str, str] = {
 }
 
 PATHS = ("/", "/health", LOGIN, "/todos", "/todos/1")
-METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW")
 # Methods that a path has, and those that our contract adds to it: other cases, or other tests, have these.
 HAS: dict[str, tuple[str, ...]] = {
     "/": ("GET",),
     "/health": ("GET",),
     LOGIN: ("POST",),
     "/todos": ("GET", "HEAD", "POST", "DELETE"),
-    "/todos/1": ("GET", "HEAD", "PUT", "DELETE"),
+    "/todos/1": ("GET", "HEAD", "PUT", "PATCH", "DELETE"),
 }
 
 UNKNOWN_PATHS = (

@@ -77,7 +77,11 @@ impl Left {
             clock: Clock::system(),
             demo_users: DemoUsers::Created(&hash),
             may_upgrade: true,
-            retention: Retention { keep: Duration::from_secs(3600), per_owner: 1_000_000 },
+            retention: Retention {
+                keep: Duration::from_secs(3600),
+                per_owner: 1_000_000,
+                trash: Duration::from_secs(3600),
+            },
             metrics: Arc::new(Metrics::new()),
         });
         let store = store.unwrap_or_else(|problem| panic!("a cut log is not opened: {problem}"));

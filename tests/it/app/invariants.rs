@@ -1,15 +1,15 @@
 //! What holds at the end of every test, and tests that a broken promise is seen.
 
 use std::cell::OnceCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::TcpStream;
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
 use rusqlite::{Connection, Row};
-use serde_json::json;
+use serde_json::{Value, json};
 use todo_backend::domain::account::UserId;
-use todo_backend::domain::todo::{TodoId, Version};
+use todo_backend::domain::todo::{Todo, TodoId, Version};
 use todo_backend::store::{OutboxCommand, Store};
 
 use super::{TestApp, eventually, ready, with_app, without_sidecar};
@@ -87,23 +87,41 @@ impl TestApp {
     }
 
     /// Todos by id: with owner, version and what users write.
-    fn todos_on_disk(&self) -> Vec<(i64, i64, i64, String, Option<String>, bool)> {
-        self.rows("SELECT id, owner_id, version, title, description, completed FROM todos ORDER BY id", |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
-        })
+    /// Every todo, whether it is in the trash or not: columns as JSON.
+    fn todos_on_disk(&self) -> Vec<Value> {
+        let sql =
+            "SELECT id, json_array(id, owner_id, version, title, description, json(iif(completed, 'true', 'false')),
+                due_at, priority, json(tags), sort_order, field_versions,
+                json(iif(deleted_uptime IS NULL, 'false', 'true'))) FROM todos ORDER BY id";
+        self.rows(sql, |row| row.get(1)).into_iter().map(|row: String| serde_json::from_str(&row).unwrap()).collect()
     }
 
-    fn todos_in_memory(&self) -> Vec<(i64, i64, i64, String, Option<String>, bool)> {
+    fn todos_in_memory(&self) -> Vec<Value> {
+        let columns = |todo: &Todo, is_deleted: bool| {
+            let todo_json = json!(todo);
+            let tags = todo_json["tags"].clone();
+            json!([
+                todo.id,
+                todo.owner,
+                todo.version,
+                todo.title,
+                todo.description,
+                todo.completed,
+                todo.due_at,
+                todo.priority,
+                tags,
+                todo.order,
+                todo.field_versions.to_text(),
+                is_deleted
+            ])
+        };
         let owners = self.rows("SELECT id FROM users UNION SELECT owner_id FROM todos", |row| row.get(0));
-        let todos = owners.into_iter().flat_map(|owner| ready(self.store.view(UserId(owner))).todos);
-        let mut todos: Vec<_> = todos
-            .map(|todo| {
-                let (title, description) = (todo.title.to_string(), todo.description.as_deref().map(str::to_owned));
-                (todo.id.0, todo.owner.0, todo.version.0, title, description, todo.completed)
-            })
-            .collect();
-        todos.sort_unstable();
-        todos
+        let mut todos: BTreeMap<TodoId, Value> = BTreeMap::new();
+        for owner in owners.into_iter().map(UserId) {
+            todos.extend(ready(self.store.view(owner)).todos.iter().map(|todo| (todo.id, columns(todo, false))));
+            todos.extend(ready(self.store.trash(owner)).todos.iter().map(|todo| (todo.id, columns(todo, true))));
+        }
+        todos.into_values().collect()
     }
 
     /// How many todos and changes on disk have this title or description.
@@ -185,7 +203,7 @@ async fn a_damaged_database_fails_the_test() {
         Connection::open(app.store().path()).unwrap().execute("UPDATE todos SET title = 'y'", []).unwrap();
     });
     let failure = failure(run).await;
-    assert!(failure.contains("a todo is as its last change left it: todo 1"), "{failure}");
+    assert!(failure.contains("a todo is as its last change left it, in the trash or not: todo 1"), "{failure}");
 }
 
 #[actix_web::test]

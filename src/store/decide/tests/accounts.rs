@@ -3,6 +3,7 @@
 use super::sessions::{begin, create_token, first_token};
 use super::*;
 use crate::domain::account::Username;
+use crate::domain::todo::tags::Tags;
 use crate::store::decide::sessions::SessionOutcome;
 use crate::store::{AccountCommand, AccountUpdate, NewAccount, SessionCommand};
 
@@ -25,7 +26,7 @@ impl Committed {
     /// As [`Committed::apply`], for requests of any kind.
     fn apply_any(&mut self, now: i64, requests: &[Any]) -> Vec<AnyAnswer> {
         let decide = |group: &mut Group<'_, Self>, request: &Any| match request.clone() {
-            Any::Todos((context, commands)) => AnyAnswer::Todos(group.decide(&context, commands)),
+            Any::Todos((context, commands)) => AnyAnswer::Todos(changes(group.decide(&context, commands.into()))),
             Any::Account(authority, command) => AnyAnswer::Account(group.decide_account(authority, command)),
             Any::Session(authority, command) => AnyAnswer::Session(group.decide_session(authority, command)),
         };
@@ -206,13 +207,22 @@ fn todos_of_an_account_that_cannot_be_used_do_not_change() {
 #[test]
 fn an_erased_todo_says_who_had_it_and_not_what_was_in_it() {
     let mut state = Committed::nothing();
-    let new = NewTodo { title: "secret".into(), description: Some("secret".into()), completed: true };
+    let new = NewTodo {
+        title: "secret".into(),
+        description: Some("secret".into()),
+        completed: true,
+        priority: Some(4),
+        tags: Tags::new(["secret".into()]),
+        order: Some(1.0),
+        ..NewTodo::default()
+    };
     state.apply(1, &[request(1, vec![Command::Create(new)])]);
     state.account_command(remove(1)).unwrap();
     let context = Context { actor: "root".into(), ..erasing(1) };
     let erased = state.apply(2, &[(context, vec![Command::Erase(TodoId(1))])]).remove(0).unwrap().remove(0);
     assert_eq!((erased.kind, erased.scrubbed, erased.revision.0), (Kind::Deleted, true, 2));
     assert_eq!((&*erased.todo.title, &erased.todo.description), (SCRUBBED_TITLE, &None));
+    assert_eq!((erased.todo.priority, erased.todo.tags.is_empty(), erased.todo.order), (None, true, None));
     assert_eq!((&*erased.created_by, &*erased.actor), ("user 1", "root"));
 }
 

@@ -2,17 +2,21 @@
 
 mod accounts;
 mod sessions;
+mod todos;
 
 use std::collections::BTreeMap;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use super::todos::{Answered, Refused};
 use super::*;
-use crate::domain::account::{Role, TokenEpoch};
-use crate::domain::todo::{NewTodo, TodoPatch};
+use crate::domain::account::{AccountState, Role, TokenEpoch};
+use crate::domain::change::{Kind, SCRUBBED_TITLE};
+use crate::domain::todo::Version;
+use crate::domain::todo::input::{NewTodo, TodoPatch};
 use crate::domain::trace::TraceParent;
-use crate::store::{Authority, Means};
+use crate::store::{Authority, Command, Condition, Context, Means, Versions};
 
 type Request = (Context, Vec<Command>);
 type Answer = Result<Vec<Arc<Change>>, Refusal>;
@@ -22,6 +26,8 @@ type Answer = Result<Vec<Arc<Change>>, Refusal>;
 struct Committed {
     heads: HashMap<UserId, Head>,
     todos: HashMap<TodoId, Arc<Todo>>,
+    trash: BTreeMap<TodoId, Arc<Todo>>,
+    answers: KeptAnswers,
     accounts: BTreeMap<UserId, Arc<User>>,
     sessions: BTreeMap<SessionId, Arc<Session>>,
     personal_tokens: BTreeMap<(UserId, PersonalTokenId), Arc<PersonalToken>>,
@@ -35,6 +41,14 @@ impl State for Committed {
 
     fn todo(&self, owner: UserId, id: TodoId) -> Option<Arc<Todo>> {
         self.todos.get(&id).filter(|todo| todo.owner == owner).cloned()
+    }
+
+    fn trashed(&self, owner: UserId, id: TodoId) -> Option<Arc<Todo>> {
+        self.trash.get(&id).filter(|todo| todo.owner == owner).cloned()
+    }
+
+    fn trash(&self, owner: UserId) -> Vec<TodoId> {
+        self.trash.values().filter(|todo| todo.owner == owner).map(|todo| todo.id).collect()
     }
 
     fn account(&self, id: UserId) -> Option<Arc<User>> {
@@ -74,20 +88,30 @@ impl Committed {
         let next = Next { user: UserId(4), session, personal_token, id: TodoId(1), place: Place(1) };
         let accounts = (1..=3).map(|id| (UserId(id), Arc::new(user(id)))).collect();
         let (sessions, personal_tokens) = (BTreeMap::new(), BTreeMap::new());
-        Self { heads: HashMap::new(), todos: HashMap::new(), accounts, sessions, personal_tokens, next }
+        Self {
+            heads: HashMap::new(),
+            todos: HashMap::new(),
+            trash: BTreeMap::new(),
+            answers: KeptAnswers::new(),
+            accounts,
+            sessions,
+            personal_tokens,
+            next,
+        }
     }
 
     /// Decides requests as one group, and commits it.
     fn apply(&mut self, now: i64, requests: &[Request]) -> Vec<Answer> {
-        let decide =
-            |group: &mut Group<'_, Self>, (context, commands): &Request| group.decide(context, commands.clone());
+        let decide = |group: &mut Group<'_, Self>, (context, commands): &Request| {
+            changes(group.decide(context, commands.clone().into()))
+        };
         self.commit(now, true, |group| requests.iter().map(|request| decide(group, request)).collect())
     }
 
     /// Commits what `decide` decides as one group.
     fn commit<T>(&mut self, now: i64, demo_users: bool, decide: impl FnOnce(&mut Group<'_, Self>) -> T) -> T {
         let facts = Facts { epoch: Epoch(7), now: Timestamp(now), next: self.next, demo_users };
-        let mut group = Group::new(&*self, facts);
+        let mut group = Group::with_kept(&*self, facts, self.answers.clone());
         let answers = decide(&mut group);
         let decided = group.finish();
         self.heads.extend(decided.heads);
@@ -106,12 +130,28 @@ impl Committed {
         }
         self.next = decided.next;
         for change in decided.changes {
+            let (id, todo) = (change.todo.id, Arc::clone(&change.todo));
+            self.trash.remove(&id);
+            self.todos.remove(&id);
             match change.kind {
-                Kind::Created | Kind::Updated => drop(self.todos.insert(change.todo.id, Arc::clone(&change.todo))),
-                Kind::Deleted => drop(self.todos.remove(&change.todo.id)),
+                Kind::Deleted if change.scrubbed => {}
+                Kind::Deleted => drop(self.trash.insert(id, todo)),
+                Kind::Created | Kind::Updated | Kind::Restored => drop(self.todos.insert(id, todo)),
             }
         }
+        for (_, id) in decided.purged {
+            self.trash.remove(&id);
+        }
+        self.answers.extend(decided.answers);
         answers
+    }
+}
+
+/// The changes of an answer, or why there are none.
+fn changes(answered: Result<Answered, Refused>) -> Answer {
+    match answered.map_err(|refused| refused.refusal)? {
+        Answered::Applied(applied) => Ok(applied.outcomes.iter().filter_map(|o| o.change().cloned()).collect()),
+        Answered::Repeated(_) => panic!("no request is repeated"),
     }
 }
 
@@ -135,15 +175,28 @@ fn request(owner: i64, commands: Vec<Command>) -> Request {
 }
 
 fn create(title: &str) -> Command {
-    Command::Create(NewTodo { title: title.into(), description: None, completed: false })
+    Command::Create(NewTodo { title: title.into(), ..NewTodo::default() })
+}
+
+/// As PUT does.
+fn put(id: i64, patch: TodoPatch) -> Command {
+    Command::Update { todo: TodoId(id).into(), patch, always: true, condition: Condition::default() }
 }
 
 fn rename(id: i64, title: &str) -> Command {
-    Command::Update(TodoId(id), TodoPatch { title: Some(title.into()), ..TodoPatch::default() })
+    put(id, TodoPatch { title: Some(title.into()), ..TodoPatch::default() })
 }
 
 fn delete(id: i64) -> Command {
-    Command::Delete(TodoId(id))
+    Command::Delete(TodoId(id).into(), Condition::default())
+}
+
+fn restore(id: i64) -> Command {
+    Command::Restore(TodoId(id), Condition::default())
+}
+
+fn purge(id: i64) -> Command {
+    Command::Purge(TodoId(id), Condition::default())
 }
 
 /// A request of one of three owners, about any owner's todos and some that never existed.
@@ -152,15 +205,35 @@ fn random_request(random: &mut SmallRng, ids: i64) -> Request {
     let command = |_| {
         let id = random.random_range(1..=ids + 3);
         let title = random.random_range(0..9).to_string();
-        match random.random_range(0..10) {
+        match random.random_range(0..16) {
             0..3 => create(&title),
             3..5 => delete(id),
-            5 => Command::Update(TodoId(id), TodoPatch { completed: Some(true), ..TodoPatch::default() }),
+            5 => put(id, TodoPatch { completed: Some(true), ..TodoPatch::default() }),
+            6..9 => restore(id),
+            9 => purge(id),
+            10 if random.random_bool(0.2) => Command::EmptyTrash,
+            11..13 => random_patch(random, id),
             _ => rename(id, &title),
         }
     };
     let commands = (0..count).map(command).collect();
     request(random.random_range(1..=3), commands)
+}
+
+/// As PATCH does, with or without conditions that hold or don't.
+fn random_patch(random: &mut SmallRng, id: i64) -> Command {
+    let mut versions = || match random.random_range(0..4) {
+        0 => Some(Versions::Any),
+        1 => Some(Versions::Of(vec![Version(random.random_range(1..4))])),
+        _ => None,
+    };
+    let condition = Condition { if_match: versions(), if_none_match: versions(), merge: random.random_bool(0.5) };
+    let patch = TodoPatch {
+        completed: random.random_bool(0.5).then_some(true),
+        priority: random.random_bool(0.5).then(|| Some(random.random_range(0..3))),
+        ..TodoPatch::default()
+    };
+    Command::Update { todo: TodoId(id).into(), patch, always: false, condition }
 }
 
 #[test]
@@ -201,12 +274,15 @@ fn revisions_versions_and_places_have_no_gaps_and_time_does_not_go_back() {
             assert!(of_owner.is_sorted_by_key(|change| change.at), "seed {seed}");
         }
         for todo in (1..state.next.id.0).map(TodoId) {
-            let of_todo: Vec<_> = log.iter().filter(|change| change.todo.id == todo).collect();
+            let of_todo: Vec<&Arc<Change>> = log.iter().filter(|change| change.todo.id == todo).collect();
             assert!(of_todo.iter().map(|change| change.todo.version.0).eq(1..=of_todo.len() as i64), "seed {seed}");
             let last = of_todo.last().filter(|last| last.kind != Kind::Deleted).map(|last| &last.todo);
             assert_eq!(state.todos.get(&todo), last, "seed {seed}");
-            let ends = of_todo.iter().rev().skip(1).all(|change| change.kind != Kind::Deleted);
-            assert!(ends, "seed {seed}: {todo} changes after its end");
+            let restored = |pair: &[&Arc<Change>]| (pair[0].kind == Kind::Deleted) == (pair[1].kind == Kind::Restored);
+            assert!(
+                of_todo.windows(2).all(restored),
+                "seed {seed}: only what is deleted is restored, and nothing else"
+            );
         }
     }
 }

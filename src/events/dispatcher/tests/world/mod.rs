@@ -16,6 +16,7 @@ use crate::domain::account::UserId;
 use crate::domain::change::{DeliveryState, Epoch, Kind, Place, Revision};
 use crate::domain::clock::Timestamp;
 use crate::domain::todo::Todo;
+use crate::domain::todo::input::NewTodo;
 use crate::domain::trace::TraceParent;
 
 /// Worlds in a normal run.
@@ -472,16 +473,8 @@ impl World {
 }
 
 pub fn template() -> Arc<Change> {
-    let todo = Todo {
-        id: TodoId(0),
-        owner: UserId(1),
-        version: Version(0),
-        title: "t".into(),
-        description: None,
-        completed: false,
-        created_at: Timestamp(0),
-        updated_at: Timestamp(0),
-    };
+    let new = NewTodo { title: "t".into(), ..NewTodo::default() };
+    let todo = Todo { version: Version(0), ..new.create(TodoId(0), UserId(1), Timestamp(0)) };
     Arc::new(Change {
         place: Place(0),
         epoch: Epoch(1),
@@ -492,6 +485,8 @@ pub fn template() -> Arc<Change> {
         created_by: "a".into(),
         scrubbed: false,
         changed: Vec::new(),
+        batch: None,
+        op: None,
         trace: TraceParent::random(),
         todo: Arc::new(todo),
     })

@@ -1,11 +1,15 @@
 //! Reads untrusted JSON field by field and collects every error in FastAPI's 422 format (pydantic v2 error types).
 
+mod fields;
+
 use std::borrow::Cow;
 use std::io;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
+
+pub use fields::{Fields, too_many, too_short};
 
 /// The longest input that an error shows whole, in bytes: otherwise an answer could be several times as long as its
 /// request.
@@ -20,7 +24,8 @@ pub struct ValidationError {
     #[serde(rename = "type")]
     #[schema(value_type = String)]
     pub kind: &'static str,
-    /// Where: `["body", "title"]`, `["path", "id"]`, or an offset in characters: `["body", 17]`.
+    /// Where: `["body", "title"]`, `["path", "id"]`, `["body", "tags", 3]` for the fourth tag, or an offset in characters:
+    /// `["body", 17]`.
     pub loc: Vec<Location>,
     /// What is wrong, for people.
     #[schema(value_type = String)]
@@ -35,20 +40,31 @@ pub struct ValidationError {
     pub ctx: Option<Value>,
 }
 
-/// A step of a location: a name or an offset.
+/// A step of a location: a name, an index or an offset.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Location {
     /// A name.
     Name(&'static str),
-    /// An offset in characters.
-    Offset(u64),
+    /// An index from 0, or an offset in characters.
+    Number(u64),
 }
 
 impl From<&'static str> for Location {
     fn from(name: &'static str) -> Self {
         Self::Name(name)
     }
+}
+
+impl From<usize> for Location {
+    fn from(index: usize) -> Self {
+        Self::Number(index as u64)
+    }
+}
+
+/// The location with these names.
+pub fn location(names: &[&'static str]) -> Vec<Location> {
+    names.iter().map(|&name| name.into()).collect()
 }
 
 impl ValidationError {
@@ -59,8 +75,17 @@ impl ValidationError {
         msg: impl Into<Cow<'static, str>>,
         input: impl Into<Value>,
     ) -> Self {
-        let (loc, input) = (loc.iter().map(|&name| name.into()).collect(), shown(input.into()));
-        Self { kind, loc, msg: msg.into(), input, ctx: None }
+        Self::at(kind, location(loc), msg, input)
+    }
+
+    /// The same, for a location that has numbers in it.
+    pub fn at(
+        kind: &'static str,
+        loc: Vec<Location>,
+        msg: impl Into<Cow<'static, str>>,
+        input: impl Into<Value>,
+    ) -> Self {
+        Self { kind, loc, msg: msg.into(), input: shown(input.into()), ctx: None }
     }
 
     /// A required value that was not sent.
@@ -114,17 +139,17 @@ pub fn parse_object(body: &[u8], is_json: bool) -> Result<Map<String, Value>, Bo
         return Err(BodyError::Invalid(vec![ValidationError::missing(&["body"], Value::Null)]));
     }
     if !is_json {
-        return Err(BodyError::Invalid(vec![no_object(String::from_utf8_lossy(body))]));
+        return Err(BodyError::Invalid(vec![not_an_object(location(&["body"]), String::from_utf8_lossy(body))]));
     }
     let text = std::str::from_utf8(body).map_err(|_| BodyError::NotText)?;
     // A byte order mark may be ignored (RFC 8259, section 8.1).
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match serde_json::from_str(text) {
         Ok(Value::Object(map)) => Ok(map),
-        Ok(other) => Err(BodyError::Invalid(vec![no_object(other)])),
+        Ok(other) => Err(BodyError::Invalid(vec![not_an_object(location(&["body"]), other)])),
         Err(error) => Err(BodyError::Invalid(vec![ValidationError {
             kind: "json_invalid",
-            loc: vec!["body".into(), Location::Offset(offset(text, &error) as u64)],
+            loc: vec!["body".into(), offset(text, &error).into()],
             msg: "JSON decode error".into(),
             input: json!({}),
             ctx: Some(json!({ "error": reason(&error) })),
@@ -138,14 +163,25 @@ fn reason(error: &serde_json::Error) -> String {
     text.rsplit_once(" at line ").map_or(text.clone(), |(reason, _)| reason.to_owned())
 }
 
-fn no_object(input: impl Into<Value>) -> ValidationError {
+/// What is there is no object.
+pub fn not_an_object(loc: Vec<Location>, input: impl Into<Value>) -> ValidationError {
     let msg = "Input should be a valid dictionary or object to extract fields from";
-    ValidationError::new("model_attributes_type", &["body"], msg, input)
+    ValidationError::at("model_attributes_type", loc, msg, input)
+}
+
+/// Whether a media type is one of these, whatever its parameters.
+pub fn is_one_of(content_type: &str, types: &[&str]) -> bool {
+    types.contains(&essence(content_type).as_str())
+}
+
+/// A media type without its parameters.
+fn essence(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// Whether a media type is JSON: `application/json` or `application/…+json`, whatever its parameters.
 pub fn is_json(content_type: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let essence = essence(content_type);
     let subtype = essence.strip_prefix("application/").unwrap_or_default();
     subtype == "json" || subtype.ends_with("+json")
 }
@@ -161,122 +197,14 @@ fn offset(text: &str, error: &serde_json::Error) -> usize {
     text[..end].chars().count()
 }
 
-/// Parses the fields of a body's object one by one, and collects what is wrong; unknown fields are ignored.
-pub struct Fields {
-    map: Map<String, Value>,
-    errors: Vec<ValidationError>,
-}
-
-impl Fields {
-    /// The fields of `map`, none of them parsed yet.
-    pub fn new(map: Map<String, Value>) -> Self {
-        Self { map, errors: Vec::new() }
-    }
-
-    /// Adds a `missing` error for each of `names` that was not sent. Call it before taking any field:
-    /// the error shows the whole body.
-    pub fn require(&mut self, names: &[&'static str]) {
-        for &name in names {
-            if !self.map.contains_key(name) {
-                // Copies only a short body.
-                let input = cut_json(&self.map).unwrap_or_else(|| self.map.clone().into());
-                self.errors.push(ValidationError::missing(&["body", name], input));
-            }
-        }
-    }
-
-    /// Whether a field was sent and is not taken yet.
-    pub fn has(&self, name: &str) -> bool {
-        self.map.contains_key(name)
-    }
-
-    /// Adds an error that the caller found.
-    pub fn refuse(&mut self, error: ValidationError) {
-        self.errors.push(error);
-    }
-
-    /// A string of `min..=max` characters, if it was sent.
-    pub fn string(&mut self, name: &'static str, min: usize, max: usize) -> Option<String> {
-        let value = self.map.remove(name)?;
-        self.check_string(name, value, min, max)
-    }
-
-    /// A string or null, if it was sent: `Some(None)` is null.
-    pub fn nullable_string(&mut self, name: &'static str, min: usize, max: usize) -> Option<Option<String>> {
-        match self.map.remove(name)? {
-            Value::Null => Some(None),
-            value => self.check_string(name, value, min, max).map(Some),
-        }
-    }
-
-    /// `true` or `false`, if it was sent.
-    pub fn boolean(&mut self, name: &'static str) -> Option<bool> {
-        match self.map.remove(name)? {
-            Value::Bool(value) => Some(value),
-            other => {
-                self.errors.push(ValidationError::new(
-                    "bool_type",
-                    &["body", name],
-                    "Input should be a valid boolean",
-                    other,
-                ));
-                None
-            }
-        }
-    }
-
-    /// A whole number of at least `min`, if it was sent.
-    pub fn integer(&mut self, name: &'static str, min: i64) -> Option<i64> {
-        let value = self.map.remove(name)?;
-        let loc = ["body", name];
-        // JSON Schema and pydantic accept 5.0 as an integer; beyond 2^53, floats are not exact.
-        let whole = |number: &f64| number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
-        match value.as_i64().or_else(|| value.as_f64().filter(whole).map(|number| number as i64)) {
-            Some(number) if number >= min => return Some(number),
-            Some(_) => self.errors.push(too_small(&loc, min, value)),
-            None => self.errors.push(ValidationError::new("int_type", &loc, "Input should be a valid integer", value)),
-        }
-        None
-    }
-
-    /// Everything that is wrong with the body, or nothing.
-    pub fn finish(self) -> Result<(), Vec<ValidationError>> {
-        if self.errors.is_empty() { Ok(()) } else { Err(self.errors) }
-    }
-
-    fn check_string(&mut self, name: &'static str, value: Value, min: usize, max: usize) -> Option<String> {
-        let loc = ["body", name];
-        let text = match value {
-            Value::String(text) => text,
-            other => {
-                self.errors.push(ValidationError::new("string_type", &loc, "Input should be a valid string", other));
-                return None;
-            }
-        };
-        let characters = text.chars().count();
-        if characters < min {
-            let msg = format!("String should have at least {min} {}", plural(min));
-            self.errors
-                .push(ValidationError::new("string_too_short", &loc, msg, text).with(json!({ "min_length": min })));
-            None
-        } else if characters > max {
-            let msg = format!("String should have at most {max} {}", plural(max));
-            self.errors
-                .push(ValidationError::new("string_too_long", &loc, msg, text).with(json!({ "max_length": max })));
-            None
-        } else {
-            Some(text)
-        }
-    }
-}
-
-fn plural(count: usize) -> &'static str {
-    if count == 1 { "character" } else { "characters" }
-}
-
-fn too_small(loc: &[&'static str], min: i64, input: impl Into<Value>) -> ValidationError {
+fn too_small(loc: Vec<Location>, min: i64, input: impl Into<Value>) -> ValidationError {
     let msg = format!("Input should be greater than or equal to {min}");
-    ValidationError::new("greater_than_equal", loc, msg, input).with(json!({ "ge": min }))
+    ValidationError::at("greater_than_equal", loc, msg, input).with(json!({ "ge": min }))
+}
+
+fn too_large(loc: Vec<Location>, max: i64, input: impl Into<Value>) -> ValidationError {
+    let msg = format!("Input should be less than or equal to {max}");
+    ValidationError::at("less_than_equal", loc, msg, input).with(json!({ "le": max }))
 }
 
 fn not_an_integer(loc: &[&'static str], text: impl Into<Value>) -> ValidationError {
@@ -291,19 +219,33 @@ pub fn parse_query_integer(
     min: i64,
     max: i64,
 ) -> Result<Option<i64>, Vec<ValidationError>> {
-    let pairs: Vec<(String, String)> = serde_urlencoded::from_bytes(query).unwrap_or_default();
-    let Some((_, text)) = pairs.into_iter().rfind(|(sent, _)| sent == name) else { return Ok(None) };
+    let Some(text) = query_value(query, name) else { return Ok(None) };
     let loc = ["query", name];
     let error = match text.parse::<i64>() {
-        Ok(number) if number < min => too_small(&loc, min, text),
-        Ok(number) if number > max => {
-            let msg = format!("Input should be less than or equal to {max}");
-            ValidationError::new("less_than_equal", &loc, msg, text).with(json!({ "le": max }))
-        }
+        Ok(number) if number < min => too_small(location(&loc), min, text),
+        Ok(number) if number > max => too_large(location(&loc), max, text),
         Ok(number) => return Ok(Some(number)),
         Err(_) => not_an_integer(&loc, text),
     };
     Err(vec![error])
+}
+
+/// `true` or `false` in the query, if it was sent. Of several, the last one counts.
+pub fn parse_query_boolean(query: &[u8], name: &'static str) -> Result<Option<bool>, Vec<ValidationError>> {
+    match query_value(query, name).as_deref() {
+        None => Ok(None),
+        Some("true") => Ok(Some(true)),
+        Some("false") => Ok(Some(false)),
+        Some(other) => {
+            let msg = "Input should be a valid boolean, unable to interpret input";
+            Err(vec![ValidationError::new("bool_parsing", &["query", name], msg, other)])
+        }
+    }
+}
+
+fn query_value(query: &[u8], name: &str) -> Option<String> {
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_bytes(query).unwrap_or_default();
+    pairs.into_iter().rfind(|(sent, _)| sent == name).map(|(_, value)| value)
 }
 
 /// An id in the path. Digits beyond i64 are an id that no todo has (`Ok(None)`, a 404), not a bad request.
@@ -337,8 +279,8 @@ mod tests {
     #[test]
     fn bad_json_says_where_in_characters() {
         let bad = error("{\"é\": \"ü\",\n  x}");
-        assert_eq!((bad.kind, bad.loc), ("json_invalid", vec!["body".into(), Location::Offset(13)]));
-        assert_eq!(error("{").loc, vec!["body".into(), Location::Offset(1)]);
+        assert_eq!((bad.kind, bad.loc), ("json_invalid", vec!["body".into(), Location::Number(13)]));
+        assert_eq!(error("{").loc, vec!["body".into(), Location::Number(1)]);
     }
 
     #[test]

@@ -1,0 +1,109 @@
+//! What is answered about todos: the body, the version that it is, and how far the owner's changes have come.
+
+use std::sync::Arc;
+
+use actix_web::HttpResponse;
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::{StatusCode, header::HeaderName};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::conditions::quoted;
+use crate::api::error::ApiError;
+use crate::api::http::private;
+use crate::domain::change::{Epoch, Revision};
+use crate::domain::etag::EntityTag;
+use crate::domain::todo::Todo;
+use crate::store::decide::todos::{Applied, Outcome};
+use crate::store::idempotency::KeptAnswer;
+
+/// How far the owner's changes have come.
+pub const SYNC_TOKEN: &str = "Sync-Token";
+/// Set to `true` where an answer is repeated.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+/// RFC 7240, section 3.
+const PREFERENCE_APPLIED: &str = "Preference-Applied";
+
+/// A todo and its entity tag.
+#[derive(Serialize, ToSchema)]
+pub struct TaggedTodo {
+    #[serde(flatten)]
+    #[schema(value_type = Todo)]
+    todo: Arc<Todo>,
+    /// Its entity tag, for `If-Match`.
+    etag: String,
+}
+
+impl TaggedTodo {
+    /// A todo of the database with this epoch.
+    pub fn new(epoch: Epoch, todo: Arc<Todo>) -> Self {
+        Self { etag: quoted(&EntityTag::of(epoch, &todo)), todo }
+    }
+}
+
+/// The `Sync-Token` of a revision of an owner.
+pub fn sync_token(epoch: Epoch, revision: Revision) -> String {
+    format!("{epoch}-{revision}")
+}
+
+/// 200 with a todo.
+pub fn ok(epoch: Epoch, applied: &Applied) -> serde_json::Result<KeptAnswer> {
+    with_todo(StatusCode::OK, epoch, applied, Vec::new())
+}
+
+/// 200 with a todo into which a patch was merged.
+pub fn merged(epoch: Epoch, applied: &Applied) -> serde_json::Result<KeptAnswer> {
+    with_todo(StatusCode::OK, epoch, applied, vec![(PREFERENCE_APPLIED.to_owned(), "merge".to_owned())])
+}
+
+/// 201 with a todo.
+pub fn created(epoch: Epoch, applied: &Applied) -> serde_json::Result<KeptAnswer> {
+    // Relative to this path: a proxy may serve it under a prefix that it doesn't pass on.
+    let id = applied.outcomes.first().and_then(Outcome::todo).map(|todo| todo.id).unwrap_or_default();
+    with_todo(StatusCode::CREATED, epoch, applied, vec![(header::LOCATION.to_string(), format!("todos/{id}"))])
+}
+
+/// 204.
+pub fn no_content(epoch: Epoch, applied: &Applied) -> serde_json::Result<KeptAnswer> {
+    let headers = vec![(SYNC_TOKEN.to_owned(), sync_token(epoch, applied.revision))];
+    Ok(KeptAnswer { status: StatusCode::NO_CONTENT.as_u16(), headers, body: Vec::new() })
+}
+
+/// 200 with any JSON.
+pub fn json(epoch: Epoch, applied: &Applied, body: &impl Serialize) -> serde_json::Result<KeptAnswer> {
+    let headers = vec![
+        (header::CONTENT_TYPE.to_string(), "application/json".to_owned()),
+        (SYNC_TOKEN.to_owned(), sync_token(epoch, applied.revision)),
+    ];
+    Ok(KeptAnswer { status: StatusCode::OK.as_u16(), headers, body: serde_json::to_vec(body)? })
+}
+
+fn with_todo(
+    status: StatusCode,
+    epoch: Epoch,
+    applied: &Applied,
+    headers: Vec<(String, String)>,
+) -> serde_json::Result<KeptAnswer> {
+    let todo = applied.outcomes.first().and_then(Outcome::todo);
+    let mut answer = json(epoch, applied, &todo)?;
+    answer.status = status.as_u16();
+    answer.headers.extend(headers);
+    let etag = todo.map(|todo| (header::ETAG.to_string(), quoted(&EntityTag::of(epoch, todo))));
+    answer.headers.extend(etag);
+    Ok(answer)
+}
+
+/// Sends an answer; `repeated`: it was given before.
+pub fn send(answer: KeptAnswer, repeated: bool) -> Result<HttpResponse, ApiError> {
+    let status = StatusCode::from_u16(answer.status);
+    let status = status.map_err(|error| ApiError::internal("a kept answer can't be sent", error))?;
+    let mut response = HttpResponse::build(status);
+    private(&mut response);
+    for header in answer.headers {
+        response.insert_header(header);
+    }
+    if repeated {
+        response.insert_header((REPLAYED, HeaderValue::from_static("true")));
+    }
+    Ok(response.body(answer.body))
+}

@@ -1,0 +1,266 @@
+//! `/todos`, `/trash` and `/batch`: reads come from memory, changes go through the store and are durable when they are
+//! answered.
+
+mod answer;
+pub mod batch;
+mod conditions;
+mod mutation;
+pub mod trash;
+
+use actix_web::http::header::{self, ContentType};
+use actix_web::http::{Method, StatusCode};
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::{Map, Value};
+
+use super::error::ApiError;
+use super::http::{Endpoint, JsonBody, MergePatch, private};
+use super::responses::{
+    Invalid, ListPreconditionFailed, NotMergePatch, NotModified, PreconditionFailed, ReadOnlyToken, TodoNotFound,
+    TooLarge, TooManyLists, Unauthenticated, Unavailable, UnreadableBody,
+};
+use super::state::AppState;
+use super::user::AuthUser;
+use crate::domain::etag::EntityTag;
+use crate::domain::todo::input::{NewTodo, TodoMergePatch, TodoPatch, TodoUpdate};
+use crate::domain::todo::{Todo, TodoId};
+use crate::domain::validation::{BodyError, Fields, ValidationError, parse_id, parse_query_boolean};
+use crate::store::Command;
+use crate::store::decide::todos::{Applied, Outcome};
+use answer::{SYNC_TOKEN, TaggedTodo, sync_token};
+use conditions::{Conditions, quoted};
+use mutation::{Identity, Mutation};
+
+/// The routes of todos.
+pub(super) fn configure(config: &mut web::ServiceConfig) {
+    config
+        .service(Endpoint::new("/todos").get(list).post(create).build())
+        .service(Endpoint::new("/todos/{id}").get(read).put(update).patch(patch).delete(delete).build())
+        .service(Endpoint::new("/todos/{id}/restore").post(trash::restore).build())
+        .service(Endpoint::new("/trash").get(trash::list).delete(trash::empty).build())
+        .service(Endpoint::new("/trash/{id}").delete(trash::purge).build())
+        .service(Endpoint::new("/batch").post(batch::apply).body_limit(batch::MAX_BODY_LEN).build());
+}
+
+/// Lists all todos of the user.
+///
+/// In the order in which they were created.
+#[utoipa::path(
+    get, path = "/todos", tag = "todos", operation_id = "listTodos", security(("bearer" = []), ("password" = [])),
+    params(
+        ("etags" = Option<bool>, Query, description = "Whether each todo has its entity tag, as `etag`."),
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of a list that the client has."),
+    ),
+    responses(
+        (
+            status = 200, description = "All todos of the user, by id.", body = Vec<Todo>,
+            headers(
+                ("ETag" = String, description = "Changes with every change of the user; weak."),
+                ("Sync-Token" = String, description = "How far the user's changes have come; opaque."),
+            )
+        ),
+        NotModified, Unauthenticated, ListPreconditionFailed, Invalid, TooManyLists,
+    )
+)]
+pub async fn list(
+    AuthUser { user, .. }: AuthUser,
+    request: HttpRequest,
+    conditions: Conditions,
+    state: web::Data<AppState>,
+) -> Result<HttpResponse, ApiError> {
+    let with_etags = parse_query_boolean(request.query_string().as_bytes(), "etags")?.unwrap_or(false);
+    let (view, epoch) = (state.store.view(user.id).await?, state.store.epoch());
+    // Weak: an owner's revision says that nothing has changed, not which bytes were sent.
+    let tag = format!("{epoch}-u{}-{}{}", user.id, view.revision, if with_etags { "-etags" } else { "" });
+    let etag = format!("W/\"{tag}\"");
+    if !conditions.matches(&tag) {
+        return Err(ApiError::PreconditionFailed { etag, current: None, conflict: Vec::new() });
+    }
+    let status = if conditions.is_new(&tag) { StatusCode::OK } else { StatusCode::NOT_MODIFIED };
+    let mut response = HttpResponse::build(status);
+    private(&mut response)
+        .insert_header((header::ETAG, etag))
+        .insert_header((SYNC_TOKEN, sync_token(epoch, view.revision)));
+    if status == StatusCode::NOT_MODIFIED {
+        return Ok(response.finish());
+    }
+    let (todos, with_content) = (view.todos.into_iter(), request.method() != Method::HEAD);
+    let body = if with_etags {
+        let tagged = todos.map(move |todo| TaggedTodo::new(epoch, todo));
+        state.lists.body(user.id, tagged, with_content)?
+    } else {
+        state.lists.body(user.id, todos, with_content)?
+    };
+    Ok(response.content_type(ContentType::json()).body(body))
+}
+
+/// Creates a todo.
+///
+/// It is on disk before this is answered, and a `todo.created` event follows.
+#[utoipa::path(
+    post, path = "/todos", tag = "todos", operation_id = "createTodo", security(("bearer" = []), ("password" = [])),
+    request_body = NewTodo,
+    responses(
+        (
+            status = 201, description = "The todo was created; it is durable.", body = Todo,
+            headers(("Location" = String, description = "The new todo, relative to this path."))
+        ),
+        UnreadableBody, Unauthenticated, ReadOnlyToken, TooLarge, Invalid, Unavailable,
+    )
+)]
+pub async fn create(mutation: Mutation, JsonBody(body): JsonBody) -> Result<HttpResponse, ApiError> {
+    let body = body?;
+    let identity = mutation.identity("/todos", Some(&body));
+    let new = NewTodo::parse(Fields::new(body))?;
+    mutation.apply(identity, vec![Command::Create(new)], answer::created).await
+}
+
+/// Reads one todo.
+///
+/// Another user's todo is answered as if it did not exist.
+#[utoipa::path(
+    get, path = "/todos/{id}", tag = "todos", operation_id = "getTodo", security(("bearer" = []), ("password" = [])),
+    params(
+        ("id" = i64, Path, description = "The todo's id.", example = 1),
+        ("If-None-Match" = Option<String>, Header, description = "The entity tag of the todo that the client has."),
+    ),
+    responses(
+        (status = 200, description = "The todo.", body = Todo),
+        NotModified, Unauthenticated, TodoNotFound, PreconditionFailed, Invalid,
+    )
+)]
+pub async fn read(
+    AuthUser { user, .. }: AuthUser,
+    id: web::Path<String>,
+    conditions: Conditions,
+    state: web::Data<AppState>,
+) -> Result<HttpResponse, ApiError> {
+    let id = existing(parse_id(&id)?)?;
+    let todo = state.store.todo(user.id, id).await?.ok_or(ApiError::TodoNotFound)?;
+    let tag = EntityTag::of(state.store.epoch(), &todo);
+    let (condition, etag) = (conditions.on(tag.epoch, id), quoted(&tag));
+    if !condition.matches(todo.version) {
+        return Err(ApiError::PreconditionFailed { etag, current: Some(todo), conflict: Vec::new() });
+    }
+    let is_new = condition.is_new(todo.version);
+    let mut response = HttpResponse::build(if is_new { StatusCode::OK } else { StatusCode::NOT_MODIFIED });
+    private(&mut response).insert_header((header::ETAG, etag));
+    Ok(if is_new { response.json(todo) } else { response.finish() })
+}
+
+/// Updates a todo.
+///
+/// Fields that are not sent stay as they are. A `todo.updated` event follows, even if nothing is different.
+#[utoipa::path(
+    put, path = "/todos/{id}", tag = "todos", operation_id = "updateTodo", security(("bearer" = []), ("password" = [])),
+    params(("id" = i64, Path, description = "The todo's id.", example = 1)),
+    request_body = TodoUpdate,
+    responses(
+        (status = 200, description = "The todo after the update; it is durable.", body = Todo),
+        UnreadableBody, Unauthenticated, ReadOnlyToken, TodoNotFound, PreconditionFailed, TooLarge, Invalid, Unavailable,
+    )
+)]
+pub async fn update(
+    mutation: Mutation,
+    conditions: Conditions,
+    id: web::Path<String>,
+    JsonBody(body): JsonBody,
+) -> Result<HttpResponse, ApiError> {
+    let (identity, id, patch) = parse_change(&mutation, &id, body, TodoPatch::parse_update)?;
+    let condition = conditions.on(mutation.epoch(), id);
+    let command = Command::Update { todo: id.into(), patch, always: true, condition };
+    mutation.apply(identity, vec![command], answer::ok).await
+}
+
+/// Changes a todo.
+///
+/// Fields that are not sent stay as they are. If something is different now, a `todo.updated` event follows; otherwise the
+/// todo keeps its version.
+///
+/// With `If-Match` and `Prefer: merge`, a todo that others have changed meanwhile is changed too, if they have not
+/// changed the same fields.
+#[utoipa::path(
+    patch, path = "/todos/{id}", tag = "todos", operation_id = "patchTodo", security(("bearer" = []), ("password" = [])),
+    params(
+        ("id" = i64, Path, description = "The todo's id.", example = 1),
+        ("Prefer" = Option<String>, Header, description = "`merge`: see above."),
+    ),
+    request_body(content((TodoMergePatch = "application/merge-patch+json"), (TodoMergePatch = "application/json"))),
+    responses(
+        (
+            status = 200, description = "The todo after the change; it is durable.", body = Todo,
+            headers(("Preference-Applied" = String, description = "`merge`, where that was asked for."))
+        ),
+        UnreadableBody, Unauthenticated, ReadOnlyToken, TodoNotFound, PreconditionFailed, TooLarge, NotMergePatch, Invalid,
+        Unavailable,
+    )
+)]
+pub async fn patch(
+    mutation: Mutation,
+    conditions: Conditions,
+    id: web::Path<String>,
+    MergePatch(body): MergePatch,
+) -> Result<HttpResponse, ApiError> {
+    let (identity, id, patch) = parse_change(&mutation, &id, body, TodoPatch::parse_merge_patch)?;
+    let (condition, merge) = conditions.on_patch(mutation.epoch(), id)?;
+    let command = Command::Update { todo: id.into(), patch, always: false, condition };
+    mutation.apply(identity, vec![command], if merge { answer::merged } else { answer::ok }).await
+}
+
+/// Deletes a todo.
+///
+/// It goes to the trash, from which it can be restored. A `todo.deleted` event with its last state follows.
+#[utoipa::path(
+    delete, path = "/todos/{id}", tag = "todos", operation_id = "deleteTodo", security(("bearer" = []), ("password" = [])),
+    params(("id" = i64, Path, description = "The todo's id.", example = 1)),
+    responses(
+        (status = 204, description = "The todo was deleted, durably."),
+        Unauthenticated, ReadOnlyToken, TodoNotFound, PreconditionFailed, Invalid, Unavailable,
+    )
+)]
+pub async fn delete(
+    mutation: Mutation,
+    conditions: Conditions,
+    id: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let id = existing(parse_id(&id)?)?;
+    let identity = mutation.identity(&format!("/todos/{id}"), None);
+    let command = Command::Delete(id.into(), conditions.on(mutation.epoch(), id));
+    mutation.apply(identity, vec![command], answer::no_content).await
+}
+
+/// The request's identity, the id and the patch, or everything that is wrong with either.
+fn parse_change(
+    mutation: &Mutation,
+    id: &str,
+    body: Result<Map<String, Value>, BodyError>,
+    parse: impl FnOnce(Fields) -> Result<TodoPatch, Vec<ValidationError>>,
+) -> Result<(Identity, TodoId, TodoPatch), ApiError> {
+    let id = parse_id(id);
+    let path = format!("/todos/{}", id.as_ref().ok().copied().flatten().unwrap_or_default());
+    let identity = mutation.identity(&path, body.as_ref().ok());
+    let patch = match body {
+        Ok(object) => parse(Fields::new(object)),
+        // Invalid JSON is reported alone, as FastAPI does, which finds it before it checks anything else.
+        Err(BodyError::Invalid(errors)) if errors.iter().all(|error| error.kind != "json_invalid") => Err(errors),
+        Err(error) => return Err(error.into()),
+    };
+    match (id, patch) {
+        (Ok(id), Ok(patch)) => Ok((identity, existing(id)?, patch)),
+        (id, patch) => {
+            let errors: Vec<ValidationError> = [id.err(), patch.err()].into_iter().flatten().flatten().collect();
+            Err(errors.into())
+        }
+    }
+}
+
+/// The id, if a todo can have it.
+fn existing(id: Option<i64>) -> Result<TodoId, ApiError> {
+    id.map(TodoId).ok_or(ApiError::TodoNotFound)
+}
+
+/// One line for each change, as the original has them.
+fn log_changes(applied: &Applied, username: &str) {
+    for change in applied.outcomes.iter().filter_map(Outcome::change) {
+        log::info!("Todo {} with ID: {} by user: {username}", change.kind.name(), change.todo.id);
+    }
+}

@@ -1,0 +1,194 @@
+//! Requests that change todos, and how they can be sent twice: with an `Idempotency-Key`
+//! (draft-ietf-httpapi-idempotency-key-header-07).
+
+use std::sync::Arc;
+
+use actix_web::dev::Payload;
+use actix_web::http::Method;
+use actix_web::http::header::HeaderMap;
+use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
+use futures_util::future::LocalBoxFuture;
+use ring::digest::{Context as Digest, SHA256};
+use serde_json::{Map, Value};
+
+use super::answer;
+use crate::api::error::ApiError;
+use crate::api::state::AppState;
+use crate::api::user::AuthUser;
+use crate::domain::change::Epoch;
+use crate::domain::trace::TraceParent;
+use crate::domain::validation::ValidationError;
+use crate::store::decide::todos::{Answered, Applied};
+use crate::store::idempotency::{Fingerprint, Idempotency, KeptAnswer};
+use crate::store::{Command, Commands, Context};
+
+/// The client's name for a request that it may send again.
+pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+/// Longest key, in characters.
+const MAX_KEY_LEN: usize = 255;
+
+/// A request that changes todos.
+pub struct Mutation {
+    /// The shared state.
+    pub state: web::Data<AppState>,
+    caller: AuthUser,
+    trace: TraceParent,
+    method: Method,
+    query: String,
+    key: Option<Arc<str>>,
+    is_batch: bool,
+}
+
+impl FromRequest for Mutation {
+    type Error = ApiError;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (caller, trace) = (AuthUser::from_request(request, payload), TraceParent::from_request(request, payload));
+        let state = web::Data::<AppState>::extract(request);
+        let request = request.clone();
+        Box::pin(async move {
+            let caller = caller.await?;
+            let state =
+                state.await.map_err(|error| ApiError::internal("a request can't be served", error.to_string()))?;
+            Ok(Self {
+                state,
+                caller,
+                trace: trace.await?,
+                method: request.method().clone(),
+                query: request.query_string().to_owned(),
+                key: key(request.headers())?,
+                is_batch: false,
+            })
+        })
+    }
+}
+
+/// The identity of a request that can be repeated; none if it has no key.
+pub struct Identity(Option<(Arc<str>, Fingerprint)>);
+
+impl Mutation {
+    /// The epoch that the versions belong to.
+    pub fn epoch(&self) -> Epoch {
+        self.state.store.epoch()
+    }
+
+    /// Its commands are one for the client: see [`Commands::is_batch`].
+    #[must_use]
+    pub fn batch(self) -> Self {
+        Self { is_batch: true, ..self }
+    }
+
+    /// What makes it the same request as another one: `path`, which is the same at the root and under `/v1`, and its body.
+    pub fn identity(&self, path: &str, body: Option<&Map<String, Value>>) -> Identity {
+        Identity(self.key.as_ref().map(|key| {
+            let mut digest = Digest::new(&SHA256);
+            let mut add = |part: &[u8]| {
+                digest.update(&part.len().to_be_bytes());
+                digest.update(part);
+            };
+            add(self.method.as_str().as_bytes());
+            add(path.as_bytes());
+            add(self.query.as_bytes());
+            if let Some(body) = body {
+                // Neither white space nor the order of keys makes a difference.
+                let mut body = Value::Object(body.clone());
+                body.sort_all_objects();
+                add(body.to_string().as_bytes());
+            }
+            let mut fingerprint = Fingerprint::default();
+            fingerprint.copy_from_slice(digest.finish().as_ref());
+            (format!("{} {path} {key}", self.method).into(), fingerprint)
+        }))
+    }
+
+    /// Applies the commands, or finds out what was answered when the request came first.
+    pub async fn apply(
+        self,
+        identity: Identity,
+        commands: Vec<Command>,
+        render: impl Fn(Epoch, &Applied) -> serde_json::Result<KeptAnswer> + Clone + Send + 'static,
+    ) -> Result<HttpResponse, ApiError> {
+        let epoch = self.epoch();
+        let idempotency = identity.0.zip(self.key).map(|((request, fingerprint), key)| {
+            let render = render.clone();
+            Idempotency { request, key, fingerprint, answer: Box::new(move |applied| render(epoch, applied)) }
+        });
+        let AuthUser { user, authority } = self.caller;
+        let context = Context::of(&user, authority, self.trace);
+        let commands = Commands { commands, is_batch: self.is_batch, idempotency };
+        match self.state.store.apply(context, commands).await? {
+            Answered::Applied(applied) => {
+                super::log_changes(&applied, &user.username);
+                let answer = render(epoch, &applied);
+                answer::send(answer.map_err(|error| ApiError::internal("an answer can't be written", error))?, false)
+            }
+            Answered::Repeated(answer) => answer::send(KeptAnswer::clone(&answer), true),
+        }
+    }
+}
+
+/// The key of a request, if it has one. The draft's syntax is a string in quotes; `"k"` and `k` are the same key.
+fn key(headers: &HeaderMap) -> Result<Option<Arc<str>>, ApiError> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY);
+    let Some(value) = values.next() else { return Ok(None) };
+    let key = value.to_str().ok().filter(|_| values.next().is_none()).and_then(parse_key);
+    match key {
+        Some(key) => Ok(Some(key.into())),
+        None => {
+            let msg = format!("Should be sent once, with 1 to {MAX_KEY_LEN} printable ASCII characters");
+            let input = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            Err(vec![ValidationError::new("value_error", &["header", IDEMPOTENCY_KEY], msg, input)].into())
+        }
+    }
+}
+
+fn parse_key(value: &str) -> Option<String> {
+    let key = match value.strip_prefix('"') {
+        Some(quoted) => unquote(quoted)?,
+        None => value.to_owned(),
+    };
+    let is_printable = key.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    ((1..=MAX_KEY_LEN).contains(&key.len()) && is_printable).then_some(key)
+}
+
+/// The string that ends with the last quote (RFC 9651, section 3.3.3).
+fn unquote(quoted: &str) -> Option<String> {
+    let mut text = String::new();
+    let mut characters = quoted.chars();
+    loop {
+        match characters.next()? {
+            '"' => return characters.next().is_none().then_some(text),
+            '\\' => text.push(characters.next().filter(|escaped| matches!(escaped, '"' | '\\'))?),
+            character => text.push(character),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_the_same_with_and_without_quotes() {
+        let longest = "x".repeat(255);
+        for (sent, key) in [
+            ("k", "k"),
+            ("\"k\"", "k"),
+            (r#""a \"b\" \\""#, r#"a "b" \"#),
+            ("8e03978e-40d5-43dd-bc93-6894a57f9324", "8e03978e-40d5-43dd-bc93-6894a57f9324"),
+            ("a b,c", "a b,c"),
+            (&longest, &longest),
+            (&format!("\"{longest}\""), &longest),
+        ] {
+            assert_eq!(parse_key(sent).as_deref(), Some(key), "{sent}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_key_is_none() {
+        for bad in ["", "\"\"", "\"k", "\"k\";a=1", "\"k\", \"l\"", "\"a\\b\"", "a\tb", "\u{e4}", &"x".repeat(256)] {
+            assert_eq!(parse_key(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! `/trash`: what was deleted, until it is restored or removed for good.
+
+use std::sync::Arc;
+
+use actix_web::HttpResponse;
+use actix_web::http::Method;
+use actix_web::http::header::ContentType;
+use actix_web::web;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::answer::{self, SYNC_TOKEN, TaggedTodo, sync_token};
+use super::conditions::Conditions;
+use super::mutation::Mutation;
+use super::{existing, parse_id};
+use crate::api::error::ApiError;
+use crate::api::http::private;
+use crate::api::responses::{
+    Invalid, NotDeleted, PreconditionFailed, ReadOnlyToken, TodoNotFound, TooManyLists, Unauthenticated, Unavailable,
+};
+use crate::api::state::AppState;
+use crate::api::user::AuthUser;
+use crate::domain::clock::Timestamp;
+use crate::domain::todo::Todo;
+use crate::store::Command;
+use crate::store::decide::todos::{Applied, Outcome};
+
+/// A todo that was deleted.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": 1, "title": "Learn Dapr", "description": "Publish and subscribe", "completed": false,
+    "created_at": "2025-01-15T10:30:00.000Z", "updated_at": "2025-01-16T08:00:00.000Z",
+    "etag": "\"9f86d081884c7d65-1-2\"", "deleted_at": "2025-01-16T08:00:00.000Z",
+}))]
+pub struct TrashedTodo {
+    #[serde(flatten)]
+    todo: TaggedTodo,
+    /// When it was deleted.
+    #[schema(value_type = String, format = DateTime)]
+    deleted_at: Timestamp,
+}
+
+/// How much was removed.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "deleted": 3 }))]
+pub struct Emptied {
+    /// The number of todos that were removed for good.
+    deleted: usize,
+}
+
+/// Lists the todos in the trash.
+///
+/// The one that was deleted last comes first. They stay for `TRASH_RETENTION_DAYS` (30) of running time; of more than
+/// 10,000, the oldest go sooner.
+#[utoipa::path(
+    get, path = "/trash", tag = "trash", operation_id = "listTrash", security(("bearer" = []), ("password" = [])),
+    responses(
+        (
+            status = 200, description = "What was deleted.", body = Vec<TrashedTodo>,
+            headers(("Sync-Token" = String, description = "How far the user's changes have come; opaque."))
+        ),
+        Unauthenticated, TooManyLists,
+    )
+)]
+pub async fn list(
+    AuthUser { user, .. }: AuthUser,
+    method: Method,
+    state: web::Data<AppState>,
+) -> Result<HttpResponse, ApiError> {
+    let (trash, epoch) = (state.store.trash(user.id).await?, state.store.epoch());
+    let trashed = move |todo: Arc<Todo>| {
+        // Its last change was its deletion.
+        let deleted_at = todo.updated_at;
+        TrashedTodo { todo: TaggedTodo::new(epoch, todo), deleted_at }
+    };
+    let body = state.lists.body(user.id, trash.todos.into_iter().map(trashed), method != Method::HEAD)?;
+    Ok(private(&mut HttpResponse::Ok())
+        .content_type(ContentType::json())
+        .insert_header((SYNC_TOKEN, sync_token(epoch, trash.revision)))
+        .body(body))
+}
+
+/// Restores a todo from the trash.
+///
+/// It is as it was, in a new version. A `todo.restored` event follows.
+#[utoipa::path(
+    post, path = "/todos/{id}/restore", tag = "trash", operation_id = "restoreTodo",
+    security(("bearer" = []), ("password" = [])),
+    params(("id" = i64, Path, description = "The todo's id.", example = 1)),
+    responses(
+        (status = 200, description = "The todo; that it is back is durable.", body = Todo),
+        Unauthenticated, ReadOnlyToken, TodoNotFound, NotDeleted, PreconditionFailed, Invalid, Unavailable,
+    )
+)]
+pub async fn restore(
+    mutation: Mutation,
+    conditions: Conditions,
+    id: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let id = existing(parse_id(&id)?)?;
+    let identity = mutation.identity(&format!("/todos/{id}/restore"), None);
+    let command = Command::Restore(id, conditions.on(mutation.epoch(), id));
+    mutation.apply(identity, vec![command], answer::ok).await
+}
+
+/// Removes a todo from the trash for good.
+///
+/// No event follows: that the todo was deleted has been published already.
+#[utoipa::path(
+    delete, path = "/trash/{id}", tag = "trash", operation_id = "purgeTodo", security(("bearer" = []), ("password" = [])),
+    params(("id" = i64, Path, description = "The todo's id.", example = 1)),
+    responses(
+        (status = 204, description = "The todo was removed, durably."),
+        Unauthenticated, ReadOnlyToken, TodoNotFound, PreconditionFailed, Invalid, Unavailable,
+    )
+)]
+pub async fn purge(
+    mutation: Mutation,
+    conditions: Conditions,
+    id: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let id = existing(parse_id(&id)?)?;
+    let identity = mutation.identity(&format!("/trash/{id}"), None);
+    let command = Command::Purge(id, conditions.on(mutation.epoch(), id));
+    mutation.apply(identity, vec![command], answer::no_content).await
+}
+
+/// Removes everything from the trash for good.
+///
+/// No events follow.
+#[utoipa::path(
+    delete, path = "/trash", tag = "trash", operation_id = "emptyTrash", security(("bearer" = []), ("password" = [])),
+    responses(
+        (status = 200, description = "The trash is empty, durably.", body = Emptied),
+        Unauthenticated, ReadOnlyToken, Invalid, Unavailable,
+    )
+)]
+pub async fn empty(mutation: Mutation) -> Result<HttpResponse, ApiError> {
+    let identity = mutation.identity("/trash", None);
+    let emptied = |epoch, applied: &Applied| {
+        let deleted = applied.outcomes.iter().map(|outcome| match outcome {
+            Outcome::Purged(count) => *count,
+            Outcome::Changed(_) | Outcome::Unchanged(_) => 0,
+        });
+        answer::json(epoch, applied, &Emptied { deleted: deleted.sum() })
+    };
+    mutation.apply(identity, vec![Command::EmptyTrash], emptied).await
+}

@@ -1,0 +1,341 @@
+//! What requests about todos change, and what is answered.
+
+use std::sync::Arc;
+
+use super::{Decided, Group, Head, Refusal, State};
+use crate::domain::account::{AccountState, User, UserId};
+use crate::domain::change::{Change, Kind, Place, Revision, SCRUBBED_TITLE};
+use crate::domain::clock::Timestamp;
+use crate::domain::etag::EntityTag;
+use crate::domain::todo::field::Field;
+use crate::domain::todo::input::{NewTodo, TodoPatch};
+use crate::domain::todo::{Todo, TodoId};
+use crate::store::idempotency::{Idempotency, Kept, KeptAnswer};
+use crate::store::{Command, Commands, Condition, Context, Target, Versions};
+
+/// Where a todo is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Whereabouts {
+    /// Among its owner's todos.
+    Live(Arc<Todo>),
+    /// In its owner's trash.
+    Trashed(Arc<Todo>),
+    /// Nowhere.
+    Gone,
+}
+
+/// What is answered to a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answered {
+    /// What it did.
+    Applied(Applied),
+    /// What was answered when it came first.
+    Repeated(Arc<KeptAnswer>),
+}
+
+/// What a request did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Applied {
+    /// What became of each command.
+    pub outcomes: Vec<Outcome>,
+    /// The owner's last change after it.
+    pub revision: Revision,
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// It made this change.
+    Changed(Arc<Change>),
+    /// The todo was already as it should be.
+    Unchanged(Arc<Todo>),
+    /// So many todos were removed for good.
+    Purged(usize),
+}
+
+impl Outcome {
+    /// The change, if it made one.
+    pub fn change(&self) -> Option<&Arc<Change>> {
+        match self {
+            Self::Changed(change) => Some(change),
+            Self::Unchanged(_) | Self::Purged(_) => None,
+        }
+    }
+
+    /// The todo after it, unless it was removed for good.
+    pub fn todo(&self) -> Option<&Arc<Todo>> {
+        match self {
+            Self::Changed(change) => Some(&change.todo),
+            Self::Unchanged(todo) => Some(todo),
+            Self::Purged(_) => None,
+        }
+    }
+}
+
+/// A request that changes nothing.
+#[derive(Debug, PartialEq)]
+pub struct Refused {
+    /// The command that is refused; none: the request as a whole is.
+    pub command: Option<usize>,
+    /// Why.
+    pub refusal: Refusal,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { command: None, refusal }
+    }
+}
+
+/// A request that is being decided.
+struct Request<'a> {
+    context: &'a Context,
+    account: &'a User,
+    /// See [`Change::batch`].
+    batch: Option<Revision>,
+    /// See [`Change::op`].
+    op: Option<Arc<str>>,
+    decided: Decided,
+    outcomes: Vec<Outcome>,
+}
+
+impl<S: State> Group<'_, S> {
+    /// What a request changes: all of its commands, or nothing.
+    pub fn decide(&mut self, context: &Context, commands: Commands) -> Result<Answered, Refused> {
+        if let Some(authority) = context.authority {
+            self.still_valid(authority)?;
+        }
+        let Commands { commands, is_batch, idempotency } = commands;
+        // Before anything else: if the request was applied, its own change may be why it would be refused now.
+        if let Some(idempotency) = &idempotency
+            && let Some(kept) = self.answered(context.owner, idempotency)
+        {
+            let same = kept.fingerprint == idempotency.fingerprint;
+            return if same {
+                Ok(Answered::Repeated(Arc::clone(&kept.answer)))
+            } else {
+                Err(Refusal::KeyReused.into())
+            };
+        }
+        let account = self.account(context.owner).ok_or(Refusal::NoLongerAllowed)?;
+        let decided = Decided::nothing(self.decided.next);
+        let mut request = Request {
+            context,
+            account: &account,
+            batch: is_batch.then(|| self.head(&decided, account.id).revision.next()),
+            op: idempotency.as_ref().map(|idempotency| Arc::clone(&idempotency.key)),
+            decided,
+            outcomes: Vec::with_capacity(commands.len()),
+        };
+        for (index, command) in commands.into_iter().enumerate() {
+            let outcome = self.decide_one(&mut request, command);
+            let outcome = outcome.map_err(|refusal| Refused { command: Some(index), refusal })?;
+            request.outcomes.push(outcome);
+        }
+        let revision = self.head(&request.decided, account.id).revision;
+        let Request { mut decided, outcomes, .. } = request;
+        let applied = Applied { outcomes, revision };
+        if let Some(Idempotency { request, fingerprint, answer, .. }) = idempotency {
+            let answer = answer(&applied).map_err(|_| Refusal::Unanswerable)?;
+            decided.answers.insert((account.id, request), Kept { fingerprint, answer: Arc::new(answer) });
+        }
+        self.decided.merge(decided);
+        Ok(Answered::Applied(applied))
+    }
+
+    fn answered(&self, owner: UserId, idempotency: &Idempotency) -> Option<&Kept> {
+        let name = (owner, Arc::clone(&idempotency.request));
+        self.decided.answers.get(&name).or_else(|| self.kept.get(&name))
+    }
+
+    fn decide_one(&self, request: &mut Request<'_>, command: Command) -> Result<Outcome, Refusal> {
+        let owner = request.account.id;
+        let expected = if matches!(command, Command::Erase(_)) { AccountState::Deleted } else { AccountState::Active };
+        if request.account.state != expected {
+            return Err(Refusal::NoLongerAllowed);
+        }
+        match command {
+            Command::Create(new) => Ok(self.create(request, new)),
+            Command::Update { todo, patch, always, condition } => {
+                let id = request.resolve(todo)?;
+                let before = self.live(request, id)?;
+                self.check(&condition, &before, &patch.fields())?;
+                self.update(request, before, patch, always)
+            }
+            Command::Delete(todo, condition) => {
+                let before = self.live(request, request.resolve(todo)?)?;
+                self.check(&condition, &before, &[])?;
+                let after = self.next_version(request, &before);
+                Ok(self.change(request, Kind::Deleted, after, Vec::new()))
+            }
+            Command::Restore(id, condition) => {
+                let before = match self.find(request, id) {
+                    Whereabouts::Trashed(todo) => todo,
+                    Whereabouts::Live(_) => return Err(Refusal::NotInTrash),
+                    Whereabouts::Gone => return Err(Refusal::TodoNotFound),
+                };
+                self.check(&condition, &before, &[])?;
+                let after = self.next_version(request, &before);
+                Ok(self.change(request, Kind::Restored, after, Vec::new()))
+            }
+            Command::Purge(id, condition) => {
+                let Whereabouts::Trashed(todo) = self.find(request, id) else { return Err(Refusal::TodoNotFound) };
+                self.check(&condition, &todo, &[])?;
+                request.purge(id);
+                Ok(Outcome::Purged(1))
+            }
+            Command::EmptyTrash => {
+                let mut ids = self.state.trash(owner);
+                ids.extend(self.decided.todos.keys().chain(request.decided.todos.keys()));
+                ids.sort_unstable();
+                ids.dedup();
+                ids.retain(|&id| matches!(self.find(request, id), Whereabouts::Trashed(_)));
+                ids.iter().for_each(|&id| request.purge(id));
+                Ok(Outcome::Purged(ids.len()))
+            }
+            Command::Erase(id) => {
+                let before = self.live(request, id)?;
+                let empty = NewTodo { title: SCRUBBED_TITLE.into(), completed: before.completed, ..NewTodo::default() };
+                let after = Todo { version: before.version, ..empty.create(id, owner, before.created_at) };
+                let after = self.next_version(request, &after);
+                Ok(self.change(request, Kind::Deleted, after, Vec::new()))
+            }
+        }
+    }
+
+    fn create(&self, request: &mut Request<'_>, new: NewTodo) -> Outcome {
+        let id = request.decided.next.id;
+        request.decided.next.id = TodoId(id.0 + 1);
+        let changed = new.fields();
+        let todo = new.create(id, request.account.id, self.now(request));
+        self.change(request, Kind::Created, todo, changed)
+    }
+
+    fn update(
+        &self,
+        request: &mut Request<'_>,
+        before: Arc<Todo>,
+        patch: TodoPatch,
+        always: bool,
+    ) -> Result<Outcome, Refusal> {
+        let mut after = self.next_version(request, &before);
+        let changed = patch.apply(&mut after).map_err(|_| Refusal::TooManyTags)?;
+        if changed.is_empty() && !always {
+            return Ok(Outcome::Unchanged(before));
+        }
+        let version = after.version;
+        after.field_versions.set(&changed, version);
+        Ok(self.change(request, Kind::Updated, after, changed))
+    }
+
+    /// Records a change of the owner.
+    fn change(&self, request: &mut Request<'_>, kind: Kind, todo: Todo, changed: Vec<Field>) -> Outcome {
+        let (owner, todo) = (request.account.id, Arc::new(todo));
+        let head = self.head(&request.decided, owner);
+        let scrubbed = request.account.state == AccountState::Deleted;
+        let decided = &mut request.decided;
+        let whereabouts = match kind {
+            Kind::Created | Kind::Updated | Kind::Restored => Whereabouts::Live(Arc::clone(&todo)),
+            Kind::Deleted if scrubbed => Whereabouts::Gone,
+            Kind::Deleted => Whereabouts::Trashed(Arc::clone(&todo)),
+        };
+        decided.todos.insert(todo.id, (owner, whereabouts));
+        let (revision, at) = (head.revision.next(), todo.updated_at);
+        decided.heads.insert(owner, Head { revision, last_at: at, ..head });
+        let change = Arc::new(Change {
+            place: decided.next.place,
+            epoch: self.facts.epoch,
+            revision,
+            kind,
+            at,
+            actor: Arc::clone(&request.context.actor),
+            created_by: Arc::clone(&request.account.username),
+            changed,
+            batch: request.batch,
+            op: request.op.clone(),
+            trace: request.context.trace.clone(),
+            scrubbed,
+            todo,
+        });
+        decided.changes.push(Arc::clone(&change));
+        decided.next.place = Place(decided.next.place.0 + 1);
+        Outcome::Changed(change)
+    }
+
+    pub(super) fn head(&self, request: &Decided, owner: UserId) -> Head {
+        let decided = request.heads.get(&owner).or_else(|| self.decided.heads.get(&owner));
+        decided.copied().unwrap_or_else(|| self.state.head(owner))
+    }
+
+    /// The time of the owner's next change: never before the last one, whatever the clock says.
+    fn now(&self, request: &Request<'_>) -> Timestamp {
+        self.facts.now.max(self.head(&request.decided, request.account.id).last_at)
+    }
+
+    /// Where the owner's todo is.
+    fn find(&self, request: &Request<'_>, id: TodoId) -> Whereabouts {
+        let owner = request.account.id;
+        match request.decided.todos.get(&id).or_else(|| self.decided.todos.get(&id)) {
+            Some((of, whereabouts)) if *of == owner => whereabouts.clone(),
+            Some(_) => Whereabouts::Gone,
+            None => self
+                .state
+                .todo(owner, id)
+                .map(Whereabouts::Live)
+                .or_else(|| self.state.trashed(owner, id).map(Whereabouts::Trashed))
+                .unwrap_or(Whereabouts::Gone),
+        }
+    }
+
+    fn live(&self, request: &Request<'_>, id: TodoId) -> Result<Arc<Todo>, Refusal> {
+        match self.find(request, id) {
+            Whereabouts::Live(todo) => Ok(todo),
+            Whereabouts::Trashed(_) | Whereabouts::Gone => Err(Refusal::TodoNotFound),
+        }
+    }
+
+    /// The todo in its next version, still to be changed.
+    fn next_version(&self, request: &Request<'_>, todo: &Todo) -> Todo {
+        Todo { version: todo.version.next(), updated_at: self.now(request), ..todo.clone() }
+    }
+
+    /// Whether the todo is as the client expects; `sent`: the fields that it wants to change.
+    fn check(&self, condition: &Condition, todo: &Arc<Todo>, sent: &[Field]) -> Result<(), Refusal> {
+        let failed = |conflict| {
+            let etag = EntityTag::of(self.facts.epoch, todo);
+            Err(Refusal::PreconditionFailed { current: Arc::clone(todo), etag, conflict })
+        };
+        if !condition.matches(todo.version) {
+            let known = match &condition.if_match {
+                Some(Versions::Of(known)) if condition.merge => known.iter().find(|known| **known < todo.version),
+                _ => None,
+            };
+            let Some(known) = known else { return failed(Vec::new()) };
+            let is_newer = |field: &Field| todo.field_versions.get(*field) > *known;
+            let conflict: Vec<Field> = sent.iter().copied().filter(is_newer).collect();
+            if !conflict.is_empty() {
+                return failed(conflict);
+            }
+        }
+        if condition.is_new(todo.version) { Ok(()) } else { failed(Vec::new()) }
+    }
+}
+
+impl Request<'_> {
+    /// The id of the todo that a command is about.
+    fn resolve(&self, target: Target) -> Result<TodoId, Refusal> {
+        match target {
+            Target::Id(id) => Ok(id),
+            Target::CreatedBy(command) => {
+                let todo = self.outcomes.get(command).and_then(Outcome::todo);
+                todo.map(|todo| todo.id).ok_or(Refusal::TodoNotFound)
+            }
+        }
+    }
+
+    fn purge(&mut self, id: TodoId) {
+        let owner = self.account.id;
+        self.decided.purged.insert((owner, id));
+        self.decided.todos.insert(id, (owner, Whereabouts::Gone));
+    }
+}

@@ -1,0 +1,163 @@
+//! Requests that are sent twice.
+
+use super::*;
+
+/// A request with a key, which the fingerprint is made of `content` for. Its answer is what it did, as text.
+pub fn keyed(key: &str, content: &str, commands: Vec<Command>) -> Commands {
+    let mut fingerprint = [0; 32];
+    for (byte, of) in fingerprint.iter_mut().zip(content.bytes()) {
+        *byte = of;
+    }
+    let idempotency = Idempotency {
+        request: format!("POST /todos {key}").into(),
+        key: key.into(),
+        fingerprint,
+        answer: Box::new(|applied| {
+            let todos: Vec<_> = applied.outcomes.iter().filter_map(Outcome::todo).collect();
+            let headers = vec![("Revision".to_owned(), applied.revision.to_string())];
+            Ok(KeptAnswer { status: 201, headers, body: serde_json::to_vec(&todos)? })
+        }),
+    };
+    Commands { commands, is_batch: false, idempotency: Some(idempotency) }
+}
+
+impl Fixture {
+    fn send(&self, owner: i64, key: &str, content: &str, command: Command) -> Result<Answered, StoreError> {
+        self.submit_request(owner, keyed(key, content, vec![command])).blocking_recv().unwrap()
+    }
+
+    fn kept(&self) -> i64 {
+        self.connection().query_row("SELECT count(*) FROM idempotency", [], |row| row.get(0)).unwrap()
+    }
+}
+
+fn applied(answered: Result<Answered, StoreError>) -> Vec<Arc<Change>> {
+    changes(answered).unwrap()
+}
+
+fn repeated(answered: Result<Answered, StoreError>) -> Arc<KeptAnswer> {
+    match answered.unwrap() {
+        Answered::Repeated(answer) => answer,
+        Answered::Applied(applied) => panic!("it was applied again: {applied:?}"),
+    }
+}
+
+#[test]
+fn a_request_that_is_sent_again_is_answered_and_not_applied_again() {
+    let mut f = Fixture::new();
+    let first = applied(f.send(1, "k", "a", create("a")));
+    assert_eq!(first[0].op.as_deref(), Some("k"));
+    f.create(1, "meanwhile");
+    let again = repeated(f.send(1, "k", "a", create("a")));
+    assert_eq!((again.status, again.headers[0].1.as_str()), (201, "1"));
+    assert_eq!(again.body, serde_json::to_vec(&[&first[0].todo]).unwrap());
+    f.reopen();
+    assert_eq!(repeated(f.send(1, "k", "a", create("a"))), again);
+    assert_eq!((f.todo_count(), f.head(1)), (2, 2));
+    // The change in the log says which request made it.
+    assert_eq!(f.unpublished()[0].op.as_deref(), Some("k"));
+    assert_eq!(f.check().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn another_request_with_the_same_key_is_refused_and_other_users_have_their_own_keys() {
+    let f = Fixture::new();
+    applied(f.send(1, "k", "a", create("a")));
+    assert_eq!(f.send(1, "k", "b", create("b")), Err(StoreError::Refused(Refusal::KeyReused)));
+    applied(f.send(2, "k", "b", create("b")));
+    assert_eq!(f.todo_count(), 2);
+}
+
+#[test]
+fn what_was_refused_is_not_kept_and_can_be_sent_again() {
+    let f = Fixture::new();
+    assert_eq!(f.send(1, "k", "a", rename(1, "b")), Err(StoreError::Refused(Refusal::TodoNotFound)));
+    assert_eq!(f.kept(), 0);
+    f.create(1, "a");
+    applied(f.send(1, "k", "a", rename(1, "b")));
+}
+
+#[test]
+fn twins_in_one_group_are_one() {
+    let f = Fixture::new();
+    let (gate, held) = f.hold();
+    let send = |key, content, commands| f.submit_request(1, keyed(key, content, commands));
+    let twins: Vec<_> = (0..20).map(|_| send("k", "a", vec![create("a")])).collect();
+    // The first one is refused: the twin is applied.
+    let refused = send("l", "b", vec![rename(2, "b"), delete(99)]);
+    let other = send("l", "b", vec![rename(2, "b")]);
+    let reused = send("k", "c", vec![create("c")]);
+    drop(gate);
+    held.blocking_recv().unwrap().unwrap();
+    let mut answers = twins.into_iter().map(|twin| twin.blocking_recv().unwrap());
+    applied(answers.next().unwrap());
+    let again: Vec<_> = answers.map(repeated).collect();
+    assert!(again.windows(2).all(|pair| pair[0] == pair[1]));
+    assert_eq!(refused.blocking_recv().unwrap(), Err(StoreError::Refused(Refusal::TodoNotFound)));
+    applied(other.blocking_recv().unwrap());
+    assert_eq!(reused.blocking_recv().unwrap(), Err(StoreError::Refused(Refusal::KeyReused)));
+    assert_eq!((f.head(1), f.kept()), (3, 2));
+}
+
+#[test]
+fn a_request_that_changes_nothing_is_kept_too() {
+    let mut f = Fixture::new();
+    f.create(1, "a");
+    let same = TodoPatch { title: Some("a".into()), ..TodoPatch::default() };
+    let patch = Command::Update { todo: TodoId(1).into(), patch: same, always: false, condition: Condition::default() };
+    assert_eq!(applied(f.send(1, "k", "a", patch.clone())), []);
+    f.apply(1, vec![rename(1, "b")]).unwrap();
+    f.reopen();
+    let again = repeated(f.send(1, "k", "a", patch));
+    assert_eq!((again.headers[0].1.as_str(), f.head(1)), ("1", 2));
+}
+
+#[test]
+fn a_commit_whose_outcome_was_open_is_answered_when_it_is_sent_again() {
+    let f = Fixture::new();
+    f.create(1, "a");
+    f.inject_fault(fails_after_commits);
+    let same = TodoPatch { title: Some("a".into()), ..TodoPatch::default() };
+    let nothing =
+        Command::Update { todo: TodoId(1).into(), patch: same, always: false, condition: Condition::default() };
+    for (key, command) in [("k", create("b")), ("l", nothing), ("m", delete(1)), ("n", purge(1))] {
+        assert_eq!(f.send(1, key, "a", command.clone()), Err(StoreError::Unknown), "{key}");
+        repeated(f.send(1, key, "a", command));
+    }
+    assert_eq!((f.todos(1).len(), f.trash(1).len(), f.kept()), (1, 0, 4));
+}
+
+#[test]
+fn answers_that_cannot_be_read_stop_their_group() {
+    let f = Fixture::new();
+    applied(f.send(1, "k", "a", create("a")));
+    f.connection().execute("UPDATE idempotency SET headers = 'no JSON'", []).unwrap();
+    assert_eq!(f.send(1, "k", "a", create("a")), Err(StoreError::NotApplied));
+    assert!(!f.writable());
+    f.create(1, "others go on");
+    assert!(f.writable());
+}
+
+#[test]
+fn answers_are_kept_for_a_day_of_running_time() {
+    let mut f = Fixture::new();
+    for n in 0..1_200 {
+        f.submit_request(1, keyed(&n.to_string(), "a", vec![create("a")]));
+    }
+    applied(f.send(1, "young", "a", create("a")));
+    let hour = |hour: i64| format!("UPDATE meta SET uptime = uptime + {hour} * 3600");
+    f.store = None;
+    let connection = Connection::open(f.database_path()).unwrap();
+    connection.execute(&hour(23), []).unwrap();
+    f.open();
+    repeated(f.send(1, "7", "a", create("a")));
+    f.store = None;
+    // What is older than a day in the database is that by meta.uptime, which the last change can be ahead of.
+    connection.execute(&hour(2), []).unwrap();
+    connection.execute("UPDATE idempotency SET uptime = uptime + 7200 WHERE request LIKE '%young'", []).unwrap();
+    drop(connection);
+    f.open();
+    f.wait_until("all parts of the purge", |f| f.kept() == 1);
+    repeated(f.send(1, "young", "a", create("a")));
+    applied(f.send(1, "7", "a", create("a")));
+}
