@@ -31,6 +31,7 @@ mod idempotency;
 mod limits;
 mod log_names;
 mod metrics;
+mod model;
 mod paths;
 mod rate_limits;
 mod relay;

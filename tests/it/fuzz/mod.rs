@@ -19,6 +19,8 @@ const TOKENS: &str = include_str!("corpus/tokens.txt");
 const QUERIES: &str = include_str!("corpus/queries.txt");
 const EVENTS: &str = include_str!("corpus/events.txt");
 const FORMS: &str = include_str!("corpus/forms.txt");
+const BATCHES: &str = include_str!("corpus/batches.txt");
+const HEADERS: &str = include_str!("corpus/headers.txt");
 
 /// Asserts that an answer is one of these, and explains itself if it is an error.
 #[track_caller]
@@ -57,10 +59,53 @@ async fn bodies_of_todos() {
                 assert_eq!(todo["title"], sent["title"], "{}", input.escape_ascii());
             }
             let path = format!("/todos/{first}");
-            let answer = app.put(&path).bearer_auth(&token).json_bytes(input.clone()).answer().await;
-            assert_status(&answer, &[200, 400, 422], &input);
+            for method in ["PUT", "PATCH"] {
+                let answer = app.request(method, &path).bearer_auth(&token).json_bytes(input.clone()).answer().await;
+                assert_status(&answer, &[200, 400, 422], &input);
+                if answer.status == 200 {
+                    let read = app.get(&path).bearer_auth(&token).answer().await;
+                    assert_eq!((&read.body, read.header("etag")), (&answer.body, answer.header("etag")));
+                }
+            }
         }
         assert_eq!(app.todos("demo").len(), stored);
+        app.published().await;
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn batches() {
+    with_settings(&[("RATE_LIMIT_USER", "0")], async |app| {
+        let token = app.token("demo");
+        app.create(&token, json!({"title": "first"})).await;
+        for input in inputs(BATCHES, 7) {
+            let answer = app.post("/batch").bearer_auth(&token).json_bytes(input.clone()).answer().await;
+            assert_status(&answer, &[200, 400, 404, 409, 412, 422], &input);
+        }
+        app.published().await;
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn headers_of_changes() {
+    with_settings(&[("RATE_LIMIT_USER", "0")], async |app| {
+        let token = app.token("demo");
+        app.create(&token, json!({"title": "first"})).await;
+        for input in inputs(HEADERS, 8) {
+            let Ok(value) = reqwest::header::HeaderValue::from_bytes(&input) else { continue };
+            for name in ["If-Match", "If-None-Match", "Idempotency-Key", "Prefer"] {
+                for method in ["GET", "PUT", "PATCH"] {
+                    let call = app.request(method, "/todos/1").bearer_auth(&token).header(name, value.clone());
+                    let call = if name == "Prefer" { call.header("If-Match", value.clone()) } else { call };
+                    let answer = call.send_json(json!({"completed": true})).await;
+                    assert_status(&answer, &[200, 304, 412, 422], &input);
+                }
+                let answer = app.get("/todos").bearer_auth(&token).header(name, value.clone()).answer().await;
+                assert_status(&answer, &[200, 304, 412], &input);
+            }
+        }
         app.published().await;
     })
     .await;
