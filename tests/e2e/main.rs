@@ -15,6 +15,7 @@ mod poison;
 mod process;
 mod production;
 mod proof;
+mod proxy;
 mod readme;
 mod resources;
 mod seed;

@@ -69,7 +69,7 @@ fn listening(port: u16) -> bool {
     std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
 }
 
-fn wait_until_listening(process: &mut Process, port: u16, what: &str) {
+pub fn wait_until_listening(process: &mut Process, port: u16, what: &str) {
     let deadline = Instant::now() + PATIENCE;
     while !listening(port) {
         assert!(process.running(), "{what} ended; it wrote:\n  {}", process.lines().join("\n  "));
@@ -291,7 +291,12 @@ impl Stack {
 
     /// A client of the service that is logged in.
     pub async fn client(&self, username: &str, password: &str) -> Client {
-        Client::log_in(format!("http://127.0.0.1:{}", self.service_port), username, password).await
+        Self::client_at(self.service_port, username, password).await
+    }
+
+    /// The same, through what listens on this port in front of the service.
+    pub async fn client_at(port: u16, username: &str, password: &str) -> Client {
+        Client::log_in(format!("http://127.0.0.1:{port}"), username, password).await
     }
 
     /// Reads the topic from its beginning until `enough` says so; panics if that takes too long.

@@ -226,26 +226,34 @@ find_faketime() {
   fi
 }
 
-# Only promtool of Debian's package is wanted: installing it would start a Prometheus.
-unpack_promtool() { # unpack_promtool SCRATCH
+# One program of a Debian package: installing the package would start a service.
+unpack_program() { # unpack_program PACKAGE PATH SCRATCH
   # shellcheck disable=SC2016
-  step "fetching promtool" bash -euo pipefail -c '
-    cd "$1"
-    apt-get download prometheus || { apt-get update && apt-get download prometheus; }
-    dpkg -x prometheus_*.deb unpacked
-    mv unpacked/usr/bin/promtool promtool
-    rm -rf unpacked prometheus_*.deb' _ "$1"
+  step "fetching ${2##*/}" bash -euo pipefail -c '
+    cd "$3"
+    apt-get download "$1" || { apt-get update && apt-get download "$1"; }
+    dpkg -x "$1"_*.deb unpacked
+    mv "unpacked/$2" .
+    rm -rf unpacked "$1"_*.deb' _ "$@"
+}
+
+# find_program PACKAGE PATH ABOUT: prints where the program is that Debian's PACKAGE has at PATH.
+find_program() {
+  local name=${2##*/}
+  PATH=$PATH:/usr/sbin command -v "$name" 2>/dev/null && return 0
+  if [ ! -x "$cache/$name/$name" ] && ! { [ "$(id -u)" = 0 ] && command -v apt-get dpkg >/dev/null 2>&1; }; then
+    die "'$name' is not installed: $3 (Debian: apt-get install $1)"
+  fi
+  once "$cache/$name" unpack_program "$1" "$2"
+  printf '%s\n' "$cache/$name/$name"
 }
 
 find_promtool() {
-  PROMTOOL=$(command -v promtool 2>/dev/null || true)
-  if [ -z "$PROMTOOL" ]; then
-    if [ ! -x "$cache/promtool/promtool" ] && ! { [ "$(id -u)" = 0 ] && command -v apt-get dpkg >/dev/null 2>&1; }; then
-      die "'promtool' is not installed: it comes with Prometheus (https://prometheus.io/download; Debian: apt-get install prometheus)"
-    fi
-    once "$cache/promtool" unpack_promtool
-    PROMTOOL=$cache/promtool/promtool
-  fi
+  PROMTOOL=$(find_program prometheus usr/bin/promtool "it comes with Prometheus (https://prometheus.io/download)")
+}
+
+find_nginx() {
+  NGINX=$(find_program nginx usr/sbin/nginx "a test puts the service behind it (https://nginx.org)")
 }
 
 build_pocketbase() {
@@ -270,6 +278,7 @@ find_all() {
   find_chromium
   find_faketime
   find_promtool
+  find_nginx
 }
 
 run_kafka() { # run_kafka DIR PORT: formats DIR on first use; the controller listens on an ephemeral port
@@ -460,12 +469,13 @@ case ${1:-} in
     say "kafka   $KAFKA_LIBS ($KAFKA_VERSION)"
     say "python  $PYTHON_ENV"
     say "promtool $PROMTOOL"
+    say "nginx   $NGINX ($("$NGINX" -v 2>&1))"
     say "browser $CHROMIUM ($("$CHROMIUM" --version 2>/dev/null))"
     ;;
   env)
     find_all
     printf '%s=%s\n' DAPRD "$DAPRD" DAPR "$DAPR" DAPR_RUNTIME_PATH "$DAPR_RUNTIME_PATH" KAFKA_LIBS "$KAFKA_LIBS" \
-      PYTHON "$PYTHON_ENV/bin/python" CHROMIUM "$CHROMIUM" FAKETIME "$FAKETIME"
+      PYTHON "$PYTHON_ENV/bin/python" CHROMIUM "$CHROMIUM" FAKETIME "$FAKETIME" NGINX "$NGINX"
     ;;
   node)
     need_node

@@ -7,6 +7,7 @@ mod linearizability;
 mod load;
 mod outages;
 mod restart;
+mod retries;
 
 /// The length of a test: `short` normally, `long` under TORTURE=1.
 pub fn length<T>(short: T, long: T) -> T {
