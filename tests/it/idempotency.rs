@@ -118,6 +118,7 @@ async fn a_key_is_not_for_another_request() {
         let first = send("/todos", r#"{"title":"a","priority":1}"#).await;
         // White space and the order of keys are no difference.
         assert_replayed(&first, &send("/todos", "{\n \"priority\": 1, \"title\": \"\\u0061\" }").await);
+        assert_replayed(&first, &send("/todos?", r#"{"title":"a","priority":1}"#).await);
         for (path, body) in [
             ("/todos", r#"{"title":"b","priority":1}"#),
             ("/todos", r#"{"title":"a"}"#),

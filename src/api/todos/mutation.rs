@@ -89,7 +89,10 @@ impl Mutation {
             };
             add(self.method.as_str().as_bytes());
             add(path.as_bytes());
-            add(self.query.as_bytes());
+            // However it is encoded.
+            let query: Vec<(String, String)> = serde_urlencoded::from_str(&self.query).unwrap_or_default();
+            query.iter().for_each(|(name, value)| [name, value].into_iter().for_each(|part| add(part.as_bytes())));
+            add(&[]);
             if let Some(body) = body {
                 // Neither white space nor the order of keys makes a difference.
                 let mut body = Value::Object(body.clone());

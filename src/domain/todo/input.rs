@@ -155,32 +155,12 @@ pub struct TodoUpdate {
 )]
 #[allow(dead_code, reason = "it is parsed as a TodoPatch")]
 pub struct TodoMergePatch {
-    /// A new title: 1 to 200 characters.
-    #[schema(required = false, min_length = 1, max_length = 200)]
-    title: String,
-    /// A new description, up to 10,000 characters; null clears it.
-    #[schema(max_length = 10_000)]
-    description: Option<String>,
-    /// Whether it is done.
-    #[schema(required = false)]
-    completed: bool,
-    /// When it is due: a date, or a time with its offset from UTC; null clears it.
-    #[schema(schema_with = schema::sent_due, required = false)]
-    due_at: Option<Due>,
-    /// How urgent it is, from 0 to 4; null clears it.
-    #[schema(maximum = 4)]
-    priority: Option<u8>,
-    /// Up to 20 tags of 1 to 50 characters, which replace all it has; null clears them.
-    #[schema(schema_with = schema::sent_tags, required = false)]
-    tags: Option<Vec<String>>,
-    /// Tags that it gets, in addition to those it has. Not together with `tags`.
+    #[serde(flatten)]
+    update: TodoUpdate,
     #[schema(schema_with = schema::added_tags, required = false)]
     tags_add: Vec<String>,
-    /// Tags that it loses, before it gets others. Not together with `tags`.
     #[schema(schema_with = schema::removed_tags, required = false)]
     tags_remove: Vec<String>,
-    /// Its place among others: smaller is first; null clears it.
-    order: Option<f64>,
 }
 
 impl TodoPatch {

@@ -105,6 +105,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_todo_is_small() {
+        // All of them are in memory, each beside the texts that it has.
+        assert_eq!(size_of::<Todo>(), 136);
+    }
+
+    #[test]
     fn a_todo_has_the_seeds_keys_in_the_seeds_order() {
         let new = input::NewTodo { title: "Learn".into(), ..input::NewTodo::default() };
         let todo = new.create(TodoId(1), UserId(2), Timestamp(1_736_937_000_000));
