@@ -17,7 +17,7 @@ use crate::auth::limits::Limited;
 use crate::domain::todo::Todo;
 use crate::domain::todo::field::Field;
 use crate::domain::todo::tags::MAX_TAGS;
-use crate::domain::validation::{BodyError, Location, ValidationError, location, too_many};
+use crate::domain::validation::{BodyError, Location, ValidationError, location};
 use crate::store::decide::Refusal;
 use crate::store::error::StoreError;
 
@@ -84,8 +84,8 @@ pub enum ApiError {
     NotDeleted,
     /// 412: what the request is about is not as the client expects.
     PreconditionFailed {
-        /// The entity tag that it has.
-        etag: String,
+        /// The entity tag that it has, if it has one.
+        etag: Option<String>,
         /// The todo, if it is one, as it is.
         current: Option<Arc<Todo>>,
         /// The sent fields that others have changed, if merging was asked for.
@@ -116,7 +116,7 @@ pub enum ApiError {
     },
     /// 429: a limit of requests, or of passwords, is reached.
     Limited(Limited),
-    /// 429: too many large lists are being sent to this user.
+    /// 429: too many large lists, or answers to batches, are being sent to this user.
     TooManyLists,
     /// 503: too many requests are waiting. Nothing was changed.
     Busy,
@@ -178,18 +178,27 @@ impl ApiError {
             Refusal::TodoNotFound => Self::TodoNotFound,
             Refusal::NotInTrash => Self::NotDeleted,
             Refusal::PreconditionFailed { current, etag, conflict } => {
-                Self::PreconditionFailed { etag: format!("\"{etag}\""), current: Some(current), conflict }
+                Self::PreconditionFailed { etag: Some(format!("\"{etag}\"")), current: Some(current), conflict }
             }
             Refusal::TooManyTags => {
                 at.push("tags_add".into());
-                Self::Invalid(vec![too_many(at, MAX_TAGS, None, Value::Null)])
+                let msg = format!("The todo would have more than {MAX_TAGS} tags");
+                Self::Invalid(vec![
+                    ValidationError::at("too_long", at, msg, Value::Null).with(json!({ "max_length": MAX_TAGS })),
+                ])
             }
             Refusal::KeyReused => {
-                let msg = "Another request had this key: send a new one";
+                let msg = "Another request had this key: use a new key";
                 let loc = ["header", "Idempotency-Key"];
                 Self::Invalid(vec![ValidationError::new("idempotency_key_reused", &loc, msg, Value::Null)])
             }
-            Refusal::Unanswerable => Self::internal("an answer can't be kept", "it can't be written as JSON"),
+            Refusal::CannotMerge => {
+                let msg = "With Prefer: merge, If-Match should be the one entity tag that the client knows";
+                Self::Invalid(vec![ValidationError::new("value_error", &["header", "If-Match"], msg, Value::Null)])
+            }
+            Refusal::Unanswerable => {
+                Self::internal("a request can't be repeated", "what was answered can't be read or written")
+            }
             Refusal::NoLongerAllowed => Self::InvalidToken,
             Refusal::AccountNotFound => Self::UserNotFound,
             Refusal::AccountDeleted => Self::AccountDeleted,
@@ -306,7 +315,10 @@ impl ResponseError for ApiError {
                 if !conflict.is_empty() {
                     body["conflict"] = json!(conflict);
                 }
-                private(response.insert_header((header::ETAG, etag.as_str()))).json(body)
+                if let Some(etag) = etag {
+                    response.insert_header((header::ETAG, etag.as_str()));
+                }
+                private(&mut response).json(body)
             }
             Self::Operation { index, error } => of_operation(*index, error),
             Self::NotAuthenticated => challenge(&mut response, "Bearer", "Not authenticated"),
@@ -357,7 +369,7 @@ impl ResponseError for ApiError {
                 limits::explain(&mut response, limited);
                 detail(&mut response, &format!("Too many requests; try again in {} s", limited.retry_after))
             }
-            Self::TooManyLists => retry(&mut response, 1, "Too many large lists are being sent to this user"),
+            Self::TooManyLists => retry(&mut response, 1, "Too many large answers are being sent to this user"),
             Self::Busy => retry(&mut response, 1, "Too many requests are waiting; nothing was changed, try again"),
             Self::NotStored => {
                 retry(&mut response, 5, "The change could not be stored; nothing was changed, try again later")
@@ -475,7 +487,7 @@ mod tests {
             (ApiError::TodoNotFound, 404, None, json!("Todo not found")),
             (ApiError::NotDeleted, 409, None, json!("Todo is not deleted")),
             (
-                ApiError::PreconditionFailed { etag: "\"x\"".into(), current: None, conflict: Vec::new() },
+                ApiError::PreconditionFailed { etag: Some("\"x\"".into()), current: None, conflict: Vec::new() },
                 412,
                 Some(("etag", "\"x\"")),
                 json!("Precondition Failed"),
@@ -503,7 +515,7 @@ mod tests {
                 ApiError::TooManyLists,
                 429,
                 Some(("retry-after", "1")),
-                json!("Too many large lists are being sent to this user"),
+                json!("Too many large answers are being sent to this user"),
             ),
             (
                 ApiError::Busy,

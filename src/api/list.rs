@@ -1,9 +1,12 @@
 //! The body of a list of todos: whole if it is short, otherwise chunk by chunk, as the client reads it.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use actix_web::body::{BodyStream, BoxBody, MessageBody};
+use actix_web::body::{BodySize, BodyStream, BoxBody, MessageBody};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{empty, iter, unfold};
@@ -52,8 +55,8 @@ impl LargeLists {
         Ok(BodyStream::new(iter([Ok(first)]).chain(rest)).boxed())
     }
 
-    /// `None` if the user has reached the limit.
-    fn begin(&self, user: UserId) -> Option<LargeList> {
+    /// What is counted as a large list until it is dropped; `None` if the user has reached the limit.
+    pub fn begin(&self, user: UserId) -> Option<LargeList> {
         let mut counts = self.0.lock();
         let count = counts.entry(user).or_default();
         if *count == MAX_CONCURRENT {
@@ -65,7 +68,7 @@ impl LargeLists {
 }
 
 /// A list that is being sent, until it is dropped.
-struct LargeList {
+pub struct LargeList {
     all: LargeLists,
     user: UserId,
 }
@@ -79,6 +82,31 @@ impl Drop for LargeList {
                 counts.remove(&self.user);
             }
         }
+    }
+}
+
+/// A body that is there as a whole, and counts as a large list until it is sent.
+pub struct Counted {
+    body: Bytes,
+    _large: LargeList,
+}
+
+impl Counted {
+    /// `body`, if it is as large as a list that counts; otherwise it doesn't.
+    pub fn body(body: Vec<u8>, large: LargeList) -> BoxBody {
+        if body.len() < CHUNK_LEN { body.boxed() } else { Self { body: body.into(), _large: large }.boxed() }
+    }
+}
+
+impl MessageBody for Counted {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        Pin::new(&mut self.body).poll_next(context)
     }
 }
 
@@ -117,10 +145,8 @@ mod tests {
     use crate::domain::clock::Timestamp;
     use crate::domain::todo::input::NewTodo;
     use crate::domain::todo::{Todo, TodoId};
-    use actix_web::body::{BodySize, to_bytes};
+    use actix_web::body::to_bytes;
     use std::future::poll_fn;
-    use std::pin::Pin;
-    use std::task::Context;
 
     const OWNER: UserId = UserId(1);
 
@@ -190,6 +216,19 @@ mod tests {
             to_bytes(body).await.unwrap();
         }
         assert!(lists.0.lock().is_empty());
+    }
+
+    #[actix_web::test]
+    async fn a_large_answer_counts_until_it_is_sent_and_a_small_one_does_not() {
+        let lists = LargeLists::default();
+        let body = |length| Counted::body(vec![b'x'; length], lists.begin(OWNER).unwrap());
+        let small = body(CHUNK_LEN - 1);
+        assert!(lists.0.lock().is_empty());
+        let large = body(CHUNK_LEN);
+        assert_eq!((large.size(), lists.0.lock()[&OWNER]), (BodySize::Sized(CHUNK_LEN as u64), 1));
+        assert_eq!(to_bytes(large).await.unwrap().len(), CHUNK_LEN);
+        assert!(lists.0.lock().is_empty());
+        drop(small);
     }
 
     #[actix_web::test]

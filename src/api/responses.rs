@@ -117,7 +117,7 @@ pub struct TooManyTokens(ErrorBody);
 #[derive(IntoResponses)]
 #[response(
     status = 404,
-    description = "The user has no todo with this id; another user may.",
+    description = "The user has no todo with this id, where it was looked for: a deleted one is in the trash.",
     example = json!({ "detail": "Todo not found" })
 )]
 pub struct TodoNotFound(ErrorBody);
@@ -148,14 +148,13 @@ pub struct NotModified;
         "id": 1, "title": "Learn Dapr", "description": null, "completed": true,
         "created_at": "2025-01-15T10:30:00.000Z", "updated_at": "2025-01-16T08:00:00.000Z",
     },
-    "conflict": ["completed"],
 }))]
 pub struct PreconditionFailedBody {
     /// What went wrong.
     detail: String,
     /// The todo as it is.
     current: Todo,
-    /// With `Prefer: merge`: the sent fields that have changed since.
+    /// Only with `Prefer: merge`: the sent fields that have changed since.
     #[schema(required = false)]
     conflict: Vec<String>,
 }
@@ -173,7 +172,7 @@ pub struct PreconditionFailed(PreconditionFailedBody);
 #[derive(IntoResponses)]
 #[response(
     status = 412,
-    description = "The list is not one that `If-Match` names.",
+    description = "It is not one that `If-Match` names. The trash has no entity tag.",
     headers(("ETag" = String, description = "The entity tag that the list has.")),
     example = json!({ "detail": "Precondition Failed" })
 )]
@@ -348,6 +347,35 @@ pub struct UnreadableBody(ErrorBody);
 )]
 pub struct TooLarge(ErrorBody);
 
+/// A batch is too large.
+#[derive(IntoResponses)]
+#[response(
+    status = 413,
+    description = "The body is larger than 1 MiB.",
+    example = json!({ "detail": "Request body is larger than 1048576 bytes" })
+)]
+pub struct BatchTooLarge(ErrorBody);
+
+/// Errors of a batch.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "detail": [{
+    "type": "string_too_short", "loc": ["body", "operations", 3, "todo", "title"],
+    "msg": "String should have at least 1 character", "input": "", "ctx": { "min_length": 1 },
+}] }))]
+pub struct BatchErrors {
+    /// One entry for each error of any operation.
+    #[schema(min_items = 1)]
+    detail: Vec<ValidationError>,
+    /// The index of the operation, if one is refused that was valid by itself.
+    #[schema(required = false, minimum = 0)]
+    operation: u32,
+}
+
+/// A batch is not valid.
+#[derive(IntoResponses)]
+#[response(status = 422, description = "An operation, or the request, is not valid; all errors are listed.")]
+pub struct BatchInvalid(BatchErrors);
+
 /// The request is not valid.
 #[derive(IntoResponses)]
 #[response(status = 422, description = "The request is not valid; all errors are listed.")]
@@ -390,15 +418,15 @@ pub struct Limited(ErrorBody);
 #[derive(IntoResponses)]
 #[response(
     status = 429,
-    description = "8 lists of more than 64 KiB are being sent to this user already: read one of them to its end first. Or \
-        a limit of requests is reached.",
+    description = "8 lists of more than 64 KiB, or batches, are being answered to this user already: read one of them to \
+        its end first. Or a limit of requests is reached. Nothing was changed.",
     headers(
         ("Retry-After" = u32, description = "Seconds to wait before trying again."),
         ("RateLimit-Policy" = String, description = "For a limit of requests: `\"NAME\";q=QUOTA;w=SECONDS` (draft-ietf-httpapi-ratelimit-headers-10)."),
         ("RateLimit" = String, description = "For a limit of requests: `\"NAME\";r=0;t=SECONDS`."),
     ),
     examples(
-        ("large lists" = (value = json!({ "detail": "Too many large lists are being sent to this user" }))),
+        ("large answers" = (value = json!({ "detail": "Too many large answers are being sent to this user" }))),
         ("requests" = (value = json!({ "detail": "Too many requests; try again in 1 s" }))),
     )
 )]

@@ -14,9 +14,9 @@ use time::macros::format_description;
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// The earliest time that RFC 3339 can express: 0000-01-01T00:00:00.000Z.
-    const MIN: i64 = -62_167_219_200_000;
-    /// The latest one: 9999-12-31T23:59:59.999Z.
+    /// The earliest time: 0001-01-01T00:00:00.000Z. RFC 3339 has a year 0, which many calendars don't.
+    const MIN: i64 = -62_135_596_800_000;
+    /// The latest time that RFC 3339 can express: 9999-12-31T23:59:59.999Z.
     const MAX: i64 = 253_402_300_799_999;
 
     /// Whole seconds since the epoch, as JWT's NumericDate has them (RFC 7519, section 2).
@@ -26,16 +26,18 @@ impl Timestamp {
 
     /// Parses an RFC 3339 time. What is finer than a millisecond is cut off.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::of_utc(OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?)
+        let time = OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
+        // The library takes any separator.
+        Self::of_utc(time).filter(|_| matches!(text.as_bytes().get(10), Some(b'T' | b't')))
     }
 
-    /// The time, unless RFC 3339 can't express it in UTC.
+    /// The time, if its year in UTC is 1 to 9999.
     pub fn of_utc(time: OffsetDateTime) -> Option<Self> {
         let milliseconds = i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).ok()?;
         (Self::MIN..=Self::MAX).contains(&milliseconds).then_some(Self(milliseconds))
     }
 
-    /// The time as calendar fields in UTC; a time outside RFC 3339's range becomes the nearest end of the range.
+    /// The time as calendar fields in UTC; a time outside the years 1 to 9999 becomes the nearest of them.
     pub fn to_utc(self) -> OffsetDateTime {
         let nanoseconds = i128::from(self.0.clamp(Self::MIN, Self::MAX)) * 1_000_000;
         OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
@@ -100,7 +102,7 @@ mod tests {
     #[test]
     fn a_clock_out_of_range_is_clamped() {
         assert_eq!(Timestamp(-5).to_string(), "1969-12-31T23:59:59.995Z");
-        assert_eq!(Timestamp(i64::MIN).to_string(), "0000-01-01T00:00:00.000Z");
+        assert_eq!(Timestamp(i64::MIN).to_string(), "0001-01-01T00:00:00.000Z");
         assert_eq!(Timestamp(i64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
     }
 }

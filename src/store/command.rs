@@ -100,8 +100,11 @@ pub enum Command {
     Restore(TodoId, Condition),
     /// Removes a todo from the trash for good.
     Purge(TodoId, Condition),
-    /// Removes everything from the trash for good.
-    EmptyTrash,
+    /// Removes what is in the trash for good.
+    EmptyTrash {
+        /// How many todos, at most.
+        limit: usize,
+    },
     /// Deletes a todo of an account that is deleted, for good; the change does not say what was in it.
     Erase(TodoId),
 }
@@ -128,9 +131,20 @@ pub struct Condition {
     pub if_match: Option<Versions>,
     /// `If-None-Match`: it has none of these.
     pub if_none_match: Option<Versions>,
-    /// Whether `if_match`, if it is one version, need only hold for the fields that are sent: none of them has changed
-    /// since.
-    pub merge: bool,
+    /// Whether a change is merged with those of others.
+    pub merge: Merge,
+}
+
+/// Whether a change is merged with those that others have made since the version that the client knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Merge {
+    /// It is not.
+    #[default]
+    No,
+    /// `if_match` is one version, and need only hold for the fields that are sent: none of them has changed since.
+    Asked,
+    /// That was asked for, but `if_match` is not one version.
+    Impossible,
 }
 
 /// Versions of a todo that a client knows.

@@ -46,6 +46,7 @@ impl StoreError {
                 | Refusal::TooManyTokens
                 | Refusal::NotInTrash
                 | Refusal::TooManyTags
+                | Refusal::CannotMerge
                 | Refusal::KeyReused => "conflict",
                 Refusal::PreconditionFailed { .. } => "precondition",
                 Refusal::Unanswerable => "unanswerable",

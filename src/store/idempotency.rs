@@ -21,7 +21,7 @@ pub struct Idempotency {
 /// The SHA-256 of a request.
 pub type Fingerprint = [u8; 32];
 
-/// Writes the answer to what was applied. It runs in the writer: it must be quick, and not wait for anything.
+/// Writes the answer to what was applied. It runs in the writer: it must not wait for anything.
 pub type Render = Box<dyn Fn(&Applied) -> serde_json::Result<KeptAnswer> + Send>;
 
 impl fmt::Debug for Idempotency {
@@ -48,4 +48,22 @@ pub struct Kept {
     pub fingerprint: Fingerprint,
     /// What was answered.
     pub answer: Arc<KeptAnswer>,
+}
+
+/// What is known, from earlier groups, of a request that has the same name.
+#[derive(Debug, Clone)]
+pub enum Known {
+    /// It was the same, and answered like this.
+    Answered(Arc<KeptAnswer>),
+    /// It was another one.
+    Other,
+    /// It was the same, but what was answered can't be read.
+    Unreadable,
+}
+
+impl Kept {
+    /// What this says about a request with this fingerprint.
+    pub fn known(&self, fingerprint: &Fingerprint) -> Known {
+        if self.fingerprint == *fingerprint { Known::Answered(Arc::clone(&self.answer)) } else { Known::Other }
+    }
 }

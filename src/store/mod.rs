@@ -15,7 +15,7 @@ mod tests;
 use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -33,7 +33,7 @@ use crate::domain::session::{PersonalToken, PersonalTokenId, Session, SessionId,
 use crate::domain::todo::{Todo, TodoId};
 use crate::telemetry::metrics::Metrics;
 pub use command::{
-    AccountCommand, AccountUpdate, Authority, Command, Commands, Condition, Context, Means, NewAccount,
+    AccountCommand, AccountUpdate, Authority, Command, Commands, Condition, Context, Means, Merge, NewAccount,
     NewPersonalToken, NewSession, OutboxCommand, SessionCommand, Target, Versions,
 };
 use decide::Decided;
@@ -105,6 +105,8 @@ struct Shared {
     writable: AtomicBool,
     /// Jobs that wait for the writer.
     queued: AtomicUsize,
+    /// The size of all answers that are kept, in bytes.
+    kept_bytes: Arc<AtomicU64>,
     metrics: Arc<Metrics>,
 }
 
@@ -196,7 +198,14 @@ impl Store {
         };
         let loaded = load::load(&connection, demo_users).map_err(&failed)?;
         let reader = sqlite::open_reader(&path).map_err(&failed)?;
-        let loaded_log = Log { heads: loaded.heads, next: loaded.next, uptime: loaded.uptime, erasing: loaded.erasing };
+        let kept_bytes = loaded.kept.total();
+        let loaded_log = Log {
+            heads: loaded.heads,
+            next: loaded.next,
+            uptime: loaded.uptime,
+            erasing: loaded.erasing,
+            kept: loaded.kept,
+        };
         let shared = Arc::new(Shared {
             epoch: loaded.epoch,
             todos: RwLock::new(loaded.todos),
@@ -208,6 +217,7 @@ impl Store {
             outbox: Outbox::new(loaded.pending),
             writable: AtomicBool::new(true),
             queued: AtomicUsize::new(0),
+            kept_bytes,
             metrics: options.metrics,
         });
         let (queue, jobs) = sync_channel(MAX_QUEUED);
@@ -453,6 +463,10 @@ impl Store {
         samples.log_changes.set(log.changes);
         samples.queue_depth.set(count(self.shared.queued.load(Ordering::Relaxed)));
         samples.todos.set(count(self.todo_count()));
+        samples.trashed_todos.set(count(self.shared.todos.read().trashed()));
+        samples
+            .kept_answers_bytes
+            .set(i64::try_from(self.shared.kept_bytes.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
         samples.store_writable.set(i64::from(self.writable()));
         samples.database_bytes.set(size(&self.path));
         samples.wal_bytes.set(size(&with_suffix(&self.path, "-wal")));

@@ -72,6 +72,10 @@ pub struct Samples {
     pub queue_depth: Gauge,
     /// Todos that are not deleted.
     pub todos: Gauge,
+    /// Todos in the trash.
+    pub trashed_todos: Gauge,
+    /// Size of the answers that are kept for requests that are sent again, in bytes.
+    pub kept_answers_bytes: Gauge,
     /// 1 while the database can be written.
     pub store_writable: Gauge,
     /// 1 while the sidecar is ready.
@@ -164,6 +168,9 @@ impl Metrics {
         gauge(registry, "outbox_parked_events", "Changes that wait for an operator", &samples.outbox_parked);
         gauge(registry, "queue_depth", "Operations that wait for the writer", &samples.queue_depth);
         gauge(registry, "todos", "Live todos", &samples.todos);
+        gauge(registry, "trashed_todos", "Todos in the trash", &samples.trashed_todos);
+        let kept = &samples.kept_answers_bytes;
+        gauge(registry, "kept_answers_bytes", "Size of the answers that are kept for requests with a key", kept);
         gauge(registry, "store_writable", "1 while the database can be written", &samples.store_writable);
         gauge(registry, "sidecar_ready", "1 while the Dapr sidecar is ready", &samples.sidecar_ready);
         gauge(registry, "database_bytes", "Size of the database file", &samples.database_bytes);

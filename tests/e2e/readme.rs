@@ -9,10 +9,10 @@ use crate::cleanup::{LIMIT, Processes, take_ports, wait_until_free};
 use crate::process::{Process, in_terminal};
 use crate::stack::{PATIENCE, SERVICE, Stack, project, tool};
 
-/// The `bash` blocks of the README.
-fn blocks() -> Vec<String> {
-    let readme = std::fs::read_to_string(project().join("README.md")).unwrap();
-    readme.split("```bash\n").skip(1).map(|rest| rest.split("\n```").next().unwrap().to_owned()).collect()
+/// The `bash` blocks of a document.
+fn blocks(document: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(project().join(document)).unwrap();
+    text.split("```bash\n").skip(1).map(|rest| rest.split("\n```").next().unwrap().to_owned()).collect()
 }
 
 /// What a newcomer has after `git clone`, changes that are not committed yet included.
@@ -70,10 +70,30 @@ fn ctrl_c(mut process: Process, all: &Processes, ports: &[u16]) {
     wait_until_free(ports, deadline);
 }
 
+#[actix_web::test]
+async fn the_examples_about_todos_work_as_written() {
+    let stack = Stack::started();
+    let client = stack.client("demo", "demo123").await;
+    let blocks = blocks("docs/todos.md");
+    let [conditions, retry] = &blocks[..] else { panic!("it has other commands now: {blocks:?}") };
+    let run = |script: &str| {
+        let script = script.replace("localhost:8000", &format!("localhost:{}", stack.service_port()));
+        let mut command = Command::new("bash");
+        let output = command.args(["-ec", &script]).env("TOKEN", client.token()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let answers = run(conditions);
+    let statuses: Vec<&str> = answers.lines().filter(|line| line.contains("HTTP/1.1")).map(str::trim).collect();
+    assert_eq!(statuses, ["HTTP/1.1 200 OK", "HTTP/1.1 412 Precondition Failed"], "{answers}");
+    assert!(answers.contains(r#""current":{"id":1,"title":"Buy milk""#), "{answers}");
+    assert_eq!(run(retry), run(retry));
+}
+
 #[test]
 fn the_commands_work_as_written() {
     let _ports = take_ports();
-    let blocks = blocks();
+    let blocks = blocks("README.md");
     let [make, cargo, dapr, walkthrough] = &blocks[..] else { panic!("the README has other commands now: {blocks:?}") };
     let build = Duration::from_secs(600);
     let directory = tempfile::tempdir().unwrap();

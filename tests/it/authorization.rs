@@ -251,7 +251,7 @@ async fn a_user_cannot_tell_another_users_todo_from_none() {
         }
         for username in ["user", "admin"] {
             let emptied = app.delete("/trash").bearer_auth(app.token(username)).answer().await;
-            assert_eq!(emptied.json(), json!({"deleted": 0}));
+            assert_eq!(emptied.json(), json!({"deleted": 0, "has_more": false}));
             let operations = json!([{"op": "delete", "id": id}]);
             let batch = app.post("/batch").bearer_auth(app.token(username));
             let refused = batch.send_json(json!({ "operations": operations })).await;

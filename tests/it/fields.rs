@@ -140,7 +140,7 @@ async fn every_problem_of_a_patch_is_told() {
                 {"type": "float_type", "loc": ["body", "order"], "msg": "Input should be a valid number", "input": true},
                 {
                     "type": "value_error", "loc": ["body", "tags"], "input": null,
-                    "msg": "Either tags, or tags_add and tags_remove",
+                    "msg": "Send either tags, or tags_add and tags_remove",
                 },
             ]),
         );
@@ -153,15 +153,16 @@ async fn a_todo_has_at_most_20_tags_however_it_gets_them() {
     with_app(async |app| {
         let tags: Vec<String> = (0..20).map(|n| n.to_string()).collect();
         app.create(&app.token("demo"), json!({"title": "a", "tags": tags})).await;
-        let error = |loc: Value, actual: Value, input: Value| {
-            let ctx = json!({"field_type": "List", "max_length": 20, "actual_length": actual});
-            json!([{"type": "too_long", "loc": loc, "msg": "List should have at most 20 items", "input": input, "ctx": ctx}])
+        let error = |name: &str, msg: &str, input: Value, ctx: Value| {
+            json!([{"type": "too_long", "loc": ["body", name], "msg": msg, "input": input, "ctx": ctx}])
         };
         let answer = patch(app, "/todos/1", json!({"tags_add": ["7", "new"]})).await;
-        answer.assert_refused(422, error(json!(["body", "tags_add"]), json!(null), json!(null)));
+        let msg = "The todo would have more than 20 tags";
+        answer.assert_refused(422, error("tags_add", msg, json!(null), json!({"max_length": 20})));
         let many = vec!["x"; 21];
         let answer = patch(app, "/todos/1", json!({ "tags": many })).await;
-        answer.assert_refused(422, error(json!(["body", "tags"]), json!(21), json!(many)));
+        let ctx = json!({"field_type": "List", "max_length": 20, "actual_length": 21});
+        answer.assert_refused(422, error("tags", "List should have at most 20 items", json!(many), ctx));
         let answer = patch(app, "/todos/1", json!({"tags_add": ["new"], "tags_remove": ["7"]})).await;
         assert_eq!(answer.json()["tags"].as_array().unwrap().len(), 20);
     })
@@ -190,6 +191,21 @@ async fn another_kind_of_patch_is_415_and_says_which_are_understood() {
 }
 
 #[actix_web::test]
+async fn an_order_is_kept_to_the_last_bit() {
+    with_app(async |app| {
+        app.create(&app.token("demo"), json!({"title": "a"})).await;
+        for order in
+            [0.908_647_794_112_518_1, 0.410_535_033_353_769_23, 5e-324, 1.797_693_134_862_315_7e308, 1e23, -0.1]
+        {
+            let answer = patch(app, "/todos/1", json!({ "order": order })).await;
+            assert_eq!(answer.json()["order"].as_f64(), Some(order));
+            assert_eq!(app.todo("demo", 1).unwrap().order, Some(order));
+        }
+    })
+    .await;
+}
+
+#[actix_web::test]
 async fn texts_of_any_script_can_be_tags() {
     with_app(async |app| {
         let long = "🏷️".chars().next().unwrap().to_string().repeat(50);
@@ -200,6 +216,10 @@ async fn texts_of_any_script_can_be_tags() {
         // Decomposed and composed are the same.
         let answer = patch(app, "/todos/1", json!({"tags": ["caf\u{65}\u{301}", "caf\u{e9}"]})).await;
         assert_eq!(answer.json()["tags"], json!(["caf\u{e9}"]));
+        // What is answered can be sent back, also where it became longer.
+        let longer = patch(app, "/todos/1", json!({"tags": ["\u{958}".repeat(25)]})).await.json();
+        assert_eq!(longer["tags"][0].as_str().unwrap().chars().count(), 50);
+        assert_eq!(patch(app, "/todos/1", json!({"tags": longer["tags"]})).await.json()["tags"], longer["tags"]);
     })
     .await;
 }

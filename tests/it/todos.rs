@@ -251,7 +251,7 @@ async fn a_list_that_is_not_read_counts_until_its_client_goes() {
         let mut unread = spawn_blocking(ask).await.unwrap();
         let list = async || app.get("/todos").bearer_auth(&token).answer().await;
         let refused = list().await;
-        refused.assert_refused(429, "Too many large lists are being sent to this user");
+        refused.assert_refused(429, "Too many large answers are being sent to this user");
         assert_eq!(refused.header("retry-after"), Some("1"));
         // Whoever needs little is not concerned.
         assert_eq!(app.request("HEAD", "/todos").bearer_auth(&token).answer().await.status, 200);

@@ -74,12 +74,34 @@ async fn what_is_removed_for_good_cannot_be_restored() {
         assert_eq!(purge("x").answer().await.problems(), ["int_parsing id"]);
         restore(1).await.assert_refused(404, "Todo not found");
         restore(99).await.assert_refused(404, "Todo not found");
-        let emptied = app.delete("/trash").bearer_auth(&token).answer().await;
-        assert_eq!((emptied.status, emptied.json()), (200, json!({"deleted": 2})));
+        let stale = app.delete("/trash").bearer_auth(&token).header("If-Match", "\"x\"").answer().await;
+        stale.assert_refused(412, "Precondition Failed");
+        let emptied = app.delete("/trash").bearer_auth(&token).header("If-Match", "*").answer().await;
+        assert_eq!((emptied.status, emptied.json()), (200, json!({"deleted": 2, "has_more": false})));
         let again = app.delete("/trash").bearer_auth(&token).answer().await;
-        assert_eq!(again.json(), json!({"deleted": 0}));
+        assert_eq!(again.json(), json!({"deleted": 0, "has_more": false}));
         restore(2).await.assert_refused(404, "Todo not found");
         assert_eq!(app.published().await.len(), 7, "no events but of creations and deletions");
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn a_full_trash_is_emptied_bit_by_bit() {
+    with_app(async |app| {
+        let token = app.token("demo");
+        for from in (0..700).step_by(100) {
+            let create = json!({"op": "create", "todo": {"title": "a"}});
+            let delete = |n: i64| json!({"op": "delete", "id": from + n});
+            for operations in [vec![create; 100], (1..=100).map(delete).collect()] {
+                let batch = app.post("/batch").bearer_auth(&token).send_json(json!({ "operations": operations })).await;
+                assert_eq!(batch.status, 200);
+            }
+        }
+        for (deleted, has_more) in [(500, true), (200, false), (0, false)] {
+            let emptied = app.delete("/trash").bearer_auth(&token).answer().await;
+            assert_eq!(emptied.json(), json!({"deleted": deleted, "has_more": has_more}));
+        }
     })
     .await;
 }

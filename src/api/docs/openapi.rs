@@ -11,8 +11,8 @@ use utoipa::{IntoResponses, Modify, OpenApi};
 
 use crate::api::health::VERSION;
 use crate::api::responses::{
-    ErrorBody, Limited, OperationError, OperationPreconditionFailed, PreconditionFailedBody, QueryTooLong, TooSlow,
-    ValidationErrors,
+    BatchErrors, ErrorBody, Limited, OperationError, OperationPreconditionFailed, PreconditionFailedBody, QueryTooLong,
+    TooSlow, ValidationErrors,
 };
 
 /// What the document says about the service as a whole.
@@ -88,6 +88,7 @@ use crate::api::responses::{
     components(schemas(
         ErrorBody,
         ValidationErrors,
+        BatchErrors,
         OperationError,
         OperationPreconditionFailed,
         PreconditionFailedBody
@@ -154,7 +155,7 @@ impl Modify for WholeDocument {
         if let Some(RefOr::T(Schema::Object(todo))) =
             document.components.get_or_insert_default().schemas.get_mut("Todo")
         {
-            let about = "Its entity tag; only in lists, and there only with `etags=true`.";
+            let about = "Its entity tag: in the trash, and in lists with `etags=true`.";
             let etag = ObjectBuilder::new().schema_type(Type::String).description(Some(about)).build();
             todo.properties.insert("etag".to_owned(), etag.into());
         }
@@ -166,21 +167,29 @@ const TODO_PATHS: [&str; 6] = ["/todos", "/todos/{id}", "/todos/{id}/restore", "
 
 /// Adds the headers by which requests about todos can be made safe, and those of their answers.
 fn add_conditions(operation: &mut Operation, is_safe: bool) {
+    let answers_412 = operation.responses.responses.contains_key("412");
+    let is_batch = operation.operation_id.as_deref() == Some("applyBatch");
     let parameters = operation.parameters.get_or_insert_default();
-    let is_one = parameters.iter().any(|it| matches!(it, RefOr::T(it) if it.parameter_in == ParameterIn::Path));
     let mut add = |name: &str, about: &str, schema: ObjectBuilder| {
         let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Header);
         let parameter = parameter.required(Required::False).description(Some(about)).schema(Some(schema.build()));
         parameters.push(RefOr::T(parameter.build()));
     };
     let text = || ObjectBuilder::new().schema_type(Type::String);
-    if is_one && !is_safe {
-        add("If-Match", "Entity tags, or `*`: the request is refused unless the todo has one of them.", text());
+    if answers_412 && !is_batch {
+        add("If-Match", "Entity tags, or `*`: the request is refused unless one of them is the present one.", text());
+        let about = "Entity tags, or `*`: the request is refused if one of them is the present one.";
+        add(
+            "If-None-Match",
+            if is_safe { "Entity tags: nothing is sent if one of them is the present one." } else { about },
+            text(),
+        );
     }
     if !is_safe {
         let about = "The client's name for this request, such as a UUID. If it is sent again within 24 hours, it is not \
             applied again, but answered as the first time.";
-        let key = text().min_length(Some(1)).max_length(Some(255)).pattern(Some("^[!#-~]([ -~]*[!-~])?$"));
+        // With or without quotation marks.
+        let key = text().pattern(Some(r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]([ -~]{0,253}[!-~])?)$"#));
         add("Idempotency-Key", about, key);
     }
     let with_todo = operation

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::conditions::quoted;
 use crate::api::error::ApiError;
 use crate::api::http::private;
+use crate::api::list::{Counted, LargeList};
 use crate::domain::change::{Epoch, Revision};
 use crate::domain::etag::EntityTag;
 use crate::domain::todo::Todo;
@@ -93,17 +94,21 @@ fn with_todo(
     Ok(answer)
 }
 
-/// Sends an answer; `repeated`: it was given before.
-pub fn send(answer: KeptAnswer, repeated: bool) -> Result<HttpResponse, ApiError> {
+/// Sends an answer; `repeated`: it was given before. `large`: what it counts as if it is large.
+pub fn send(answer: &KeptAnswer, repeated: bool, large: Option<LargeList>) -> Result<HttpResponse, ApiError> {
     let status = StatusCode::from_u16(answer.status);
     let status = status.map_err(|error| ApiError::internal("a kept answer can't be sent", error))?;
     let mut response = HttpResponse::build(status);
     private(&mut response);
-    for header in answer.headers {
-        response.insert_header(header);
+    for (name, value) in &answer.headers {
+        response.insert_header((name.as_str(), value.as_str()));
     }
     if repeated {
         response.insert_header((REPLAYED, HeaderValue::from_static("true")));
     }
-    Ok(response.body(answer.body))
+    let body = answer.body.clone();
+    Ok(match large {
+        Some(large) => response.body(Counted::body(body, large)),
+        None => response.body(body),
+    })
 }

@@ -6,13 +6,11 @@ use std::future::{Ready, ready};
 use actix_web::dev::Payload;
 use actix_web::http::header::{self, HeaderMap, HeaderName};
 use actix_web::{FromRequest, HttpRequest};
-use serde_json::Value;
 
 use crate::domain::change::Epoch;
 use crate::domain::etag::EntityTag;
 use crate::domain::todo::TodoId;
-use crate::domain::validation::ValidationError;
-use crate::store::{Condition, Versions};
+use crate::store::{Condition, Merge, Versions};
 
 /// What proxies append to a tag when they compress what it stands for.
 const CODINGS: [&str; 4] = ["-gzip", "-br", "-zstd", "-deflate"];
@@ -44,24 +42,18 @@ impl Conditions {
     pub fn on(&self, epoch: Epoch, todo: TodoId) -> Condition {
         let versions = |tags: &Tags| tags.versions(epoch, todo);
         let (if_match, if_none_match) = (self.if_match.as_ref(), self.if_none_match.as_ref());
-        Condition { if_match: if_match.map(versions), if_none_match: if_none_match.map(versions), merge: false }
+        Condition { if_match: if_match.map(versions), if_none_match: if_none_match.map(versions), merge: Merge::No }
     }
 
-    /// The same for a patch, which can be merged; and whether that was asked for.
-    pub fn on_patch(&self, epoch: Epoch, todo: TodoId) -> Result<(Condition, bool), Vec<ValidationError>> {
-        let condition = self.on(epoch, todo);
-        match &self.if_match {
-            // Nothing to merge with: the patch is applied to whatever there is.
-            None => Ok((condition, false)),
-            Some(Tags::Listed(tags)) if self.merge && tags.len() == 1 => {
-                Ok((Condition { merge: true, ..condition }, true))
-            }
-            Some(_) if self.merge => {
-                let msg = "With Prefer: merge, If-Match should be the one entity tag that the client knows";
-                Err(vec![ValidationError::new("value_error", &["header", "If-Match"], msg, Value::Null)])
-            }
-            Some(_) => Ok((condition, false)),
-        }
+    /// The same for a patch, which can be merged.
+    pub fn on_patch(&self, epoch: Epoch, todo: TodoId) -> Condition {
+        let merge = match &self.if_match {
+            Some(Tags::Listed(tags)) if self.merge && tags.len() == 1 => Merge::Asked,
+            Some(_) if self.merge => Merge::Impossible,
+            // Without a version, there is nothing to merge with: the patch is applied to whatever there is.
+            _ => Merge::No,
+        };
+        Condition { merge, ..self.on(epoch, todo) }
     }
 
     /// Whether `If-Match` allows what has this tag, without its quotes.
@@ -77,7 +69,7 @@ impl Conditions {
 
 /// Which version of a todo a client knows, as it says in a body: like `If-Match`.
 pub fn parse_if_match(text: &str, epoch: Epoch, todo: TodoId) -> Condition {
-    Condition { if_match: Some(Tags::parse([text]).versions(epoch, todo)), ..Condition::default() }
+    Condition { if_match: Some(Tags::parse([text.as_bytes()]).versions(epoch, todo)), ..Condition::default() }
 }
 
 /// A tag as it is sent in a header.
@@ -96,20 +88,19 @@ enum Tags {
 
 impl Tags {
     fn of(headers: &HeaderMap, name: HeaderName) -> Option<Self> {
-        // A field that can't be read names nothing that we have.
-        let mut values = headers.get_all(name).map(|value| value.to_str().unwrap_or_default()).peekable();
+        let mut values = headers.get_all(name).map(|value| value.as_bytes()).peekable();
         values.peek()?;
         Some(Self::parse(values))
     }
 
     /// Tags are compared without regard to how strong they are: proxies that compress answers weaken `"x"` to `W/"x"`, or
     /// call it `"x-gzip"`. Ours name versions, not bytes, so all of these mean the same. Quotes may be missing.
-    fn parse<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
-        let tags: Vec<&str> = values.into_iter().flat_map(|value| value.split(',')).map(str::trim).collect();
+    fn parse<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let tags: Vec<String> = values.into_iter().flat_map(list).filter(|tag| !tag.is_empty()).collect();
         if tags == ["*"] {
             return Self::Any;
         }
-        Self::Listed(tags.into_iter().filter(|tag| !tag.is_empty()).map(|tag| plain(tag).to_owned()).collect())
+        Self::Listed(tags.into_iter().map(|tag| plain(&tag).to_owned()).collect())
     }
 
     fn versions(&self, epoch: Epoch, todo: TodoId) -> Versions {
@@ -137,12 +128,29 @@ fn plain(tag: &str) -> &str {
     CODINGS.into_iter().find_map(|coding| tag.strip_suffix(coding)).unwrap_or(tag)
 }
 
-/// Whether `merge` is among the preferences (RFC 7240, section 2): names have no case, and parameters are not ours.
+/// The elements of a header that is a list (RFC 9110, section 5.6.1). A comma inside quotes is none between elements;
+/// bytes that are not ASCII, which may be there, are none of ours.
+fn list(value: &[u8]) -> Vec<String> {
+    let (mut elements, mut in_quotes) = (vec![String::new()], false);
+    for character in String::from_utf8_lossy(value).chars() {
+        in_quotes ^= character == '"';
+        match elements.last_mut() {
+            Some(element) if in_quotes || character != ',' => element.push(character),
+            _ => elements.push(String::new()),
+        }
+    }
+    elements.into_iter().map(|element| element.trim().to_owned()).collect()
+}
+
+/// Whether `merge` is among the preferences (RFC 7240, section 2): its name has no case, an empty value is none, and its
+/// parameters are not ours.
 fn prefers_merge(headers: &HeaderMap) -> bool {
-    let values = headers.get_all("prefer").filter_map(|value| value.to_str().ok());
-    let mut names =
-        values.flat_map(|value| value.split(',')).map(|item| item.split([';', '=']).next().unwrap_or_default());
-    names.any(|name| name.trim().eq_ignore_ascii_case("merge"))
+    let preferences = headers.get_all("prefer").flat_map(|value| list(value.as_bytes()));
+    preferences.into_iter().any(|preference| {
+        let preference = preference.split(';').next().unwrap_or_default();
+        let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
+        name.trim().eq_ignore_ascii_case("merge") && ["", "\"\""].contains(&value.trim())
+    })
 }
 
 #[cfg(test)]
@@ -153,7 +161,7 @@ mod tests {
     const EPOCH: Epoch = Epoch(0x1f);
 
     fn versions(values: &[&str]) -> Versions {
-        Tags::parse(values.iter().copied()).versions(EPOCH, TodoId(7))
+        Tags::parse(values.iter().map(|value| value.as_bytes())).versions(EPOCH, TodoId(7))
     }
 
     #[test]
@@ -194,5 +202,28 @@ mod tests {
         let both = versions(&[r#""x", "000000000000001f-7-3""#, r#"W/"000000000000001f-7-5""#]);
         assert_eq!(both, Versions::Of(vec![Version(3), Version(5)]));
         assert_eq!(versions(&[" * "]), Versions::Any);
+        assert_eq!(versions(&["*", ""]), Versions::Any);
+    }
+
+    #[test]
+    fn commas_and_other_bytes_inside_a_tag_belong_to_it() {
+        assert_eq!(versions(&[r#""a,000000000000001f-7-3,b""#]), Versions::Of(Vec::new()));
+        let odd = [b"\"\xe9,x\", ".as_slice(), br#""000000000000001f-7-3""#].concat();
+        assert_eq!(Tags::parse([odd.as_slice()]).versions(EPOCH, TodoId(7)), Versions::Of(vec![Version(3)]));
+    }
+
+    #[test]
+    fn only_the_preference_itself_asks_for_a_merge() {
+        let prefers = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.append(HeaderName::from_static("prefer"), header::HeaderValue::from_static(value));
+            prefers_merge(&headers)
+        };
+        for asked in ["merge", "MERGE", "a=b, merge; x=1", "merge=", "merge=\"\"", "wait=10,merge"] {
+            assert!(prefers(asked), "{asked}");
+        }
+        for other in ["", "merged", "merge=no", "merge=1", "foo=\"a, merge, b\"", "x; merge"] {
+            assert!(!prefers(other), "{other}");
+        }
     }
 }

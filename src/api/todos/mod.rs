@@ -24,8 +24,8 @@ use crate::domain::etag::EntityTag;
 use crate::domain::todo::input::{NewTodo, TodoMergePatch, TodoPatch, TodoUpdate};
 use crate::domain::todo::{Todo, TodoId};
 use crate::domain::validation::{BodyError, Fields, ValidationError, parse_id, parse_query_boolean};
-use crate::store::Command;
 use crate::store::decide::todos::{Applied, Outcome};
+use crate::store::{Command, Merge};
 use answer::{SYNC_TOKEN, TaggedTodo, sync_token};
 use conditions::{Conditions, quoted};
 use mutation::{Identity, Mutation};
@@ -48,7 +48,6 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
     get, path = "/todos", tag = "todos", operation_id = "listTodos", security(("bearer" = []), ("password" = [])),
     params(
         ("etags" = Option<bool>, Query, description = "Whether each todo has its entity tag, as `etag`."),
-        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of a list that the client has."),
     ),
     responses(
         (
@@ -73,7 +72,7 @@ pub async fn list(
     let tag = format!("{epoch}-u{}-{}{}", user.id, view.revision, if with_etags { "-etags" } else { "" });
     let etag = format!("W/\"{tag}\"");
     if !conditions.matches(&tag) {
-        return Err(ApiError::PreconditionFailed { etag, current: None, conflict: Vec::new() });
+        return Err(ApiError::PreconditionFailed { etag: Some(etag), current: None, conflict: Vec::new() });
     }
     let status = if conditions.is_new(&tag) { StatusCode::OK } else { StatusCode::NOT_MODIFIED };
     let mut response = HttpResponse::build(status);
@@ -119,10 +118,7 @@ pub async fn create(mutation: Mutation, JsonBody(body): JsonBody) -> Result<Http
 /// Another user's todo is answered as if it did not exist.
 #[utoipa::path(
     get, path = "/todos/{id}", tag = "todos", operation_id = "getTodo", security(("bearer" = []), ("password" = [])),
-    params(
-        ("id" = i64, Path, description = "The todo's id.", example = 1),
-        ("If-None-Match" = Option<String>, Header, description = "The entity tag of the todo that the client has."),
-    ),
+    params(("id" = i64, Path, description = "The todo's id.", example = 1)),
     responses(
         (status = 200, description = "The todo.", body = Todo),
         NotModified, Unauthenticated, TodoNotFound, PreconditionFailed, Invalid,
@@ -139,7 +135,7 @@ pub async fn read(
     let tag = EntityTag::of(state.store.epoch(), &todo);
     let (condition, etag) = (conditions.on(tag.epoch, id), quoted(&tag));
     if !condition.matches(todo.version) {
-        return Err(ApiError::PreconditionFailed { etag, current: Some(todo), conflict: Vec::new() });
+        return Err(ApiError::PreconditionFailed { etag: Some(etag), current: Some(todo), conflict: Vec::new() });
     }
     let is_new = condition.is_new(todo.version);
     let mut response = HttpResponse::build(if is_new { StatusCode::OK } else { StatusCode::NOT_MODIFIED });
@@ -177,12 +173,16 @@ pub async fn update(
 /// todo keeps its version.
 ///
 /// With `If-Match` and `Prefer: merge`, a todo that others have changed meanwhile is changed too, if they have not
-/// changed the same fields.
+/// changed the same fields. `tags_add` and `tags_remove` count as `tags`.
 #[utoipa::path(
     patch, path = "/todos/{id}", tag = "todos", operation_id = "patchTodo", security(("bearer" = []), ("password" = [])),
     params(
         ("id" = i64, Path, description = "The todo's id.", example = 1),
-        ("Prefer" = Option<String>, Header, description = "`merge`: see above."),
+        (
+            "Prefer" = Option<String>, Header,
+            description = "`merge`: with one entity tag in `If-Match`, the change is made although others have changed the \
+                todo since, if none of the fields that it sends has changed (RFC 7240)."
+        ),
     ),
     request_body(content((TodoMergePatch = "application/merge-patch+json"), (TodoMergePatch = "application/json"))),
     responses(
@@ -201,9 +201,10 @@ pub async fn patch(
     MergePatch(body): MergePatch,
 ) -> Result<HttpResponse, ApiError> {
     let (identity, id, patch) = parse_change(&mutation, &id, body, TodoPatch::parse_merge_patch)?;
-    let (condition, merge) = conditions.on_patch(mutation.epoch(), id)?;
+    let condition = conditions.on_patch(mutation.epoch(), id);
+    let render = if condition.merge == Merge::No { answer::ok } else { answer::merged };
     let command = Command::Update { todo: id.into(), patch, always: false, condition };
-    mutation.apply(identity, vec![command], if merge { answer::merged } else { answer::ok }).await
+    mutation.apply(identity, vec![command], render).await
 }
 
 /// Deletes a todo.

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::answer;
 use crate::api::error::ApiError;
+use crate::api::list::LargeList;
 use crate::api::state::AppState;
 use crate::api::user::AuthUser;
 use crate::domain::change::Epoch;
@@ -37,6 +38,8 @@ pub struct Mutation {
     query: String,
     key: Option<Arc<str>>,
     is_batch: bool,
+    /// What a large answer counts as.
+    large: Option<LargeList>,
 }
 
 impl FromRequest for Mutation {
@@ -59,6 +62,7 @@ impl FromRequest for Mutation {
                 query: request.query_string().to_owned(),
                 key: key(request.headers())?,
                 is_batch: false,
+                large: None,
             })
         })
     }
@@ -73,10 +77,11 @@ impl Mutation {
         self.state.store.epoch()
     }
 
-    /// Its commands are one for the client: see [`Commands::is_batch`].
-    #[must_use]
-    pub fn batch(self) -> Self {
-        Self { is_batch: true, ..self }
+    /// Its commands are one for the client: see [`Commands::is_batch`]. The answer can be much larger than the request, so
+    /// it counts as a large list from now on: later it can't be refused any more.
+    pub fn batch(self) -> Result<Self, ApiError> {
+        let large = self.state.lists.begin(self.caller.user.id).ok_or(ApiError::TooManyLists)?;
+        Ok(Self { is_batch: true, large: Some(large), ..self })
     }
 
     /// What makes it the same request as another one: `path`, which is the same at the root and under `/v1`, and its body.
@@ -121,12 +126,13 @@ impl Mutation {
         let context = Context::of(&user, authority, self.trace);
         let commands = Commands { commands, is_batch: self.is_batch, idempotency };
         match self.state.store.apply(context, commands).await? {
-            Answered::Applied(applied) => {
+            Answered::Applied(applied, kept) => {
                 super::log_changes(&applied, &user.username);
-                let answer = render(epoch, &applied);
-                answer::send(answer.map_err(|error| ApiError::internal("an answer can't be written", error))?, false)
+                let answer = kept.map_or_else(|| render(epoch, &applied).map(Arc::new), Ok);
+                let answer = answer.map_err(|error| ApiError::internal("an answer can't be written", error))?;
+                answer::send(&answer, false, self.large)
             }
-            Answered::Repeated(answer) => answer::send(KeptAnswer::clone(&answer), true),
+            Answered::Repeated(answer) => answer::send(&answer, true, self.large),
         }
     }
 }

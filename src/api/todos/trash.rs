@@ -16,7 +16,8 @@ use super::{existing, parse_id};
 use crate::api::error::ApiError;
 use crate::api::http::private;
 use crate::api::responses::{
-    Invalid, NotDeleted, PreconditionFailed, ReadOnlyToken, TodoNotFound, TooManyLists, Unauthenticated, Unavailable,
+    Invalid, ListPreconditionFailed, NotDeleted, PreconditionFailed, ReadOnlyToken, TodoNotFound, TooManyLists,
+    Unauthenticated, Unavailable,
 };
 use crate::api::state::AppState;
 use crate::api::user::AuthUser;
@@ -42,11 +43,16 @@ pub struct TrashedTodo {
 
 /// How much was removed.
 #[derive(Serialize, ToSchema)]
-#[schema(example = json!({ "deleted": 3 }))]
+#[schema(example = json!({ "deleted": 3, "has_more": false }))]
 pub struct Emptied {
     /// The number of todos that were removed for good.
     deleted: usize,
+    /// Whether there are more: then send it again, with another key if it has one.
+    has_more: bool,
 }
+
+/// Todos that one request removes, at most.
+const MAX_EMPTIED: usize = 500;
 
 /// Lists the todos in the trash.
 ///
@@ -125,24 +131,28 @@ pub async fn purge(
     mutation.apply(identity, vec![command], answer::no_content).await
 }
 
-/// Removes everything from the trash for good.
+/// Removes todos from the trash for good, at most 500 at a time.
 ///
-/// No events follow.
+/// No events follow: that the todos were deleted has been published already.
 #[utoipa::path(
     delete, path = "/trash", tag = "trash", operation_id = "emptyTrash", security(("bearer" = []), ("password" = [])),
     responses(
-        (status = 200, description = "The trash is empty, durably.", body = Emptied),
-        Unauthenticated, ReadOnlyToken, Invalid, Unavailable,
+        (status = 200, description = "They are removed, durably.", body = Emptied),
+        Unauthenticated, ReadOnlyToken, ListPreconditionFailed, Invalid, Unavailable,
     )
 )]
-pub async fn empty(mutation: Mutation) -> Result<HttpResponse, ApiError> {
+pub async fn empty(mutation: Mutation, conditions: Conditions) -> Result<HttpResponse, ApiError> {
     let identity = mutation.identity("/trash", None);
+    // The trash has no entity tag.
+    if !conditions.matches("") {
+        return Err(ApiError::PreconditionFailed { etag: None, current: None, conflict: Vec::new() });
+    }
     let emptied = |epoch, applied: &Applied| {
-        let deleted = applied.outcomes.iter().map(|outcome| match outcome {
-            Outcome::Purged(count) => *count,
-            Outcome::Changed(_) | Outcome::Unchanged(_) => 0,
-        });
-        answer::json(epoch, applied, &Emptied { deleted: deleted.sum() })
+        let (deleted, has_more) = match applied.outcomes.first() {
+            Some(&Outcome::Purged { count, more }) => (count, more),
+            _ => (0, false),
+        };
+        answer::json(epoch, applied, &Emptied { deleted, has_more })
     };
-    mutation.apply(identity, vec![Command::EmptyTrash], emptied).await
+    mutation.apply(identity, vec![Command::EmptyTrash { limit: MAX_EMPTIED }], emptied).await
 }

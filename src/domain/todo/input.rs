@@ -9,7 +9,7 @@ use super::tags::{MAX_TAG_LEN, MAX_TAGS, Tags, TagsChange, TooManyTags, normaliz
 use super::{MAX_DESCRIPTION_LEN, MAX_PRIORITY, MAX_TITLE_LEN, Todo, TodoId, Version, schema};
 use crate::domain::account::UserId;
 use crate::domain::clock::Timestamp;
-use crate::domain::validation::{Fields, ValidationError, too_short};
+use crate::domain::validation::{Fields, ValidationError};
 
 /// A todo to create, checked.
 #[derive(Debug, Clone, PartialEq, Default, ToSchema)]
@@ -29,13 +29,13 @@ pub struct NewTodo {
     /// When it is due: a date, or a time with its offset from UTC.
     #[schema(schema_with = schema::sent_due, required = false)]
     pub due_at: Option<Due>,
-    /// How urgent it is, from 0 to 4.
+    /// How urgent it is, from 0 (lowest) to 4 (highest).
     #[schema(value_type = Option<u8>, required = false, maximum = 4)]
     pub priority: Option<u8>,
     /// Up to 20 tags of 1 to 50 characters.
     #[schema(schema_with = schema::sent_tags, required = false)]
     pub tags: Tags,
-    /// Its place among others: smaller is first.
+    /// Its place among others, for clients that sort by it: smaller is first.
     #[schema(value_type = Option<f64>, required = false)]
     pub order: Option<f64>,
 }
@@ -135,13 +135,13 @@ pub struct TodoUpdate {
     /// When it is due: a date, or a time with its offset from UTC; null clears it.
     #[schema(schema_with = schema::sent_due, required = false)]
     due_at: Option<Due>,
-    /// How urgent it is, from 0 to 4; null clears it.
+    /// How urgent it is, from 0 (lowest) to 4 (highest); null clears it.
     #[schema(maximum = 4)]
     priority: Option<u8>,
     /// Up to 20 tags of 1 to 50 characters, which replace all it has; null clears them.
     #[schema(schema_with = schema::sent_tags, required = false)]
     tags: Option<Vec<String>>,
-    /// Its place among others: smaller is first; null clears it.
+    /// Its place among others, for clients that sort by it: smaller is first; null clears it.
     order: Option<f64>,
 }
 
@@ -150,7 +150,7 @@ pub struct TodoUpdate {
 #[schema(
     as = TodoPatch,
     description = "A JSON Merge Patch (RFC 7396): fields that are sent are replaced, null clears them, the others stay as \
-        they are. With `tags_add` and `tags_remove` instead of `tags`, two clients can change different tags.",
+        they are. With `tags_add` and `tags_remove` instead of `tags`, clients without a condition can change different tags at once.",
     example = json!({ "completed": true, "due_at": "2025-01-31", "tags_add": ["dapr"] })
 )]
 #[allow(dead_code, reason = "it is parsed as a TodoPatch")]
@@ -179,7 +179,7 @@ impl TodoPatch {
         let remove = tags(&mut fields, "tags_remove");
         if has_edit {
             if has_tags {
-                let msg = "Either tags, or tags_add and tags_remove";
+                let msg = "Send either tags, or tags_add and tags_remove";
                 let error = ValidationError::at("value_error", fields.location("tags"), msg, Value::Null);
                 fields.refuse(error);
             }
@@ -260,20 +260,20 @@ fn due_at(fields: &mut Fields) -> Option<Option<Due>> {
     })
 }
 
+/// The tags are measured as they are kept.
 fn tags(fields: &mut Fields, name: &'static str) -> Option<Tags> {
-    let sent = fields.strings(name, MAX_TAGS, 1, MAX_TAG_LEN)?;
+    let sent = fields.array(name, MAX_TAGS)?;
     let mut kept = Vec::with_capacity(sent.len());
     for (index, tag) in sent.into_iter().enumerate() {
-        match normalized(&tag) {
-            Some(tag) => kept.push(tag),
-            None => {
-                let mut loc = fields.location(name);
-                loc.push(index.into());
-                fields.refuse(too_short(loc, 1, tag));
-            }
-        }
+        let mut loc = fields.location(name);
+        loc.push(index.into());
+        let tag = match tag {
+            Value::String(tag) => normalized(&tag).into(),
+            other => other,
+        };
+        kept.extend(fields.check_string(loc, tag, 1, MAX_TAG_LEN));
     }
-    Some(Tags::new(kept))
+    Some(Tags::new(kept.into_iter().map(Into::into)))
 }
 
 #[cfg(test)]
@@ -333,6 +333,7 @@ mod tests {
             ("bool_type", json!(["body", "completed"])),
             ("datetime_parsing", json!(["body", "due_at"])),
             ("less_than_equal", json!(["body", "priority"])),
+            ("string_too_short", json!(["body", "tags", 1])),
             ("string_type", json!(["body", "tags", 2])),
             ("float_type", json!(["body", "order"])),
         ];
@@ -349,6 +350,9 @@ mod tests {
         assert_eq!(tags(json!(many)), []);
         assert_eq!(tags(json!(["a", " \t"])), [("string_too_short", json!(["body", "tags", 1]))]);
         assert_eq!(tags(json!(["ü".repeat(51)])), [("string_too_long", json!(["body", "tags", 0]))]);
+        // As they are kept: one of these becomes shorter, one longer.
+        assert_eq!(tags(json!([format!("  {}  ", "u\u{308}".repeat(50))])), []);
+        assert_eq!(tags(json!(["\u{958}".repeat(26)])), [("string_too_long", json!(["body", "tags", 0]))]);
         assert_eq!(tags(json!(vec!["x"; MAX_TAGS + 1])), [("too_long", json!(["body", "tags"]))]);
         assert_eq!(tags(json!("a")), [("list_type", json!(["body", "tags"]))]);
     }

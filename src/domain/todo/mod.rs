@@ -20,7 +20,7 @@ use tags::Tags;
 pub const MAX_TITLE_LEN: usize = 200;
 /// Longest description, in characters. With the title and the tags, an event stays far below Kafka's 1,000,000 bytes.
 pub const MAX_DESCRIPTION_LEN: usize = 10_000;
-/// The highest priority; the lowest is 0.
+/// The highest priority: the most urgent. The lowest is 0.
 pub const MAX_PRIORITY: u8 = 4;
 
 number! {
@@ -86,7 +86,7 @@ pub struct Todo {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::due, required = false)]
     pub due_at: Option<Due>,
-    /// How urgent it is, from 0 to 4.
+    /// How urgent it is, from 0 (lowest) to 4 (highest).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = u8, required = false, maximum = 4)]
     pub priority: Option<u8>,

@@ -33,7 +33,7 @@ fn text(format: KnownFormat) -> Schema {
 
 /// A todo's tags, as they are answered.
 pub(super) fn tags() -> Schema {
-    let tag = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).build();
+    let tag = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(MAX_TAG_LEN)).build();
     let array = ArrayBuilder::new().items(tag).max_items(Some(MAX_TAGS));
     array.description(Some("Its tags.")).build().into()
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 /// Most tags of a todo.
 pub const MAX_TAGS: usize = 20;
-/// Longest tag as it is sent, in characters.
+/// Longest tag, in characters.
 pub const MAX_TAG_LEN: usize = 50;
 
 /// The tags of a todo, in the order in which they were given: each once, without white space around it, in Unicode's
@@ -67,10 +67,9 @@ impl Tags {
     }
 }
 
-/// A tag as it is kept; `None`: there is nothing in it.
-pub fn normalized(tag: &str) -> Option<Box<str>> {
-    let tag = tag.trim();
-    (!tag.is_empty()).then(|| ComposingNormalizerBorrowed::new_nfc().normalize(tag).into())
+/// A tag as it is kept.
+pub fn normalized(tag: &str) -> String {
+    ComposingNormalizerBorrowed::new_nfc().normalize(tag.trim()).into_owned()
 }
 
 #[cfg(test)]
@@ -78,14 +77,14 @@ mod tests {
     use super::*;
 
     fn tags(tags: &[&str]) -> Tags {
-        Tags::new(tags.iter().filter_map(|tag| normalized(tag)))
+        Tags::new(tags.iter().map(|tag| normalized(tag).into()))
     }
 
     #[test]
     fn what_looks_the_same_is_one_tag() {
         let same = tags(&["café", "cafe\u{301}", "  café\u{3000}", "Café"]);
         assert_eq!(same.iter().collect::<Vec<_>>(), ["café", "Café"]);
-        assert_eq!(normalized(" \t\u{a0}"), None);
+        assert_eq!(normalized(" \t\u{a0}"), "");
     }
 
     #[test]

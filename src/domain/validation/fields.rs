@@ -47,6 +47,11 @@ impl Fields {
         self.map.contains_key(name)
     }
 
+    /// A string, if it was sent as one; it stays there.
+    pub fn peek_string(&self, name: &str) -> Option<&str> {
+        self.map.get(name)?.as_str()
+    }
+
     /// A field as it was sent.
     pub fn take(&mut self, name: &str) -> Option<Value> {
         self.map.remove(name)
@@ -81,26 +86,15 @@ impl Fields {
         self.check_string(self.location(name), value, min, max)
     }
 
-    /// An array of at most `max_items` strings of `min..=max` characters, if it was sent.
-    pub fn strings(&mut self, name: &'static str, max_items: usize, min: usize, max: usize) -> Option<Vec<String>> {
-        let items = self.array(name, max_items)?;
-        let strings: Vec<Option<String>> = items
-            .into_iter()
-            .enumerate()
-            .map(|(index, item)| {
-                let mut loc = self.location(name);
-                loc.push(index.into());
-                self.check_string(loc, item, min, max)
-            })
-            .collect();
-        strings.into_iter().collect()
-    }
-
     /// An array of at most `max_items`, if it was sent.
     pub fn array(&mut self, name: &'static str, max_items: usize) -> Option<Vec<Value>> {
         match self.map.remove(name)? {
             Value::Array(items) if items.len() <= max_items => return Some(items),
-            Value::Array(items) => self.errors.push(too_many(self.location(name), max_items, Some(items.len()), items)),
+            Value::Array(items) => {
+                let msg = format!("List should have at most {max_items} items");
+                let ctx = json!({ "field_type": "List", "max_length": max_items, "actual_length": items.len() });
+                self.errors.push(ValidationError::at("too_long", self.location(name), msg, items).with(ctx));
+            }
             other => {
                 let msg = "Input should be a valid list";
                 self.errors.push(ValidationError::at("list_type", self.location(name), msg, other));
@@ -137,6 +131,16 @@ impl Fields {
         None
     }
 
+    /// An id, if it was sent. Whole numbers beyond i64 are ids that nothing has: 0.
+    pub fn id(&mut self, name: &'static str) -> Option<i64> {
+        let is_beyond = |number: f64| number.fract() == 0.0 && number.abs() >= i64::MAX as f64;
+        if self.map.get(name)?.as_f64().is_some_and(is_beyond) && self.map.get(name)?.as_i64().is_none() {
+            self.map.remove(name);
+            return Some(0);
+        }
+        self.integer(name, i64::MIN..=i64::MAX)
+    }
+
     /// A number, if it was sent, as the nearest that 64 bits can hold (IEEE 754). JSON has none that is not finite.
     pub fn number(&mut self, name: &'static str) -> Option<f64> {
         let value = self.map.remove(name)?;
@@ -156,7 +160,8 @@ impl Fields {
         if self.errors.is_empty() { Ok(()) } else { Err(self.errors) }
     }
 
-    fn check_string(&mut self, loc: Vec<Location>, value: Value, min: usize, max: usize) -> Option<String> {
+    /// A string of `min..=max` characters that is at `loc`.
+    pub fn check_string(&mut self, loc: Vec<Location>, value: Value, min: usize, max: usize) -> Option<String> {
         let text = match value {
             Value::String(text) => text,
             other => {
@@ -166,7 +171,9 @@ impl Fields {
         };
         let characters = text.chars().count();
         if characters < min {
-            self.errors.push(too_short(loc, min, text));
+            let msg = format!("String should have at least {min} {}", plural(min));
+            self.errors
+                .push(ValidationError::at("string_too_short", loc, msg, text).with(json!({ "min_length": min })));
             None
         } else if characters > max {
             let msg = format!("String should have at most {max} {}", plural(max));
@@ -176,19 +183,6 @@ impl Fields {
             Some(text)
         }
     }
-}
-
-/// A string is too short.
-pub fn too_short(loc: Vec<Location>, min: usize, text: String) -> ValidationError {
-    let msg = format!("String should have at least {min} {}", plural(min));
-    ValidationError::at("string_too_short", loc, msg, text).with(json!({ "min_length": min }))
-}
-
-/// A list is too long. `actual`: how long it is or would be, where that is known.
-pub fn too_many(loc: Vec<Location>, max: usize, actual: Option<usize>, input: impl Into<Value>) -> ValidationError {
-    let msg = format!("List should have at most {max} items");
-    let ctx = json!({ "field_type": "List", "max_length": max, "actual_length": actual });
-    ValidationError::at("too_long", loc, msg, input).with(ctx)
 }
 
 fn plural(count: usize) -> &'static str {

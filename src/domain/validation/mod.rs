@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-pub use fields::{Fields, too_many, too_short};
+pub use fields::Fields;
 
 /// The longest input that an error shows whole, in bytes: otherwise an answer could be several times as long as its
 /// request.

@@ -4,9 +4,9 @@
 //! what the group's earlier requests have decided; a request that is refused leaves no trace. Deciding the requests one
 //! at a time, each in a group of its own, gives the same changes: the tests compare both.
 //!
-//! A store prepares what a group needs before it decides: the state of the owners that it names, and the [`Facts`]. So
-//! nothing here ever waits, and each store fetches in its own way: SQLite's writer has everything in memory, one that
-//! shares its database locks the owners first.
+//! A store prepares what a group needs before it decides: the state of the owners that it names, the [`Facts`], and what
+//! is [`Known`](super::idempotency::Known) of each request. So nothing here ever waits, and each store fetches in its own
+//! way: SQLite's writer has almost everything in memory, one that shares its database locks the owners first.
 
 mod accounts;
 pub mod sessions;
@@ -125,8 +125,10 @@ pub enum Refusal {
     TooManyTags,
     /// Another request had this idempotency key.
     KeyReused,
-    /// The answer can't be written, so it could not be repeated.
+    /// What was answered to the request when it came first can't be read.
     Unanswerable,
+    /// Merging needs exactly one version that the client knows.
+    CannotMerge,
     /// The account of whoever acts was disabled or deleted, or its tokens were ended, since the request was allowed.
     NoLongerAllowed,
     /// There is no such account.
@@ -218,19 +220,13 @@ impl Decided {
 pub struct Group<'a, S> {
     state: &'a S,
     facts: Facts,
-    kept: KeptAnswers,
     decided: Decided,
 }
 
 impl<'a, S: State> Group<'a, S> {
     /// A group on top of `state`.
     pub fn new(state: &'a S, facts: Facts) -> Self {
-        Self::with_kept(state, facts, KeptAnswers::new())
-    }
-
-    /// The same, where some of the group's requests may have been answered before: `kept` has those answers.
-    pub fn with_kept(state: &'a S, facts: Facts, kept: KeptAnswers) -> Self {
-        Self { state, facts, kept, decided: Decided::nothing(facts.next) }
+        Self { state, facts, decided: Decided::nothing(facts.next) }
     }
 
     /// What the group has decided.

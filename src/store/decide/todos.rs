@@ -10,8 +10,8 @@ use crate::domain::etag::EntityTag;
 use crate::domain::todo::field::Field;
 use crate::domain::todo::input::{NewTodo, TodoPatch};
 use crate::domain::todo::{Todo, TodoId};
-use crate::store::idempotency::{Idempotency, Kept, KeptAnswer};
-use crate::store::{Command, Commands, Condition, Context, Target, Versions};
+use crate::store::idempotency::{Idempotency, Kept, KeptAnswer, Known};
+use crate::store::{Command, Commands, Condition, Context, Merge, Target, Versions};
 
 /// Where a todo is.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,8 +27,8 @@ pub enum Whereabouts {
 /// What is answered to a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answered {
-    /// What it did.
-    Applied(Applied),
+    /// What it did, and how that is repeated if it can be.
+    Applied(Applied, Option<Arc<KeptAnswer>>),
     /// What was answered when it came first.
     Repeated(Arc<KeptAnswer>),
 }
@@ -49,8 +49,13 @@ pub enum Outcome {
     Changed(Arc<Change>),
     /// The todo was already as it should be.
     Unchanged(Arc<Todo>),
-    /// So many todos were removed for good.
-    Purged(usize),
+    /// Todos were removed from the trash for good.
+    Purged {
+        /// How many.
+        count: usize,
+        /// Whether there are more that were asked for.
+        more: bool,
+    },
 }
 
 impl Outcome {
@@ -58,7 +63,7 @@ impl Outcome {
     pub fn change(&self) -> Option<&Arc<Change>> {
         match self {
             Self::Changed(change) => Some(change),
-            Self::Unchanged(_) | Self::Purged(_) => None,
+            Self::Unchanged(_) | Self::Purged { .. } => None,
         }
     }
 
@@ -67,7 +72,7 @@ impl Outcome {
         match self {
             Self::Changed(change) => Some(&change.todo),
             Self::Unchanged(todo) => Some(todo),
-            Self::Purged(_) => None,
+            Self::Purged { .. } => None,
         }
     }
 }
@@ -100,22 +105,19 @@ struct Request<'a> {
 }
 
 impl<S: State> Group<'_, S> {
-    /// What a request changes: all of its commands, or nothing.
-    pub fn decide(&mut self, context: &Context, commands: Commands) -> Result<Answered, Refused> {
+    /// What a request changes: all of its commands, or nothing. `known`: what is known of it, if it can be repeated.
+    pub fn decide(&mut self, context: &Context, commands: Commands, known: Option<Known>) -> Result<Answered, Refused> {
         if let Some(authority) = context.authority {
             self.still_valid(authority)?;
         }
         let Commands { commands, is_batch, idempotency } = commands;
         // Before anything else: if the request was applied, its own change may be why it would be refused now.
-        if let Some(idempotency) = &idempotency
-            && let Some(kept) = self.answered(context.owner, idempotency)
-        {
-            let same = kept.fingerprint == idempotency.fingerprint;
-            return if same {
-                Ok(Answered::Repeated(Arc::clone(&kept.answer)))
-            } else {
-                Err(Refusal::KeyReused.into())
-            };
+        let of_this_group = idempotency.as_ref().and_then(|idempotency| self.answered(context.owner, idempotency));
+        match of_this_group.or(known) {
+            None => {}
+            Some(Known::Answered(answer)) => return Ok(Answered::Repeated(answer)),
+            Some(Known::Other) => return Err(Refusal::KeyReused.into()),
+            Some(Known::Unreadable) => return Err(Refusal::Unanswerable.into()),
         }
         let account = self.account(context.owner).ok_or(Refusal::NoLongerAllowed)?;
         let decided = Decided::nothing(self.decided.next);
@@ -135,17 +137,19 @@ impl<S: State> Group<'_, S> {
         let revision = self.head(&request.decided, account.id).revision;
         let Request { mut decided, outcomes, .. } = request;
         let applied = Applied { outcomes, revision };
+        let mut kept = None;
         if let Some(Idempotency { request, fingerprint, answer, .. }) = idempotency {
-            let answer = answer(&applied).map_err(|_| Refusal::Unanswerable)?;
-            decided.answers.insert((account.id, request), Kept { fingerprint, answer: Arc::new(answer) });
+            let answer = Arc::new(answer(&applied).map_err(|_| Refusal::Unanswerable)?);
+            decided.answers.insert((account.id, request), Kept { fingerprint, answer: Arc::clone(&answer) });
+            kept = Some(answer);
         }
         self.decided.merge(decided);
-        Ok(Answered::Applied(applied))
+        Ok(Answered::Applied(applied, kept))
     }
 
-    fn answered(&self, owner: UserId, idempotency: &Idempotency) -> Option<&Kept> {
-        let name = (owner, Arc::clone(&idempotency.request));
-        self.decided.answers.get(&name).or_else(|| self.kept.get(&name))
+    fn answered(&self, owner: UserId, idempotency: &Idempotency) -> Option<Known> {
+        let kept = self.decided.answers.get(&(owner, Arc::clone(&idempotency.request)))?;
+        Some(kept.known(&idempotency.fingerprint))
     }
 
     fn decide_one(&self, request: &mut Request<'_>, command: Command) -> Result<Outcome, Refusal> {
@@ -159,12 +163,12 @@ impl<S: State> Group<'_, S> {
             Command::Update { todo, patch, always, condition } => {
                 let id = request.resolve(todo)?;
                 let before = self.live(request, id)?;
-                self.check(&condition, &before, &patch.fields())?;
+                self.check(request, &condition, &before, &patch.fields())?;
                 self.update(request, before, patch, always)
             }
             Command::Delete(todo, condition) => {
                 let before = self.live(request, request.resolve(todo)?)?;
-                self.check(&condition, &before, &[])?;
+                self.check(request, &condition, &before, &[])?;
                 let after = self.next_version(request, &before);
                 Ok(self.change(request, Kind::Deleted, after, Vec::new()))
             }
@@ -174,24 +178,26 @@ impl<S: State> Group<'_, S> {
                     Whereabouts::Live(_) => return Err(Refusal::NotInTrash),
                     Whereabouts::Gone => return Err(Refusal::TodoNotFound),
                 };
-                self.check(&condition, &before, &[])?;
+                self.check(request, &condition, &before, &[])?;
                 let after = self.next_version(request, &before);
                 Ok(self.change(request, Kind::Restored, after, Vec::new()))
             }
             Command::Purge(id, condition) => {
                 let Whereabouts::Trashed(todo) = self.find(request, id) else { return Err(Refusal::TodoNotFound) };
-                self.check(&condition, &todo, &[])?;
+                self.check(request, &condition, &todo, &[])?;
                 request.purge(id);
-                Ok(Outcome::Purged(1))
+                Ok(Outcome::Purged { count: 1, more: false })
             }
-            Command::EmptyTrash => {
+            Command::EmptyTrash { limit } => {
                 let mut ids = self.state.trash(owner);
                 ids.extend(self.decided.todos.keys().chain(request.decided.todos.keys()));
                 ids.sort_unstable();
                 ids.dedup();
                 ids.retain(|&id| matches!(self.find(request, id), Whereabouts::Trashed(_)));
+                let more = ids.len() > limit;
+                ids.truncate(limit);
                 ids.iter().for_each(|&id| request.purge(id));
-                Ok(Outcome::Purged(ids.len()))
+                Ok(Outcome::Purged { count: ids.len(), more })
             }
             Command::Erase(id) => {
                 let before = self.live(request, id)?;
@@ -274,8 +280,12 @@ impl<S: State> Group<'_, S> {
 
     /// Where the owner's todo is.
     fn find(&self, request: &Request<'_>, id: TodoId) -> Whereabouts {
-        let owner = request.account.id;
-        match request.decided.todos.get(&id).or_else(|| self.decided.todos.get(&id)) {
+        self.find_among(&[&request.decided, &self.decided], request.account.id, id)
+    }
+
+    /// The same, on top of the committed state and of what is decided, the last first.
+    fn find_among(&self, decided: &[&Decided], owner: UserId, id: TodoId) -> Whereabouts {
+        match decided.iter().find_map(|decided| decided.todos.get(&id)) {
             Some((of, whereabouts)) if *of == owner => whereabouts.clone(),
             Some(_) => Whereabouts::Gone,
             None => self
@@ -300,24 +310,43 @@ impl<S: State> Group<'_, S> {
     }
 
     /// Whether the todo is as the client expects; `sent`: the fields that it wants to change.
-    fn check(&self, condition: &Condition, todo: &Arc<Todo>, sent: &[Field]) -> Result<(), Refusal> {
-        let failed = |conflict| {
-            let etag = EntityTag::of(self.facts.epoch, todo);
-            Err(Refusal::PreconditionFailed { current: Arc::clone(todo), etag, conflict })
-        };
+    fn check(
+        &self,
+        request: &Request<'_>,
+        condition: &Condition,
+        todo: &Arc<Todo>,
+        sent: &[Field],
+    ) -> Result<(), Refusal> {
+        if condition.merge == Merge::Impossible {
+            return Err(Refusal::CannotMerge);
+        }
         if !condition.matches(todo.version) {
             let known = match &condition.if_match {
-                Some(Versions::Of(known)) if condition.merge => known.iter().find(|known| **known < todo.version),
+                Some(Versions::Of(known)) if condition.merge == Merge::Asked => {
+                    known.iter().find(|known| **known < todo.version)
+                }
                 _ => None,
             };
-            let Some(known) = known else { return failed(Vec::new()) };
+            let Some(known) = known else { return Err(self.unexpected(request, todo.id, Vec::new())) };
             let is_newer = |field: &Field| todo.field_versions.get(*field) > *known;
             let conflict: Vec<Field> = sent.iter().copied().filter(is_newer).collect();
             if !conflict.is_empty() {
-                return failed(conflict);
+                return Err(self.unexpected(request, todo.id, conflict));
             }
         }
-        if condition.is_new(todo.version) { Ok(()) } else { failed(Vec::new()) }
+        if condition.is_new(todo.version) { Ok(()) } else { Err(self.unexpected(request, todo.id, Vec::new())) }
+    }
+
+    /// The todo is not as the client expects. What is shown of it is what there was before the request: what the request
+    /// itself has made of it will never be.
+    fn unexpected(&self, request: &Request<'_>, id: TodoId, conflict: Vec<Field>) -> Refusal {
+        match self.find_among(&[&self.decided], request.account.id, id) {
+            Whereabouts::Live(current) | Whereabouts::Trashed(current) => {
+                let etag = EntityTag::of(self.facts.epoch, &current);
+                Refusal::PreconditionFailed { current, etag, conflict }
+            }
+            Whereabouts::Gone => Refusal::TodoNotFound,
+        }
     }
 }
 

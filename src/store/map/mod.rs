@@ -122,6 +122,11 @@ impl TodoMap {
         }
     }
 
+    /// The number of todos in the trash of all owners.
+    pub fn trashed(&self) -> usize {
+        self.owners.values().map(|owner| owner.trash.count()).sum()
+    }
+
     /// The number of live todos of all owners.
     pub fn count(&self) -> usize {
         self.count

@@ -34,6 +34,11 @@ impl Trash {
         self.todos.values().map(|trashed| &trashed.todo)
     }
 
+    /// The number of todos in it.
+    pub fn count(&self) -> usize {
+        self.todos.len()
+    }
+
     /// Adds a todo that was deleted at `uptime`.
     pub fn insert(&mut self, todo: Arc<Todo>, uptime: i64) {
         self.remove(todo.id);

@@ -54,8 +54,8 @@ pub fn in_transaction<T>(
     Ok(done)
 }
 
-/// Commits a group: its changes, what it purged, the answers to be kept, its owners' heads and the relay's marks. `uptime`, in seconds, is stored with each
-/// change; with `save_uptime` also on its own.
+/// Commits a group: its changes, what it purged, the answers to be kept, its owners' heads and the relay's marks.
+/// `uptime`, in seconds, is stored with each change; with `save_uptime` also on its own.
 pub fn commit(
     connection: &mut Connection,
     decided: &Decided,
@@ -262,7 +262,7 @@ pub fn is_stored(connection: &Connection, decided: &Decided) -> rusqlite::Result
         return connection.query_row(sql, [change.place], |row| row.get(0)).map(Some);
     }
     if let Some(((owner, request), _)) = decided.answers.last_key_value() {
-        return idempotency::read(connection, *owner, request).map(|kept| Some(kept.is_some()));
+        return idempotency::is_kept(connection, *owner, request).map(Some);
     }
     if let Some((_, id)) = decided.purged.last() {
         let sql = "SELECT NOT EXISTS (SELECT 1 FROM todos WHERE id = ?1)";

@@ -1,6 +1,6 @@
-//! Erases deleted accounts, a little at a time: first the trash goes, then every todo is deleted, which makes events, then
-//! the answers that were kept go, and what the log says is replaced, wherever it is published. What was committed before a crash needs not be done again: everything
-//! that is left to do can be seen in the database.
+//! Erases deleted accounts, a little at a time: first go the answers that were kept and the trash, then every todo is
+//! deleted, which makes events, then what the log says of them is replaced, wherever it is published. What was committed
+//! before a crash needs not be done again: everything that is left to do can be seen in the database.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, Transaction, params};
 
 use super::commit::{CommitError, in_transaction};
-use super::purge::remove_answers;
+use super::idempotency;
 use super::writer::{TICK_INTERVAL, Writer, abort_unflushed};
 use crate::domain::account::{User, UserId};
 use crate::domain::change::{DeliveryState, Revision, SCRUBBED_TITLE};
@@ -34,6 +34,8 @@ pub struct Erasures {
 /// A deleted account that still has something.
 struct Erasure {
     owner: UserId,
+    /// No answers are kept any more: nothing can add any.
+    without_answers: bool,
     /// The next part looks at the changes after this revision.
     after: Revision,
     /// The first change of this round that is not published yet: the next round begins with it.
@@ -42,7 +44,7 @@ struct Erasure {
 
 impl Erasure {
     fn new(owner: UserId) -> Self {
-        Self { owner, after: Revision::default(), unpublished: None }
+        Self { owner, without_answers: false, after: Revision::default(), unpublished: None }
     }
 
     /// A part of scrubbing is committed.
@@ -120,7 +122,18 @@ impl Writer {
     }
 
     fn erase_part(&mut self, erasure: &mut Erasure) -> Result<Left, StoreError> {
-        let (owner, trashed) = (erasure.owner, self.shared.todos.read().first_trashed(erasure.owner, MAX_PART));
+        let owner = erasure.owner;
+        if !erasure.without_answers {
+            let removed =
+                in_transaction(&mut self.connection, |transaction| idempotency::remove_oldest(transaction, owner));
+            let removed = removed.map_err(|error| self.failed(error))?;
+            self.log.kept.removed(&removed);
+            if !removed.is_empty() {
+                return Ok(Left::More);
+            }
+            erasure.without_answers = true;
+        }
+        let trashed = self.shared.todos.read().first_trashed(owner, MAX_PART);
         if !trashed.is_empty() {
             let purged = trashed.into_iter().map(|id| (owner, id)).collect();
             self.commit(Decided::only_purged(purged, self.log.next), 0)?;
@@ -140,17 +153,27 @@ impl Writer {
                 }
                 Ok(erasure.end_part(&scrubbed))
             }
-            Err(CommitError::NotApplied(error)) => {
+            Err(error) => {
+                if matches!(error, CommitError::Unknown(_)) {
+                    // The next attempt sees what is scrubbed, but not that an event was skipped by it.
+                    self.shared.outbox.reload();
+                }
+                Err(self.failed(error))
+            }
+        }
+    }
+
+    fn failed(&self, error: CommitError) -> StoreError {
+        match error {
+            CommitError::NotApplied(error) => {
                 self.report_failure(&error, "nothing of it was stored");
-                Err(StoreError::NotApplied)
+                StoreError::NotApplied
             }
-            Err(CommitError::Unknown(error)) => {
+            CommitError::Unknown(error) => {
                 self.report_failure(&error, "it may have been stored");
-                // The next attempt sees what is scrubbed, but not that an event was skipped by it.
-                self.shared.outbox.reload();
-                Err(StoreError::Unknown)
+                StoreError::Unknown
             }
-            Err(CommitError::Fsync(error)) => abort_unflushed(&error),
+            CommitError::Fsync(error) => abort_unflushed(&error),
         }
     }
 
@@ -162,7 +185,7 @@ impl Writer {
         let state = self.state();
         let mut group = Group::new(&state, self.facts());
         let commands: Vec<Command> = todos.into_iter().map(Command::Erase).collect();
-        let decided = group.decide(&context(&account), commands.into());
+        let decided = group.decide(&context(&account), commands.into(), None);
         let decided = decided.map(|_| group.finish()).map_err(|refused| StoreError::Refused(refused.refusal))?;
         self.commit(decided, operations)
     }
@@ -190,9 +213,6 @@ fn scrub(connection: &mut Connection, erasure: &Erasure, limit: usize) -> Result
 }
 
 fn scrub_part(transaction: &Transaction<'_>, erasure: &Erasure, limit: usize) -> rusqlite::Result<Scrubbed> {
-    if remove_answers(transaction, erasure.owner, limit)? == limit {
-        return Ok(Scrubbed { more_after: Some(erasure.after), unpublished: erasure.unpublished, skipped: 0 });
-    }
     // Any other state, also one that this version doesn't know, has to be waited for.
     let mut read = transaction.prepare_cached(
         "SELECT revision, scrubbed, state IN (1, 3), state = 2 FROM changes WHERE owner_id = ?1 AND revision > ?2

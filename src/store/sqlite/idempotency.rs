@@ -1,28 +1,104 @@
 //! The answers that are kept of requests that can be repeated.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, params};
 
 use super::rows::invalid;
 use crate::domain::account::UserId;
 use crate::store::decide::KeptAnswers;
-use crate::store::idempotency::{Kept, KeptAnswer};
+use crate::store::idempotency::{Idempotency, Kept, KeptAnswer, Known};
 
-/// The answer to a request, if it is kept.
-pub fn read(connection: &Connection, owner: UserId, request: &str) -> rusqlite::Result<Option<Kept>> {
-    let sql = "SELECT fingerprint, status, headers, body FROM idempotency WHERE owner_id = ?1 AND request = ?2";
-    connection.prepare_cached(sql)?.query_row(params![owner, request], kept).optional()
+/// Answers of one user, in bytes, at most; of more, the oldest are removed before their time.
+const MAX_KEPT: u64 = 64 << 20;
+/// Answers that are removed in one commit, at most.
+const MAX_PART: usize = 500;
+/// The same in bytes, but for the last one: freeing a large answer is work, too.
+const MAX_PART_BYTES: u64 = 4 << 20;
+
+/// How much is kept of each user's answers, in bytes.
+#[derive(Debug, Default)]
+pub struct KeptSizes {
+    of: HashMap<UserId, u64>,
+    /// Of all users, for the metrics.
+    total: Arc<AtomicU64>,
 }
 
-fn kept(row: &Row<'_>) -> rusqlite::Result<Kept> {
-    let headers: String = row.get("headers")?;
-    let answer = KeptAnswer {
-        status: row.get("status")?,
-        headers: serde_json::from_str(&headers).map_err(|_| invalid("idempotency.headers"))?,
-        body: row.get("body")?,
-    };
-    Ok(Kept { fingerprint: row.get("fingerprint")?, answer: Arc::new(answer) })
+impl KeptSizes {
+    /// What the database has.
+    pub fn load(connection: &Connection) -> rusqlite::Result<Self> {
+        let mut sizes = Self::default();
+        let mut statement =
+            connection.prepare("SELECT owner_id, sum(length(body)) FROM idempotency GROUP BY owner_id")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            sizes.add(row.get(0)?, row.get(1)?);
+        }
+        drop(rows);
+        Ok(sizes)
+    }
+
+    /// The size of all, kept up to date.
+    pub fn total(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.total)
+    }
+
+    /// Answers are kept from now on; whether that is more of a user than may be.
+    pub fn added(&mut self, answers: &KeptAnswers) -> bool {
+        answers.iter().fold(false, |excess, ((owner, _), kept)| {
+            self.add(*owner, kept.answer.body.len() as u64) > MAX_KEPT || excess
+        })
+    }
+
+    fn add(&mut self, owner: UserId, bytes: u64) -> u64 {
+        self.total.fetch_add(bytes, Ordering::Relaxed);
+        let of = self.of.entry(owner).or_default();
+        *of += bytes;
+        *of
+    }
+
+    /// Answers were removed.
+    pub fn removed(&mut self, removed: &[(UserId, u64)]) {
+        for &(owner, bytes) in removed {
+            if let Some(of) = self.of.get_mut(&owner) {
+                let bytes = bytes.min(*of);
+                *of -= bytes;
+                self.total.fetch_sub(bytes, Ordering::Relaxed);
+            }
+        }
+        self.of.retain(|_, bytes| *bytes > 0);
+    }
+
+    /// Nothing is kept of this user.
+    pub fn forget(&mut self, owner: UserId) {
+        if let Some(bytes) = self.of.remove(&owner) {
+            self.total.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// A user of whom more is kept than may be.
+    pub fn in_excess(&self) -> Option<UserId> {
+        self.of.iter().find(|(_, bytes)| **bytes > MAX_KEPT).map(|(owner, _)| *owner)
+    }
+}
+
+/// What the database has of a request that can be repeated. Reads the body only if it is to be repeated.
+pub fn find(connection: &Connection, owner: UserId, request: &Idempotency) -> rusqlite::Result<Option<Known>> {
+    let sql = "SELECT fingerprint = ?3, status, headers, CASE WHEN fingerprint = ?3 THEN body END
+         FROM idempotency WHERE owner_id = ?1 AND request = ?2";
+    let parameters = params![owner, request.request, request.fingerprint];
+    connection.prepare_cached(sql)?.query_row(parameters, known).optional()
+}
+
+fn known(row: &Row<'_>) -> rusqlite::Result<Known> {
+    if !row.get(0)? {
+        return Ok(Known::Other);
+    }
+    let headers: String = row.get(2)?;
+    let headers = serde_json::from_str(&headers).map_err(|_| invalid("idempotency.headers"))?;
+    Ok(Known::Answered(Arc::new(KeptAnswer { status: row.get(1)?, headers, body: row.get(3)? })))
 }
 
 /// Keeps answers.
@@ -32,11 +108,44 @@ pub fn write(transaction: &Transaction<'_>, answers: &KeptAnswers, uptime: i64) 
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
     for ((owner, request), Kept { fingerprint, answer }) in answers {
-        let headers = serde_json::to_string(&answer.headers).map_err(|error| {
-            // It can't fail: it is a list of strings.
-            rusqlite::Error::ToSqlConversionFailure(error.into())
-        })?;
+        let headers = serde_json::to_string(&answer.headers)
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         keep.execute(params![owner, request, fingerprint, answer.status, headers, answer.body, uptime])?;
     }
     Ok(())
+}
+
+/// Whether the answer to a request is kept.
+pub fn is_kept(connection: &Connection, owner: UserId, request: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM idempotency WHERE owner_id = ?1 AND request = ?2)";
+    connection.query_row(sql, params![owner, request], |row| row.get(0))
+}
+
+/// Removes some of the answers from before `uptime`; returns whose they were, and their sizes.
+pub fn remove_older(transaction: &Transaction<'_>, uptime: i64) -> rusqlite::Result<Vec<(UserId, u64)>> {
+    remove_part(transaction, "uptime < ?1 ORDER BY uptime", [uptime])
+}
+
+/// Removes some of the answers of a user, the oldest first.
+pub fn remove_oldest(transaction: &Transaction<'_>, owner: UserId) -> rusqlite::Result<Vec<(UserId, u64)>> {
+    remove_part(transaction, "owner_id = ?1 ORDER BY id", [owner])
+}
+
+fn remove_part(transaction: &Transaction<'_>, which: &str, of: impl Params) -> rusqlite::Result<Vec<(UserId, u64)>> {
+    let sql = format!("SELECT id, owner_id, length(body) FROM idempotency WHERE {which} LIMIT {MAX_PART}");
+    let mut statement = transaction.prepare_cached(&sql)?;
+    let mut rows = statement.query(of)?;
+    let (mut ids, mut removed, mut bytes) = (Vec::new(), Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        ids.push(row.get::<_, i64>(0)?);
+        removed.push((row.get(1)?, row.get(2)?));
+        bytes += row.get::<_, u64>(2)?;
+        if bytes >= MAX_PART_BYTES {
+            break;
+        }
+    }
+    drop(rows);
+    let mut remove = transaction.prepare_cached("DELETE FROM idempotency WHERE id = ?1")?;
+    ids.into_iter().try_for_each(|id| remove.execute([id]).map(drop))?;
+    Ok(removed)
 }

@@ -42,16 +42,14 @@ pub enum Request {
 }
 
 impl Request {
-    /// The number of commands.
+    /// The number of commands, at least one: a group of requests without any has a limit, too.
     pub fn operations(&self) -> usize {
         match self {
-            Self::Todos { commands, .. } => commands.commands.len(),
+            Self::Todos { commands, .. } => commands.commands.len().max(1),
             Self::Account { .. } | Self::Session { .. } => 1,
         }
     }
-}
 
-impl Request {
     /// Answers a request that was not decided.
     pub fn fail(self, error: StoreError) {
         // The receiver is gone if the client disconnected.

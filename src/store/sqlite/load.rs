@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::idempotency::KeptSizes;
 use super::rows::{
     ACCOUNT_COLUMNS, PERSONAL_TOKEN_COLUMNS, SESSION_COLUMNS, TODO_COLUMNS, account, invalid, personal_token, session,
     todo,
@@ -33,6 +34,8 @@ pub struct Loaded {
     pub login_networks: BTreeMap<LoginNetwork, Timestamp>,
     /// Deleted accounts that still have something.
     pub erasing: Vec<UserId>,
+    /// How much is kept of the users' answers.
+    pub kept: KeptSizes,
     pub todos: TodoMap,
     pub next: Next,
     pub pending: usize,
@@ -109,6 +112,7 @@ pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loade
         used,
         login_networks,
         erasing,
+        kept: KeptSizes::load(connection)?,
         todos,
         next: Next {
             user: UserId(next(connection, "users")?),

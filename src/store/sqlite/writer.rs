@@ -16,7 +16,7 @@ use rusqlite::hooks::Wal;
 
 use super::commit::{self, CommitError};
 use super::erase::Erasures;
-use super::idempotency;
+use super::idempotency::{self, KeptSizes};
 use super::jobs::{Decision, Job, Operation, Request};
 use crate::config::Retention;
 use crate::domain::account::{AccountState, User, UserId};
@@ -24,8 +24,9 @@ use crate::domain::clock::Clock;
 use crate::domain::session::{PersonalToken, PersonalTokenId, Session, SessionId};
 use crate::domain::todo::{Todo, TodoId};
 use crate::store::decide::todos::Refused;
-use crate::store::decide::{Decided, Facts, Group, Head, KeptAnswers, Next, State};
+use crate::store::decide::{Decided, Facts, Group, Head, Next, State};
 use crate::store::error::StoreError;
+use crate::store::idempotency::Known;
 use crate::store::map::TodoMap;
 use crate::store::map::sessions::{PersonalTokens, Sessions};
 use crate::store::map::users::Users;
@@ -52,6 +53,8 @@ pub struct Log {
     pub uptime: i64,
     /// Deleted accounts that still have something.
     pub erasing: Vec<UserId>,
+    /// How much is kept of the users' answers.
+    pub kept: KeptSizes,
 }
 
 thread_local! {
@@ -71,7 +74,7 @@ pub struct Writer {
     pub(super) uptime_due: Instant,
     pub(super) prune_due: Instant,
     pub(super) upkeep_due: Instant,
-    pub(super) purge_due: Instant,
+    pub(super) expire_due: Instant,
     /// Owners that this round of pruning has yet to visit.
     pub(super) prune_next: VecDeque<UserId>,
     /// Deleted accounts that still have something.
@@ -150,7 +153,7 @@ impl Writer {
             uptime_due: now + SAVE_UPTIME_INTERVAL,
             prune_due: now + TICK_INTERVAL,
             upkeep_due: now + TICK_INTERVAL,
-            purge_due: now + TICK_INTERVAL,
+            expire_due: now + TICK_INTERVAL,
             prune_next: VecDeque::new(),
             erasures,
             operations: VecDeque::new(),
@@ -176,7 +179,7 @@ impl Writer {
         let mut next = None;
         loop {
             let due = if self.operations.is_empty() {
-                let due = self.marks_due.min(self.prune_due).min(self.upkeep_due).min(self.purge_due);
+                let due = self.marks_due.min(self.prune_due).min(self.upkeep_due).min(self.expire_due);
                 self.erasures.due().map_or(due, |erase| erase.min(due))
             } else {
                 self.started
@@ -230,8 +233,8 @@ impl Writer {
             if Instant::now() >= self.upkeep_due {
                 self.upkeep();
             }
-            if Instant::now() >= self.purge_due {
-                self.purge();
+            if Instant::now() >= self.expire_due {
+                self.expire();
             }
             if self.erasures.due().is_some_and(|due| Instant::now() >= due) {
                 self.erase();
@@ -272,14 +275,14 @@ impl Writer {
     }
 
     fn apply(&mut self, group: Vec<Request>, operations: usize) {
-        let kept = match self.kept_answers(&group) {
-            Ok(kept) => kept,
+        let known = match group.iter().map(|request| self.known(request)).collect() {
+            Ok(known) => known,
             Err(error) => {
                 self.report_failure(&error, "because what was answered before can't be read");
                 return group.into_iter().for_each(|request| request.fail(StoreError::NotApplied));
             }
         };
-        let (decided, decisions) = self.decide(group, kept);
+        let (decided, decisions) = self.decide(group, known);
         let failure = self.commit(decided, operations).err();
         for decision in decisions {
             decision.answer(failure.clone());
@@ -319,41 +322,49 @@ impl Writer {
         }
     }
 
-    /// The answers that were given before to requests of a group.
-    fn kept_answers(&self, requests: &[Request]) -> rusqlite::Result<KeptAnswers> {
-        let mut kept = KeptAnswers::new();
-        for request in requests {
-            if let Request::Todos { context, commands: Commands { idempotency: Some(idempotency), .. }, .. } = request
-                && let Some(answer) = idempotency::read(&self.connection, context.owner, &idempotency.request)?
-            {
-                kept.insert((context.owner, Arc::clone(&idempotency.request)), answer);
+    /// What is known from earlier groups of a request that can be repeated.
+    fn known(&self, request: &Request) -> rusqlite::Result<Option<Known>> {
+        let Request::Todos { context, commands: Commands { idempotency: Some(request), .. }, .. } = request else {
+            return Ok(None);
+        };
+        match idempotency::find(&self.connection, context.owner, request) {
+            // That concerns all, any other error only this one.
+            Err(error @ rusqlite::Error::SqliteFailure(..)) => Err(error),
+            Err(error) => {
+                log::error!("the answer to a request of account {} can't be repeated: {error}", context.owner);
+                Ok(Some(Known::Unreadable))
             }
+            known => known,
         }
-        Ok(kept)
     }
 
-    fn decide(&self, requests: Vec<Request>, kept: KeptAnswers) -> (Decided, Vec<Decision>) {
+    fn decide(&self, requests: Vec<Request>, known: Vec<Option<Known>>) -> (Decided, Vec<Decision>) {
         let state = self.state();
-        let mut group = Group::with_kept(&state, self.facts(), kept);
-        let decide = |request| match request {
+        let mut group = Group::new(&state, self.facts());
+        let decide = |(request, known): (_, Option<Known>)| match request {
             Request::Todos { context, commands, reply } => {
-                let is_batch = commands.is_batch;
-                let decided = group.decide(&context, commands).map_err(|refused| match refused {
+                let (is_batch, is_settled) = (commands.is_batch, known.is_some());
+                let decided = group.decide(&context, commands, known).map_err(|refused| match refused {
                     Refused { command: Some(operation), refusal } if is_batch => {
                         StoreError::OperationRefused { operation, refusal }
                     }
                     Refused { refusal, .. } => StoreError::Refused(refusal),
                 });
-                Decision::Todos(decided, reply)
+                if is_settled {
+                    // It does not depend on this group's commit. The receiver is gone if the client disconnected.
+                    let _ = reply.send(decided);
+                    return None;
+                }
+                Some(Decision::Todos(decided, reply))
             }
             Request::Session { authority, command, reply } => {
-                Decision::Session(group.decide_session(authority, command).map_err(StoreError::Refused), reply)
+                Some(Decision::Session(group.decide_session(authority, command).map_err(StoreError::Refused), reply))
             }
             Request::Account { authority, command, reply } => {
-                Decision::Account(group.decide_account(authority, command).map_err(StoreError::Refused), reply)
+                Some(Decision::Account(group.decide_account(authority, command).map_err(StoreError::Refused), reply))
             }
         };
-        let decisions = requests.into_iter().map(decide).collect();
+        let decisions = requests.into_iter().zip(known).filter_map(decide).collect();
         (group.finish(), decisions)
     }
 
@@ -375,6 +386,9 @@ impl Writer {
     fn committed(&mut self, decided: Decided, marks: &Marks, uptime: i64) {
         self.log.next = decided.next;
         self.shared.publish(&decided, uptime);
+        if self.log.kept.added(&decided.answers) {
+            self.expire_due = Instant::now();
+        }
         self.log.heads.extend(decided.heads);
         for account in decided.accounts.into_values() {
             self.log.heads.entry(account.id).or_default();

@@ -38,7 +38,7 @@ fn applied(answered: Result<Answered, StoreError>) -> Vec<Arc<Change>> {
 fn repeated(answered: Result<Answered, StoreError>) -> Arc<KeptAnswer> {
     match answered.unwrap() {
         Answered::Repeated(answer) => answer,
-        Answered::Applied(applied) => panic!("it was applied again: {applied:?}"),
+        Answered::Applied(applied, _) => panic!("it was applied again: {applied:?}"),
     }
 }
 
@@ -128,14 +128,65 @@ fn a_commit_whose_outcome_was_open_is_answered_when_it_is_sent_again() {
 }
 
 #[test]
-fn answers_that_cannot_be_read_stop_their_group() {
+fn an_answer_that_cannot_be_read_concerns_its_request_alone() {
     let f = Fixture::new();
     applied(f.send(1, "k", "a", create("a")));
     f.connection().execute("UPDATE idempotency SET headers = 'no JSON'", []).unwrap();
-    assert_eq!(f.send(1, "k", "a", create("a")), Err(StoreError::NotApplied));
-    assert!(!f.writable());
-    f.create(1, "others go on");
+    let (gate, held) = f.hold();
+    let other = f.submit(2, vec![create("in the same group")]);
+    let unreadable = f.submit_request(1, keyed("k", "a", vec![create("a")]));
+    drop(gate);
+    held.blocking_recv().unwrap().unwrap();
+    other.blocking_recv().unwrap().unwrap();
+    assert_eq!(unreadable.blocking_recv().unwrap(), Err(StoreError::Refused(Refusal::Unanswerable)));
     assert!(f.writable());
+    // Whether it was the same request can still be told.
+    assert_eq!(f.send(1, "k", "b", create("b")), Err(StoreError::Refused(Refusal::KeyReused)));
+}
+
+#[test]
+fn what_was_answered_is_repeated_while_nothing_can_be_stored() {
+    let f = Fixture::new();
+    applied(f.send(1, "k", "a", create("a")));
+    let broken = "CREATE TRIGGER broken BEFORE INSERT ON changes BEGIN SELECT raise(ABORT, 'no'); END";
+    f.connection().execute_batch(broken).unwrap();
+    let (gate, held) = f.hold();
+    let again = f.submit_request(1, keyed("k", "a", vec![create("a")]));
+    let other = f.submit(2, vec![create("in the same group")]);
+    drop(gate);
+    assert_eq!(held.blocking_recv().unwrap(), Err(StoreError::NotApplied));
+    repeated(again.blocking_recv().unwrap());
+    assert_eq!(other.blocking_recv().unwrap(), Err(StoreError::NotApplied));
+}
+
+/// A request whose answer has so many bytes.
+fn with_answer(key: &str, bytes: usize) -> Commands {
+    let mut commands = keyed(key, "a", Vec::new());
+    commands.idempotency.as_mut().unwrap().answer =
+        Box::new(move |_| Ok(KeptAnswer { status: 200, headers: Vec::new(), body: vec![b'x'; bytes] }));
+    commands
+}
+
+#[test]
+fn only_so_many_bytes_are_kept_of_a_user_and_the_oldest_go_first() {
+    let mut f = Fixture::new();
+    let send = |f: &Fixture, owner, key: &str, bytes| {
+        f.submit_request(owner, with_answer(key, bytes)).blocking_recv().unwrap().unwrap()
+    };
+    send(&f, 2, "of another user", 5 << 20);
+    // 60 MiB are below the limit, 70 are not.
+    for n in 0..6 {
+        send(&f, 1, &n.to_string(), 10 << 20);
+    }
+    std::thread::sleep(TICK / 4);
+    assert_eq!(f.kept(), 7);
+    f.reopen();
+    send(&f, 1, "6", 10 << 20);
+    f.wait_until("the oldest is gone", |f| f.kept() == 7);
+    assert_eq!(f.shared.kept_bytes.load(Ordering::Relaxed), 65 << 20);
+    let is_kept = |f: &Fixture, owner, key: &str| matches!(send(f, owner, key, 1), Answered::Repeated(_));
+    assert!(is_kept(&f, 2, "of another user") && is_kept(&f, 1, "1") && is_kept(&f, 1, "6"));
+    assert!(!is_kept(&f, 1, "0"));
 }
 
 #[test]

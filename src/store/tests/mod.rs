@@ -295,7 +295,7 @@ impl Pending {
 /// The changes of an answer.
 fn changes(answered: Result<Answered, StoreError>) -> Answer {
     match answered? {
-        Answered::Applied(applied) => Ok(applied.outcomes.iter().filter_map(|o| o.change().cloned()).collect()),
+        Answered::Applied(applied, _) => Ok(applied.outcomes.iter().filter_map(|o| o.change().cloned()).collect()),
         Answered::Repeated(_) => panic!("no request is repeated"),
     }
 }

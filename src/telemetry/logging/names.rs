@@ -20,7 +20,7 @@ const NAMES: [(&str, &str); 19] = [
     ("todo_backend::app::first_admin", "todo_backend::auth::accounts"),
     ("todo_backend::store::sqlite::admin", "todo_backend::store::writer"),
     ("todo_backend::store::sqlite::erase", "todo_backend::store::writer"),
-    ("todo_backend::store::sqlite::purge", "todo_backend::store::writer"),
+    ("todo_backend::store::sqlite::expire", "todo_backend::store::writer"),
     ("todo_backend::store::sqlite::retention", "todo_backend::store::writer"),
     ("todo_backend::store::sqlite::upkeep", "todo_backend::store::writer"),
     ("todo_backend::store::sqlite::writer", "todo_backend::store::writer"),

@@ -5,12 +5,13 @@ import uuid
 
 import schemathesis
 
-KEY = "Idempotency-Key"
+NAME = "Idempotency-Key"
+VALID = r"""("[ !#-\[\]-~]{1,255}"|[!#-~]([ -~]{0,253}[!-~])?)"""
 
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
     """A key is for one request: of the keys that are made up, the valid ones are made unique."""
-    key = (case.headers or {}).get(KEY)
-    if isinstance(key, str) and re.fullmatch("[!#-~]([ -~]*[!-~])?", key):
-        case.headers[KEY] = str(uuid.uuid4())
+    key = (case.headers or {}).get(NAME)
+    if isinstance(key, str) and re.fullmatch(VALID, key):
+        case.headers[NAME] = str(uuid.uuid4())

@@ -13,8 +13,8 @@ use super::mutation::Mutation;
 use crate::api::error::ApiError;
 use crate::api::http::JsonBody;
 use crate::api::responses::{
-    BatchConflict, BatchNotFound, BatchPreconditionFailed, Invalid, ReadOnlyToken, TooLarge, Unauthenticated,
-    Unavailable, UnreadableBody,
+    BatchConflict, BatchInvalid, BatchNotFound, BatchPreconditionFailed, BatchTooLarge, ReadOnlyToken, TooManyLists,
+    Unauthenticated, Unavailable, UnreadableBody,
 };
 use crate::domain::change::{Epoch, Kind};
 use crate::domain::etag::EntityTag;
@@ -42,15 +42,15 @@ const MAX_REF_LEN: usize = 64;
     request_body = Batch,
     responses(
         (status = 200, description = "All changes were made; they are durable.", body = BatchResult),
-        UnreadableBody, Unauthenticated, ReadOnlyToken, BatchNotFound, BatchConflict, BatchPreconditionFailed, TooLarge,
-        Invalid, Unavailable,
+        UnreadableBody, Unauthenticated, ReadOnlyToken, BatchNotFound, BatchConflict, BatchPreconditionFailed,
+        BatchTooLarge, BatchInvalid, TooManyLists, Unavailable,
     )
 )]
 pub async fn apply(mutation: Mutation, JsonBody(body): JsonBody) -> Result<HttpResponse, ApiError> {
     let body = body?;
     let identity = mutation.identity("/batch", Some(&body));
     let commands = parse(body, mutation.epoch())?;
-    mutation.batch().apply(identity, commands, results).await
+    mutation.batch()?.apply(identity, commands, results).await
 }
 
 fn results(epoch: Epoch, applied: &Applied) -> serde_json::Result<KeptAnswer> {
@@ -97,8 +97,8 @@ fn parse_operation(
     epoch: Epoch,
 ) -> Result<Command, Vec<ValidationError>> {
     fields.require(&["op"]);
-    let op = fields.string("op", 0, usize::MAX);
-    match op.as_deref() {
+    // It stays there: what is wrong with an operation shows all of it.
+    match fields.peek_string("op").map(str::to_owned).as_deref() {
         Some("create") => {
             fields.require(&["todo"]);
             let name = fields.string("ref", 1, MAX_REF_LEN);
@@ -125,8 +125,8 @@ fn parse_operation(
             fields.finish()?;
             Ok(Command::Restore(id, condition))
         }
-        sent => {
-            if let Some(sent) = sent {
+        _ => {
+            if let Some(sent) = fields.take("op") {
                 let expected = "'create', 'update', 'delete' or 'restore'";
                 let msg = format!("Input should be {expected}");
                 let error = ValidationError::at("enum", fields.location("op"), msg, sent);
@@ -169,7 +169,7 @@ fn parse_target(fields: &mut Fields, refs: &HashMap<String, usize>, epoch: Epoch
 }
 
 fn parse_known(fields: &mut Fields, epoch: Epoch) -> (TodoId, Condition) {
-    let id = TodoId(fields.integer("id", i64::MIN..=i64::MAX).unwrap_or_default());
+    let id = TodoId(fields.id("id").unwrap_or_default());
     let if_match = fields.string("if_match", 0, usize::MAX);
     (id, if_match.map(|tag| parse_if_match(&tag, epoch, id)).unwrap_or_default())
 }

@@ -16,7 +16,7 @@ use crate::domain::change::{Kind, SCRUBBED_TITLE};
 use crate::domain::todo::Version;
 use crate::domain::todo::input::{NewTodo, TodoPatch};
 use crate::domain::trace::TraceParent;
-use crate::store::{Authority, Command, Condition, Context, Means, Versions};
+use crate::store::{Authority, Command, Condition, Context, Means, Merge, Versions};
 
 type Request = (Context, Vec<Command>);
 type Answer = Result<Vec<Arc<Change>>, Refusal>;
@@ -103,7 +103,7 @@ impl Committed {
     /// Decides requests as one group, and commits it.
     fn apply(&mut self, now: i64, requests: &[Request]) -> Vec<Answer> {
         let decide = |group: &mut Group<'_, Self>, (context, commands): &Request| {
-            changes(group.decide(context, commands.clone().into()))
+            changes(group.decide(context, commands.clone().into(), None))
         };
         self.commit(now, true, |group| requests.iter().map(|request| decide(group, request)).collect())
     }
@@ -111,7 +111,7 @@ impl Committed {
     /// Commits what `decide` decides as one group.
     fn commit<T>(&mut self, now: i64, demo_users: bool, decide: impl FnOnce(&mut Group<'_, Self>) -> T) -> T {
         let facts = Facts { epoch: Epoch(7), now: Timestamp(now), next: self.next, demo_users };
-        let mut group = Group::with_kept(&*self, facts, self.answers.clone());
+        let mut group = Group::new(&*self, facts);
         let answers = decide(&mut group);
         let decided = group.finish();
         self.heads.extend(decided.heads);
@@ -150,7 +150,7 @@ impl Committed {
 /// The changes of an answer, or why there are none.
 fn changes(answered: Result<Answered, Refused>) -> Answer {
     match answered.map_err(|refused| refused.refusal)? {
-        Answered::Applied(applied) => Ok(applied.outcomes.iter().filter_map(|o| o.change().cloned()).collect()),
+        Answered::Applied(applied, _) => Ok(applied.outcomes.iter().filter_map(|o| o.change().cloned()).collect()),
         Answered::Repeated(_) => panic!("no request is repeated"),
     }
 }
@@ -211,7 +211,7 @@ fn random_request(random: &mut SmallRng, ids: i64) -> Request {
             5 => put(id, TodoPatch { completed: Some(true), ..TodoPatch::default() }),
             6..9 => restore(id),
             9 => purge(id),
-            10 if random.random_bool(0.2) => Command::EmptyTrash,
+            10 if random.random_bool(0.2) => Command::EmptyTrash { limit: random.random_range(0..3) },
             11..13 => random_patch(random, id),
             _ => rename(id, &title),
         }
@@ -222,12 +222,13 @@ fn random_request(random: &mut SmallRng, ids: i64) -> Request {
 
 /// As PATCH does, with or without conditions that hold or don't.
 fn random_patch(random: &mut SmallRng, id: i64) -> Command {
+    let merge = [Merge::No, Merge::Asked, Merge::Impossible][random.random_range(0..3)];
     let mut versions = || match random.random_range(0..4) {
         0 => Some(Versions::Any),
         1 => Some(Versions::Of(vec![Version(random.random_range(1..4))])),
         _ => None,
     };
-    let condition = Condition { if_match: versions(), if_none_match: versions(), merge: random.random_bool(0.5) };
+    let condition = Condition { if_match: versions(), if_none_match: versions(), merge };
     let patch = TodoPatch {
         completed: random.random_bool(0.5).then_some(true),
         priority: random.random_bool(0.5).then(|| Some(random.random_range(0..3))),

@@ -5,17 +5,17 @@ use super::*;
 use crate::domain::etag::EntityTag;
 use crate::domain::todo::tags::{MAX_TAGS, Tags, TagsChange};
 use crate::store::idempotency::{Idempotency, KeptAnswer};
-use crate::store::{Commands, Target};
+use crate::store::{Commands, Merge, Target};
 
 impl Committed {
     fn send(&mut self, owner: i64, commands: Commands) -> Result<Answered, Refused> {
         let (context, _) = request(owner, Vec::new());
-        self.commit(1, true, |group| group.decide(&context, commands))
+        self.commit(1, true, |group| group.decide(&context, commands, None))
     }
 
     fn one(&mut self, command: Command) -> Result<Outcome, Refusal> {
         match self.send(1, vec![command].into()).map_err(|refused| refused.refusal)? {
-            Answered::Applied(applied) => Ok(applied.outcomes.into_iter().next().unwrap()),
+            Answered::Applied(applied, _) => Ok(applied.outcomes.into_iter().next().unwrap()),
             Answered::Repeated(_) => panic!("no request is repeated"),
         }
     }
@@ -42,7 +42,7 @@ fn if_none_match(versions: Versions) -> Condition {
 }
 
 fn merge(version: i64) -> Condition {
-    Condition { merge: true, ..if_match(version) }
+    Condition { merge: Merge::Asked, ..if_match(version) }
 }
 
 /// The fields that are in conflict; `None`: it is not refused for its condition.
@@ -66,7 +66,7 @@ fn a_condition_that_does_not_hold_is_refused_with_what_there_is() {
         if_match(1),
         if_match(3),
         Condition { if_match: Some(none()), ..Condition::default() },
-        Condition { if_match: Some(none()), merge: true, ..Condition::default() },
+        Condition { if_match: Some(none()), merge: Merge::Asked, ..Condition::default() },
         merge(3),
         if_none_match(Versions::Any),
         if_none_match(Versions::Of(vec![Version(9), Version(2)])),
@@ -99,7 +99,7 @@ fn conditions_are_about_what_is_in_the_trash_too() {
     assert!(conflict(state.one(Command::Purge(TodoId(1), if_match(1)))).is_some());
     state.one(Command::Restore(TodoId(1), if_match(2))).unwrap();
     state.one(Command::Delete(TodoId(1).into(), if_match(3))).unwrap();
-    assert_eq!(state.one(Command::Purge(TodoId(1), if_match(4))), Ok(Outcome::Purged(1)));
+    assert_eq!(state.one(Command::Purge(TodoId(1), if_match(4))), Ok(Outcome::Purged { count: 1, more: false }));
     assert_eq!(state.one(restore(1)), Err(Refusal::TodoNotFound));
 }
 
@@ -142,6 +142,10 @@ fn a_stale_patch_is_merged_if_nobody_has_changed_its_fields() {
     let tags = TagsChange::Edit { add: Tags::new(["x".into()]), remove: Tags::default() };
     let tag = TodoPatch { tags: Some(tags), ..TodoPatch::default() };
     assert_eq!(conflict(state.one(patch(1, tag.clone(), merge(1)))), None);
+    assert_eq!(
+        state.one(patch(1, tag, Condition { merge: Merge::Impossible, ..Condition::default() })),
+        Err(Refusal::CannotMerge)
+    );
     let other = TagsChange::Edit { add: Tags::new(["y".into()]), remove: Tags::default() };
     let other = TodoPatch { tags: Some(other), ..TodoPatch::default() };
     assert_eq!(conflict(state.one(patch(1, other, merge(1)))), Some(vec![Field::Tags]));
@@ -162,7 +166,7 @@ fn a_batch_can_go_on_with_what_it_has_created() {
         on(TodoId(1).into(), completed()),
     ];
     let batch = Commands { commands, is_batch: true, idempotency: None };
-    let Answered::Applied(Applied { outcomes, revision }) = state.send(1, batch).unwrap() else { panic!() };
+    let Answered::Applied(Applied { outcomes, revision }, _) = state.send(1, batch).unwrap() else { panic!() };
     let ids: Vec<i64> = outcomes.iter().map(|outcome| outcome.todo().unwrap().id.0).collect();
     assert_eq!((ids, revision), (vec![2, 3, 2, 2, 3, 1], Revision(6)));
     let changes: Vec<_> = outcomes.iter().filter_map(Outcome::change).collect();
@@ -174,6 +178,32 @@ fn a_batch_can_go_on_with_what_it_has_created() {
         assert_eq!(state.send(1, batch).unwrap_err().command, Some(index));
     }
     assert_eq!(state, before);
+}
+
+#[test]
+fn a_batch_that_is_refused_shows_nothing_that_it_would_have_made() {
+    let mut state = Committed::nothing();
+    state.one(create("committed")).unwrap();
+    state.one(create("deleted")).unwrap();
+    state.one(delete(2)).unwrap();
+    let shown = |state: &mut Committed, commands: Vec<Command>| {
+        let batch = Commands { commands, is_batch: true, idempotency: None };
+        match state.send(1, batch).unwrap_err().refusal {
+            Refusal::PreconditionFailed { current, etag, .. } => Some((current, etag.version)),
+            Refusal::TodoNotFound => None,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (live, trashed) = (Arc::clone(&state.todos[&TodoId(1)]), Arc::clone(&state.trash[&TodoId(2)]));
+    let changed = patch(1, title("never"), Condition::default());
+    let stale = vec![changed.clone(), patch(1, completed(), if_match(1))];
+    assert_eq!(shown(&mut state, stale), Some((Arc::clone(&live), Version(1))));
+    let stale = vec![delete(1), Command::Restore(TodoId(1), if_match(1))];
+    assert_eq!(shown(&mut state, stale), Some((live, Version(1))));
+    let stale = vec![restore(2), patch(2, completed(), if_match(2))];
+    assert_eq!(shown(&mut state, stale), Some((trashed, Version(2))));
+    // A todo that would only have been created by it was never there.
+    assert_eq!(shown(&mut state, vec![create("never"), patch(3, completed(), if_match(9))]), None);
 }
 
 #[test]
@@ -201,6 +231,21 @@ fn keyed(content: u8, commands: Vec<Command>) -> Commands {
     Commands { commands, is_batch: false, idempotency: Some(idempotency) }
 }
 
+impl Committed {
+    /// Decides a request, of which what was committed before the group is known.
+    fn decide(
+        &self,
+        group: &mut Group<'_, Self>,
+        (content, (context, commands)): &(u8, Request),
+    ) -> Result<Answered, Refused> {
+        let request = keyed(*content, commands.clone());
+        let idempotency = request.idempotency.as_ref().unwrap();
+        let kept = self.answers.get(&(context.owner, Arc::clone(&idempotency.request)));
+        let known = kept.map(|kept| kept.known(&idempotency.fingerprint));
+        group.decide(context, request, known)
+    }
+}
+
 #[test]
 fn a_group_repeats_answers_as_its_requests_would_one_at_a_time() {
     let mut repeated = 0;
@@ -211,13 +256,14 @@ fn a_group_repeats_answers_as_its_requests_would_one_at_a_time() {
             let requests: Vec<_> = (0..random.random_range(0..20))
                 .map(|_| (random.random_range(0..12), random_request(&mut random, grouped.next.id.0)))
                 .collect();
-            let decide = |group: &mut Group<'_, Committed>, (content, (context, commands)): &(u8, Request)| {
-                group.decide(context, keyed(*content, commands.clone()))
-            };
+            let before = grouped.clone();
             let answers: Vec<_> =
-                grouped.commit(1, true, |group| requests.iter().map(|it| decide(group, it)).collect());
-            let expected: Vec<_> =
-                requests.iter().map(|it| single.commit(1, true, |group| decide(group, it))).collect();
+                grouped.commit(1, true, |group| requests.iter().map(|it| before.decide(group, it)).collect());
+            let one_by_one = |it| {
+                let before = single.clone();
+                single.commit(1, true, |group| before.decide(group, it))
+            };
+            let expected: Vec<_> = requests.iter().map(one_by_one).collect();
             assert_eq!(answers, expected, "seed {seed}");
             assert_eq!(grouped, single, "seed {seed}");
             repeated += answers.iter().filter(|answer| matches!(answer, Ok(Answered::Repeated(_)))).count();

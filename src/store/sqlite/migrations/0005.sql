@@ -32,4 +32,5 @@ CREATE TABLE idempotency (
 );
 
 CREATE UNIQUE INDEX idempotency_by_request ON idempotency (owner_id, request);
+CREATE INDEX idempotency_by_owner ON idempotency (owner_id);
 CREATE INDEX idempotency_by_age ON idempotency (uptime);

@@ -1,0 +1,66 @@
+//! Expiry: removes what has had its time, a little at a time: deleted todos that can't be restored any more, and answers
+//! that are not repeated any more.
+
+use std::time::{Duration, Instant};
+
+use super::commit::{CommitError, in_transaction};
+use super::idempotency;
+use super::writer::{TICK_INTERVAL, Writer, abort_unflushed};
+use crate::store::decide::Decided;
+
+/// The pause when nothing is left to remove; after a step that removed something, it is as long as the step took.
+const ROUND_PAUSE: Duration = Duration::from_secs(60);
+/// Todos that are removed in one step, at most.
+const MAX_TODOS: usize = 500;
+/// How long an answer is kept, in seconds that the service runs.
+const KEEP_ANSWERS: i64 = 24 * 60 * 60;
+
+impl Writer {
+    /// Removes the next part of what has had its time. Takes at most half of the time.
+    pub(super) fn expire(&mut self) {
+        let started = Instant::now();
+        let pause = match (self.expire_trash(), self.expire_answers()) {
+            (Some(0), Some(0)) => ROUND_PAUSE,
+            (Some(_), Some(_)) => started.elapsed().max(Duration::from_millis(1)),
+            _ => TICK_INTERVAL,
+        };
+        self.expire_due = Instant::now() + pause;
+        self.checkpoint();
+    }
+
+    /// How many were removed; `None`: it failed, which was logged.
+    fn expire_trash(&mut self) -> Option<usize> {
+        let keep = i64::try_from(self.retention.trash.as_secs()).unwrap_or(i64::MAX);
+        let expired = self.shared.todos.read().expired_trash(self.uptime().saturating_sub(keep), MAX_TODOS);
+        let count = expired.len();
+        if count > 0 {
+            self.commit(Decided::only_purged(expired.into_iter().collect(), self.log.next), 0).ok()?;
+        }
+        Some(count)
+    }
+
+    /// The same for answers that are old, or more than their user may have.
+    fn expire_answers(&mut self) -> Option<usize> {
+        let before = self.uptime().saturating_sub(KEEP_ANSWERS);
+        let excess = self.log.kept.in_excess();
+        let removed = in_transaction(&mut self.connection, |transaction| match excess {
+            Some(owner) => idempotency::remove_oldest(transaction, owner),
+            None => idempotency::remove_older(transaction, before),
+        });
+        match removed {
+            Ok(removed) => {
+                if let Some(owner) = excess.filter(|_| removed.is_empty()) {
+                    // A commit that failed may have removed them.
+                    self.log.kept.forget(owner);
+                }
+                self.log.kept.removed(&removed);
+                Some(removed.len())
+            }
+            Err(CommitError::Fsync(error)) => abort_unflushed(&error),
+            Err(CommitError::NotApplied(error) | CommitError::Unknown(error)) => {
+                log::warn!("removing old answers failed and is tried again later: {error}");
+                None
+            }
+        }
+    }
+}
