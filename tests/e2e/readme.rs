@@ -84,8 +84,8 @@ async fn the_examples_about_todos_work_as_written() {
         String::from_utf8(output.stdout).unwrap()
     };
     let answers = run(conditions);
-    let statuses: Vec<&str> = answers.lines().filter(|line| line.contains("HTTP/1.1")).map(str::trim).collect();
-    assert_eq!(statuses, ["HTTP/1.1 200 OK", "HTTP/1.1 412 Precondition Failed"], "{answers}");
+    let statuses: Vec<&str> = answers.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
+    assert_eq!(statuses, ["200", "412"], "{answers}");
     assert!(answers.contains(r#""current":{"id":1,"title":"Buy milk""#), "{answers}");
     assert_eq!(run(retry), run(retry));
 }
