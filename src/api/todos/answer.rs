@@ -95,20 +95,19 @@ fn with_todo(
 }
 
 /// Sends an answer; `repeated`: it was given before. `large`: what it counts as if it is large.
-pub fn send(answer: &KeptAnswer, repeated: bool, large: Option<LargeList>) -> Result<HttpResponse, ApiError> {
+pub fn send(answer: KeptAnswer, repeated: bool, large: Option<LargeList>) -> Result<HttpResponse, ApiError> {
     let status = StatusCode::from_u16(answer.status);
     let status = status.map_err(|error| ApiError::internal("a kept answer can't be sent", error))?;
     let mut response = HttpResponse::build(status);
     private(&mut response);
-    for (name, value) in &answer.headers {
+    for (name, value) in answer.headers {
         response.insert_header((name.as_str(), value.as_str()));
     }
     if repeated {
         response.insert_header((REPLAYED, HeaderValue::from_static("true")));
     }
-    let body = answer.body.clone();
     Ok(match large {
-        Some(large) => response.body(Counted::body(body, large)),
-        None => response.body(body),
+        Some(large) => response.body(Counted::body(answer.body, large)),
+        None => response.body(answer.body),
     })
 }

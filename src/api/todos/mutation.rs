@@ -130,9 +130,9 @@ impl Mutation {
                 super::log_changes(&applied, &user.username);
                 let answer = kept.map_or_else(|| render(epoch, &applied).map(Arc::new), Ok);
                 let answer = answer.map_err(|error| ApiError::internal("an answer can't be written", error))?;
-                answer::send(&answer, false, self.large)
+                answer::send(Arc::unwrap_or_clone(answer), false, self.large)
             }
-            Answered::Repeated(answer) => answer::send(&answer, true, self.large),
+            Answered::Repeated(answer) => answer::send(Arc::unwrap_or_clone(answer), true, self.large),
         }
     }
 }
