@@ -180,6 +180,7 @@ impl ApiError {
             Refusal::PreconditionFailed { current, etag, conflict } => {
                 Self::PreconditionFailed { etag: Some(format!("\"{etag}\"")), current: Some(current), conflict }
             }
+            Refusal::NoSuchTrash => Self::PreconditionFailed { etag: None, current: None, conflict: Vec::new() },
             Refusal::TooManyTags => {
                 at.push("tags_add".into());
                 let msg = format!("The todo would have more than {MAX_TAGS} tags");

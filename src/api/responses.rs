@@ -172,11 +172,20 @@ pub struct PreconditionFailed(PreconditionFailedBody);
 #[derive(IntoResponses)]
 #[response(
     status = 412,
-    description = "It is not one that `If-Match` names. The trash has no entity tag.",
+    description = "The list is not one that `If-Match` names.",
     headers(("ETag" = String, description = "The entity tag that the list has.")),
     example = json!({ "detail": "Precondition Failed" })
 )]
 pub struct ListPreconditionFailed(ErrorBody);
+
+/// The trash is not as the client expects.
+#[derive(IntoResponses)]
+#[response(
+    status = 412,
+    description = "The trash has no entity tag: only `If-Match: *` holds.",
+    example = json!({ "detail": "Precondition Failed" })
+)]
+pub struct TrashPreconditionFailed(ErrorBody);
 
 /// A patch of another kind.
 #[derive(IntoResponses)]

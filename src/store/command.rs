@@ -104,6 +104,8 @@ pub enum Command {
     EmptyTrash {
         /// How many todos, at most.
         limit: usize,
+        /// Under which condition. The trash has no version.
+        condition: Condition,
     },
     /// Deletes a todo of an account that is deleted, for good; the change does not say what was in it.
     Erase(TodoId),

@@ -48,7 +48,7 @@ impl StoreError {
                 | Refusal::TooManyTags
                 | Refusal::CannotMerge
                 | Refusal::KeyReused => "conflict",
-                Refusal::PreconditionFailed { .. } => "precondition",
+                Refusal::PreconditionFailed { .. } | Refusal::NoSuchTrash => "precondition",
                 Refusal::Unanswerable => "unanswerable",
             },
             Self::Busy => "busy",

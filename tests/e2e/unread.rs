@@ -49,7 +49,8 @@ async fn lists_that_nobody_reads_hold_little_memory() {
         .unwrap()
         .execute_batch(
             "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 59999)
-             INSERT INTO todos SELECT i + 1, 1 + i % 3, 1, 'a todo', printf('%.900c', 'x'), 0, 0, 0 FROM n;",
+             INSERT INTO todos (id, owner_id, version, title, description, completed, created_at, updated_at)
+                 SELECT i + 1, 1 + i % 3, 1, 'a todo', printf('%.900c', 'x'), 0, 0, 0 FROM n;",
         )
         .unwrap();
     stack.start_service();

@@ -148,7 +148,7 @@ async fn only_so_many_batches_of_a_user_are_answered_at_once() {
 #[actix_web::test]
 async fn an_id_beyond_all_is_not_found() {
     with_app(async |app| {
-        for id in ["99999999999999999999", "-1e300", "0", "9223372036854775807", "1e19"] {
+        for id in ["99999999999999999999", "-1e300", "0", "9223372036854775807", "1e19", "1e18"] {
             let body = format!(r#"{{"operations":[{{"op":"delete","id":{id}}}]}}"#);
             let answer = app.post("/batch").bearer_auth(app.token("demo")).json_bytes(body).answer().await;
             assert_eq!(

@@ -74,8 +74,10 @@ async fn what_is_removed_for_good_cannot_be_restored() {
         assert_eq!(purge("x").answer().await.problems(), ["int_parsing id"]);
         restore(1).await.assert_refused(404, "Todo not found");
         restore(99).await.assert_refused(404, "Todo not found");
-        let stale = app.delete("/trash").bearer_auth(&token).header("If-Match", "\"x\"").answer().await;
-        stale.assert_refused(412, "Precondition Failed");
+        for (name, value) in [("If-Match", "\"x\""), ("If-Match", "\"\""), ("If-Match", ""), ("If-None-Match", "*")] {
+            let refused = app.delete("/trash").bearer_auth(&token).header(name, value).answer().await;
+            refused.assert_refused(412, "Precondition Failed");
+        }
         let emptied = app.delete("/trash").bearer_auth(&token).header("If-Match", "*").answer().await;
         assert_eq!((emptied.status, emptied.json()), (200, json!({"deleted": 2, "has_more": false})));
         let again = app.delete("/trash").bearer_auth(&token).answer().await;

@@ -96,12 +96,13 @@ fn with_todo(
 
 /// Sends an answer; `repeated`: it was given before. `large`: what it counts as if it is large.
 pub fn send(answer: KeptAnswer, repeated: bool, large: Option<LargeList>) -> Result<HttpResponse, ApiError> {
-    let status = StatusCode::from_u16(answer.status);
-    let status = status.map_err(|error| ApiError::internal("a kept answer can't be sent", error))?;
+    let damaged = |error| ApiError::internal("a kept answer can't be sent", error);
+    let status = StatusCode::from_u16(answer.status).map_err(|error| damaged(error.to_string()))?;
     let mut response = HttpResponse::build(status);
     private(&mut response);
     for (name, value) in answer.headers {
-        response.insert_header((name.as_str(), value.as_str()));
+        let name = HeaderName::try_from(name).map_err(|error| damaged(error.to_string()))?;
+        response.insert_header((name, HeaderValue::try_from(value).map_err(|error| damaged(error.to_string()))?));
     }
     if repeated {
         response.insert_header((REPLAYED, HeaderValue::from_static("true")));

@@ -56,6 +56,16 @@ impl Conditions {
         Condition { merge, ..self.on(epoch, todo) }
     }
 
+    /// What they mean for something that has no entity tag.
+    pub fn on_untagged(&self) -> Condition {
+        let any = |tags: &Tags| match tags {
+            Tags::Any => Versions::Any,
+            Tags::Listed(_) => Versions::Of(Vec::new()),
+        };
+        let (if_match, if_none_match) = (self.if_match.as_ref().map(any), self.if_none_match.as_ref().map(any));
+        Condition { if_match, if_none_match, merge: Merge::No }
+    }
+
     /// Whether `If-Match` allows what has this tag, without its quotes.
     pub fn matches(&self, tag: &str) -> bool {
         self.if_match.as_ref().is_none_or(|tags| tags.include(tag))
@@ -96,7 +106,8 @@ impl Tags {
     /// Tags are compared without regard to how strong they are: proxies that compress answers weaken `"x"` to `W/"x"`, or
     /// call it `"x-gzip"`. Ours name versions, not bytes, so all of these mean the same. Quotes may be missing.
     fn parse<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let tags: Vec<String> = values.into_iter().flat_map(list).filter(|tag| !tag.is_empty()).collect();
+        let tags: Vec<String> =
+            values.into_iter().flat_map(|value| list(value, false)).filter(|tag| !tag.is_empty()).collect();
         if tags == ["*"] {
             return Self::Any;
         }
@@ -129,11 +140,13 @@ fn plain(tag: &str) -> &str {
 }
 
 /// The elements of a header that is a list (RFC 9110, section 5.6.1). A comma inside quotes is none between elements;
-/// bytes that are not ASCII, which may be there, are none of ours.
-fn list(value: &[u8]) -> Vec<String> {
-    let (mut elements, mut in_quotes) = (vec![String::new()], false);
+/// bytes that are not ASCII, which may be there, are none of ours. `escapes`: whether a backslash inside quotes makes the
+/// next character one like others, which is not so in entity tags.
+fn list(value: &[u8], escapes: bool) -> Vec<String> {
+    let (mut elements, mut in_quotes, mut is_escaped) = (vec![String::new()], false, false);
     for character in String::from_utf8_lossy(value).chars() {
-        in_quotes ^= character == '"';
+        in_quotes ^= character == '"' && !is_escaped;
+        is_escaped = escapes && in_quotes && character == '\\' && !is_escaped;
         match elements.last_mut() {
             Some(element) if in_quotes || character != ',' => element.push(character),
             _ => elements.push(String::new()),
@@ -142,15 +155,16 @@ fn list(value: &[u8]) -> Vec<String> {
     elements.into_iter().map(|element| element.trim().to_owned()).collect()
 }
 
-/// Whether `merge` is among the preferences (RFC 7240, section 2): its name has no case, an empty value is none, and its
-/// parameters are not ours.
+/// Whether `merge` is among the preferences (RFC 7240, section 2): its name has no case, the first one counts, an empty
+/// value is none, and its parameters are not ours.
 fn prefers_merge(headers: &HeaderMap) -> bool {
-    let preferences = headers.get_all("prefer").flat_map(|value| list(value.as_bytes()));
-    preferences.into_iter().any(|preference| {
+    let preferences = headers.get_all("prefer").flat_map(|value| list(value.as_bytes(), true));
+    let merge = preferences.into_iter().find_map(|preference| {
         let preference = preference.split(';').next().unwrap_or_default();
         let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
-        name.trim().eq_ignore_ascii_case("merge") && ["", "\"\""].contains(&value.trim())
-    })
+        name.trim().eq_ignore_ascii_case("merge").then(|| value.trim().to_owned())
+    });
+    merge.is_some_and(|value| ["", "\"\""].contains(&value.as_str()))
 }
 
 #[cfg(test)]
@@ -222,7 +236,16 @@ mod tests {
         for asked in ["merge", "MERGE", "a=b, merge; x=1", "merge=", "merge=\"\"", "wait=10,merge"] {
             assert!(prefers(asked), "{asked}");
         }
-        for other in ["", "merged", "merge=no", "merge=1", "foo=\"a, merge, b\"", "x; merge"] {
+        for other in [
+            "",
+            "merged",
+            "merge=no",
+            "merge=1",
+            "foo=\"a, merge, b\"",
+            "x; merge",
+            "merge=no, merge",
+            r#"foo="x\", merge, \"y""#,
+        ] {
             assert!(!prefers(other), "{other}");
         }
     }

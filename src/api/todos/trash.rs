@@ -16,7 +16,7 @@ use super::{existing, parse_id};
 use crate::api::error::ApiError;
 use crate::api::http::private;
 use crate::api::responses::{
-    Invalid, ListPreconditionFailed, NotDeleted, PreconditionFailed, ReadOnlyToken, TodoNotFound, TooManyLists,
+    Invalid, NotDeleted, PreconditionFailed, ReadOnlyToken, TodoNotFound, TooManyLists, TrashPreconditionFailed,
     Unauthenticated, Unavailable,
 };
 use crate::api::state::AppState;
@@ -138,15 +138,11 @@ pub async fn purge(
     delete, path = "/trash", tag = "trash", operation_id = "emptyTrash", security(("bearer" = []), ("password" = [])),
     responses(
         (status = 200, description = "They are removed, durably.", body = Emptied),
-        Unauthenticated, ReadOnlyToken, ListPreconditionFailed, Invalid, Unavailable,
+        Unauthenticated, ReadOnlyToken, TrashPreconditionFailed, Invalid, Unavailable,
     )
 )]
 pub async fn empty(mutation: Mutation, conditions: Conditions) -> Result<HttpResponse, ApiError> {
     let identity = mutation.identity("/trash", None);
-    // The trash has no entity tag.
-    if !conditions.matches("") {
-        return Err(ApiError::PreconditionFailed { etag: None, current: None, conflict: Vec::new() });
-    }
     let emptied = |epoch, applied: &Applied| {
         let (deleted, has_more) = match applied.outcomes.first() {
             Some(&Outcome::Purged { count, more }) => (count, more),
@@ -154,5 +150,6 @@ pub async fn empty(mutation: Mutation, conditions: Conditions) -> Result<HttpRes
         };
         answer::json(epoch, applied, &Emptied { deleted, has_more })
     };
-    mutation.apply(identity, vec![Command::EmptyTrash { limit: MAX_EMPTIED }], emptied).await
+    let command = Command::EmptyTrash { limit: MAX_EMPTIED, condition: conditions.on_untagged() };
+    mutation.apply(identity, vec![command], emptied).await
 }

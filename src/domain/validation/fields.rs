@@ -6,6 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::{Location, ValidationError, cut_json, location, too_large, too_small};
 
+/// Beyond 2^53, floats are not exact.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+
 /// Parses the fields of an object one by one, and collects what is wrong; unknown fields are ignored.
 pub struct Fields {
     /// Where the object is.
@@ -119,8 +122,8 @@ impl Fields {
     pub fn integer(&mut self, name: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
         let value = self.map.remove(name)?;
         let loc = self.location(name);
-        // JSON Schema and pydantic accept 5.0 as an integer; beyond 2^53, floats are not exact.
-        let whole = |number: &f64| number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
+        // JSON Schema and pydantic accept 5.0 as an integer.
+        let whole = |number: &f64| number.fract() == 0.0 && number.abs() <= MAX_EXACT;
         let error = match value.as_i64().or_else(|| value.as_f64().filter(whole).map(|number| number as i64)) {
             Some(number) if range.contains(&number) => return Some(number),
             Some(number) if number < *range.start() => too_small(loc, *range.start(), value),
@@ -131,10 +134,11 @@ impl Fields {
         None
     }
 
-    /// An id, if it was sent. Whole numbers beyond i64 are ids that nothing has: 0.
+    /// An id, if it was sent. Whole numbers that are too large to be exact, or for i64, are ids that nothing has: 0.
     pub fn id(&mut self, name: &'static str) -> Option<i64> {
-        let is_beyond = |number: f64| number.fract() == 0.0 && number.abs() >= i64::MAX as f64;
-        if self.map.get(name)?.as_f64().is_some_and(is_beyond) && self.map.get(name)?.as_i64().is_none() {
+        let is_beyond = |number: f64| number.fract() == 0.0 && number.abs() > MAX_EXACT;
+        let value = self.map.get(name)?;
+        if value.as_i64().is_none() && value.as_f64().is_some_and(is_beyond) {
             self.map.remove(name);
             return Some(0);
         }

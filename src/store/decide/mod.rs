@@ -127,6 +127,8 @@ pub enum Refusal {
     KeyReused,
     /// What was answered to the request when it came first can't be read.
     Unanswerable,
+    /// The condition is about a version of the trash, which has none; or that there is none.
+    NoSuchTrash,
     /// Merging needs exactly one version that the client knows.
     CannotMerge,
     /// The account of whoever acts was disabled or deleted, or its tokens were ended, since the request was allowed.

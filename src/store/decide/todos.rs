@@ -188,7 +188,11 @@ impl<S: State> Group<'_, S> {
                 request.purge(id);
                 Ok(Outcome::Purged { count: 1, more: false })
             }
-            Command::EmptyTrash { limit } => {
+            Command::EmptyTrash { limit, condition } => {
+                let (if_match, if_none_match) = (condition.if_match, condition.if_none_match);
+                if if_match.is_some_and(|it| it != Versions::Any) || if_none_match == Some(Versions::Any) {
+                    return Err(Refusal::NoSuchTrash);
+                }
                 let mut ids = self.state.trash(owner);
                 ids.extend(self.decided.todos.keys().chain(request.decided.todos.keys()));
                 ids.sort_unstable();

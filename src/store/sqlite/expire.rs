@@ -39,28 +39,28 @@ impl Writer {
         Some(count)
     }
 
-    /// The same for answers that are old, or more than their user may have.
+    /// The same for answers that are more than their user may have, and for those that are old.
     fn expire_answers(&mut self) -> Option<usize> {
-        let before = self.uptime().saturating_sub(KEEP_ANSWERS);
-        let excess = self.log.kept.in_excess();
-        let removed = in_transaction(&mut self.connection, |transaction| match excess {
-            Some(owner) => idempotency::remove_oldest(transaction, owner),
-            None => idempotency::remove_older(transaction, before),
-        });
-        match removed {
-            Ok(removed) => {
-                if let Some(owner) = excess.filter(|_| removed.is_empty()) {
-                    // A commit that failed may have removed them.
-                    self.log.kept.forget(owner);
-                }
-                self.log.kept.removed(&removed);
-                Some(removed.len())
+        let (before, excess) = (self.uptime().saturating_sub(KEEP_ANSWERS), self.log.kept.excess());
+        let removed = in_transaction(&mut self.connection, |transaction| {
+            let mut removed = idempotency::remove_older(transaction, before)?;
+            if let Some((owner, bytes)) = excess {
+                removed.extend(idempotency::remove_oldest(transaction, owner, bytes)?);
             }
+            Ok(removed)
+        });
+        let removed = match removed {
+            Ok(removed) => removed,
             Err(CommitError::Fsync(error)) => abort_unflushed(&error),
             Err(CommitError::NotApplied(error) | CommitError::Unknown(error)) => {
                 log::warn!("removing old answers failed and is tried again later: {error}");
-                None
+                if let Some((owner, _)) = excess {
+                    self.log.kept.recount(&self.connection, owner).ok()?;
+                }
+                return None;
             }
-        }
+        };
+        self.log.kept.removed(&removed);
+        Some(removed.len())
     }
 }

@@ -24,7 +24,7 @@ use crate::domain::clock::Clock;
 use crate::domain::session::{PersonalToken, PersonalTokenId, Session, SessionId};
 use crate::domain::todo::{Todo, TodoId};
 use crate::store::decide::todos::Refused;
-use crate::store::decide::{Decided, Facts, Group, Head, Next, State};
+use crate::store::decide::{Decided, Facts, Group, Head, Next, Refusal, State};
 use crate::store::error::StoreError;
 use crate::store::idempotency::Known;
 use crate::store::map::TodoMap;
@@ -350,7 +350,7 @@ impl Writer {
                     }
                     Refused { refusal, .. } => StoreError::Refused(refusal),
                 });
-                if is_settled {
+                if is_settled && decided != Err(StoreError::Refused(Refusal::NoLongerAllowed)) {
                     // It does not depend on this group's commit. The receiver is gone if the client disconnected.
                     let _ = reply.send(decided);
                     return None;
@@ -387,7 +387,7 @@ impl Writer {
         self.log.next = decided.next;
         self.shared.publish(&decided, uptime);
         if self.log.kept.added(&decided.answers) {
-            self.expire_due = Instant::now();
+            self.expire_due = self.expire_due.min(Instant::now());
         }
         self.log.heads.extend(decided.heads);
         for account in decided.accounts.into_values() {

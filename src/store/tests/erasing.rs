@@ -86,7 +86,7 @@ fn the_trash_and_the_answers_that_were_kept_go_too() {
 #[test]
 fn a_restart_at_any_moment_goes_on_where_it_was() {
     let mut f = Fixture::new();
-    f.create_secrets(1_600);
+    f.create_secrets(4_000);
     f.publish_all();
     f.apply_to_account(remove(OWNER)).unwrap();
     let mut lives = 1;
@@ -100,7 +100,7 @@ fn a_restart_at_any_moment_goes_on_where_it_was() {
     // Parts are of 500.
     assert!(lives > 4, "{lives}");
     assert_eq!((f.secrets(), f.todo_count()), (0, 0));
-    assert_eq!(f.head(OWNER), 2 * 1_600);
+    assert_eq!(f.head(OWNER), 2 * 4_000);
     assert_eq!(f.check().unwrap(), Vec::<String>::new());
 }
 

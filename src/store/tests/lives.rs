@@ -119,7 +119,7 @@ fn random_commands(random: &mut SmallRng, ids: i64) -> Vec<Command> {
             5 => put(id, TodoPatch { completed: Some(random.random()), ..TodoPatch::default() }),
             6..8 => restore(id),
             8 => purge(id),
-            9 if random.random_bool(0.2) => Command::EmptyTrash { limit: usize::MAX },
+            9 if random.random_bool(0.2) => empty_trash(usize::MAX),
             _ => rename(id, &title),
         }
     };

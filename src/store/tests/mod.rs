@@ -259,6 +259,10 @@ fn purge(id: i64) -> Command {
     Command::Purge(TodoId(id), Condition::default())
 }
 
+fn empty_trash(limit: usize) -> Command {
+    Command::EmptyTrash { limit, condition: Condition::default() }
+}
+
 /// As PUT does.
 fn put(id: i64, patch: TodoPatch) -> Command {
     Command::Update { todo: TodoId(id).into(), patch, always: true, condition: Condition::default() }

@@ -186,7 +186,7 @@ async fn a_backup_that_is_not_good_is_refused_and_nothing_is_changed() {
     }
     let planted = [
         ("DELETE FROM changes WHERE seq = 7", "not good, nothing was changed"),
-        ("DELETE FROM todos WHERE id = (SELECT min(id) FROM todos)", "not good, nothing was changed"),
+        ("DELETE FROM todos WHERE deleted_uptime IS NULL", "not good, nothing was changed"),
         ("DROP TABLE changes", "no such table"),
         ("PRAGMA user_version = 99", "was written by a newer todo-backend"),
     ];
@@ -209,7 +209,10 @@ async fn check_finds_planted_damage() {
     let damages = [
         "DELETE FROM changes WHERE seq = (SELECT max(seq) FROM changes)",
         "DELETE FROM changes WHERE seq = 7",
-        "DELETE FROM todos WHERE id = (SELECT max(id) FROM todos)",
+        "DELETE FROM todos WHERE id = (SELECT max(id) FROM todos WHERE deleted_uptime IS NULL)",
+        "UPDATE todos SET deleted_uptime = 1 WHERE id = (SELECT max(id) FROM todos WHERE deleted_uptime IS NULL)",
+        "UPDATE todos SET deleted_uptime = NULL WHERE id = (SELECT max(id) FROM todos WHERE deleted_uptime IS NOT NULL)",
+        "UPDATE todos SET tags = '[\"x\"]' WHERE id = (SELECT min(id) FROM todos)",
         "UPDATE todos SET title = 'another' WHERE id = (SELECT min(id) FROM todos)",
         "UPDATE todos SET version = version + 1 WHERE id = (SELECT min(id) FROM todos)",
         "UPDATE todos SET owner_id = 99 WHERE id = (SELECT min(id) FROM todos)",

@@ -90,7 +90,9 @@ impl Left {
         assert_good(&path);
         let connection = Connection::open(&path).unwrap();
         let changes = rows(&connection, "SELECT * FROM changes ORDER BY seq");
-        let count: usize = connection.query_row("SELECT count(*) FROM todos", [], |row| row.get(0)).unwrap();
+        let count: usize = connection
+            .query_row("SELECT count(*) FROM todos WHERE deleted_uptime IS NULL", [], |row| row.get(0))
+            .unwrap();
         assert_eq!(todos, count);
         let exist =
             "SELECT count(*) FROM (SELECT todo_id, max(version), kind FROM changes GROUP BY todo_id) WHERE kind <> 2";

@@ -19,7 +19,8 @@ pub fn fill(path: &std::path::Path, owner: i64, todos: u32, pending: u32) {
         .execute_batch(&format!(
             "CREATE TEMP TABLE n AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {todos})
                  SELECT i FROM n;
-             INSERT INTO todos SELECT i, {owner}, CASE WHEN i <= {pending} THEN 2 ELSE 1 END, 'a todo with number ' || i,
+             INSERT INTO todos (id, owner_id, version, title, description, completed, created_at, updated_at)
+                 SELECT i, {owner}, CASE WHEN i <= {pending} THEN 2 ELSE 1 END, 'a todo with number ' || i,
                  'and a description', 0, 1736937000000, 1736937000000 FROM n;
              {log} SELECT {owner}, i, i, 1, 0, 1736937000000, 'admin', 'title', '{trace}', 'a todo with number ' || i,
                  'and a description', 0, 1736937000000, 1736937000000, 0, 1 FROM n;

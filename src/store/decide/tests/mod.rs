@@ -211,7 +211,9 @@ fn random_request(random: &mut SmallRng, ids: i64) -> Request {
             5 => put(id, TodoPatch { completed: Some(true), ..TodoPatch::default() }),
             6..9 => restore(id),
             9 => purge(id),
-            10 if random.random_bool(0.2) => Command::EmptyTrash { limit: random.random_range(0..3) },
+            10 if random.random_bool(0.2) => {
+                Command::EmptyTrash { limit: random.random_range(0..3), condition: Condition::default() }
+            }
             11..13 => random_patch(random, id),
             _ => rename(id, &title),
         }

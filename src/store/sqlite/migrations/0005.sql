@@ -28,6 +28,7 @@ CREATE TABLE idempotency (
     status INTEGER NOT NULL,
     headers TEXT NOT NULL,         -- JSON array of names and values
     body BLOB NOT NULL,
+    size INTEGER NOT NULL,         -- bytes that the row takes, about
     uptime INTEGER NOT NULL        -- meta.uptime at that moment
 );
 
