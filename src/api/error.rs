@@ -11,7 +11,7 @@ use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use super::http::private;
+use super::caching::private;
 use super::limits;
 use crate::auth::limits::Limited;
 use crate::domain::todo::Todo;

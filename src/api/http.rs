@@ -7,12 +7,10 @@ use std::pin::Pin;
 use actix_web::body::MessageBody;
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::error::PayloadError;
-use actix_web::http::{Method, StatusCode, header};
+use actix_web::http::{Method, header};
 use actix_web::middleware::Next;
 use actix_web::web::{self, Bytes, PayloadConfig};
-use actix_web::{
-    Error, FromRequest, Handler, HttpRequest, HttpResponse, HttpResponseBuilder, Resource, Responder, Route, guard,
-};
+use actix_web::{Error, FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, Route, guard};
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
@@ -187,28 +185,6 @@ fn is_name(name: &str) -> bool {
 
 /// A route's own limit, in bytes: [`PayloadConfig`] applies it, but does not expose it.
 struct BodyLimit(usize);
-
-/// A 200 that no cache may keep.
-pub fn ok_not_stored() -> HttpResponseBuilder {
-    not_stored(StatusCode::OK)
-}
-
-/// A 201 that no cache may keep.
-pub fn created_not_stored() -> HttpResponseBuilder {
-    not_stored(StatusCode::CREATED)
-}
-
-fn not_stored(status: StatusCode) -> HttpResponseBuilder {
-    let mut response = HttpResponse::build(status);
-    response.insert_header((header::CACHE_CONTROL, "no-store"));
-    response
-}
-
-/// Adds headers that keep one user's data out of caches that others share.
-pub fn private(response: &mut HttpResponseBuilder) -> &mut HttpResponseBuilder {
-    response.insert_header((header::CACHE_CONTROL, "private, no-cache"));
-    response.append_header((header::VARY, "Authorization, Accept"))
-}
 
 /// A request's body, read up to the route's limit.
 pub struct RawBody(pub Bytes);

@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod audit;
+pub mod caching;
 pub mod client;
 pub mod error;
 pub mod http;

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::decide::todos::Applied;
+use super::outcome::Applied;
 
 /// What makes a request one that can be repeated.
 pub struct Idempotency {
@@ -48,6 +48,15 @@ pub struct Kept {
     pub fingerprint: Fingerprint,
     /// What was answered.
     pub answer: Arc<KeptAnswer>,
+}
+
+/// What is answered to a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answered {
+    /// What it did, and how that is repeated if it can be.
+    Applied(Applied, Option<Arc<KeptAnswer>>),
+    /// What was answered when it came first.
+    Repeated(Arc<KeptAnswer>),
 }
 
 /// What is known, from earlier groups, of a request that has the same name.

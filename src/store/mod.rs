@@ -8,6 +8,7 @@ pub mod idempotency;
 pub mod maintenance;
 pub mod map;
 pub mod outbox;
+pub mod outcome;
 mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -38,8 +39,8 @@ pub use command::{
 };
 use decide::Decided;
 use decide::sessions::SessionOutcome;
-use decide::todos::Answered;
 use error::{DatabaseError, StoreError};
+use idempotency::Answered;
 use map::login_networks::LoginNetworks;
 use map::sessions::{PersonalTokens, Sessions, Used};
 use map::users::Users;

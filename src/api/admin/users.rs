@@ -10,8 +10,9 @@ use utoipa::ToSchema;
 
 use crate::api::audit::{self, Event};
 use crate::api::auth::fields::AccountFields;
+use crate::api::caching::{created_not_stored, ok_not_stored};
 use crate::api::error::ApiError;
-use crate::api::http::{JsonBody, created_not_stored, ok_not_stored};
+use crate::api::http::JsonBody;
 use crate::api::responses::{
     AccountConflict, Forbidden, Invalid, NameTaken, TooLarge, Unauthenticated, Unavailable, UnreadableBody,
     UserNotFound,

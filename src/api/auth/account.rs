@@ -9,8 +9,9 @@ use utoipa::ToSchema;
 use super::fields::AccountFields;
 use super::{AccessToken, tried};
 use crate::api::audit::{self, Event};
+use crate::api::caching::{created_not_stored, ok_not_stored};
 use crate::api::error::ApiError;
-use crate::api::http::{JsonBody, created_not_stored, ok_not_stored};
+use crate::api::http::JsonBody;
 use crate::api::responses::{
     Invalid, LastAdmin, NameTaken, PersonalTokenRefused, RegistrationClosed, TooLarge, Unauthenticated, Unavailable,
     UnreadableBody, WrongPassword,

@@ -9,8 +9,9 @@ use utoipa::ToSchema;
 
 use super::{AccessToken, sessions, tried, without_input};
 use crate::api::audit::{self, Event};
+use crate::api::caching::ok_not_stored;
 use crate::api::error::ApiError;
-use crate::api::http::{RawBody, content_type, ok_not_stored};
+use crate::api::http::{RawBody, content_type};
 use crate::api::responses::{Invalid, InvalidCredentials, OAuthError, TooLarge, Unavailable, UnreadableBody};
 use crate::api::state::AppState;
 use crate::auth::limits::Origin;

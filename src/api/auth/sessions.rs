@@ -10,8 +10,9 @@ use utoipa::ToSchema;
 use super::AccessToken;
 use super::login::{OAuthForm, refused};
 use crate::api::audit::{self, Event, Revoked};
+use crate::api::caching::ok_not_stored;
 use crate::api::error::ApiError;
-use crate::api::http::{RawBody, ok_not_stored};
+use crate::api::http::RawBody;
 use crate::api::responses::{
     Invalid, OAuthError, PersonalTokenRefused, SessionNotFound, TooLarge, Unauthenticated, Unavailable,
 };

@@ -9,14 +9,14 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::conditions::quoted;
+use crate::api::caching::private;
 use crate::api::error::ApiError;
-use crate::api::http::private;
 use crate::api::list::{Counted, LargeList};
 use crate::domain::change::{Epoch, Revision};
 use crate::domain::etag::EntityTag;
 use crate::domain::todo::Todo;
-use crate::store::decide::todos::{Applied, Outcome};
 use crate::store::idempotency::KeptAnswer;
+use crate::store::outcome::{Applied, Outcome};
 
 /// How far the owner's changes have come.
 pub const SYNC_TOKEN: &str = "Sync-Token";

@@ -12,8 +12,9 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value};
 
+use super::caching::private;
 use super::error::ApiError;
-use super::http::{Endpoint, JsonBody, MergePatch, private};
+use super::http::{Endpoint, JsonBody, MergePatch};
 use super::responses::{
     Invalid, ListPreconditionFailed, NotMergePatch, NotModified, PreconditionFailed, ReadOnlyToken, TodoNotFound,
     TooLarge, TooManyLists, Unauthenticated, Unavailable, UnreadableBody,
@@ -24,7 +25,7 @@ use crate::domain::etag::EntityTag;
 use crate::domain::todo::input::{NewTodo, TodoMergePatch, TodoPatch, TodoUpdate};
 use crate::domain::todo::{Todo, TodoId};
 use crate::domain::validation::{BodyError, Fields, ValidationError, parse_id, parse_query_boolean};
-use crate::store::decide::todos::{Applied, Outcome};
+use crate::store::outcome::{Applied, Outcome};
 use crate::store::{Command, Merge};
 use answer::{SYNC_TOKEN, TaggedTodo, sync_token};
 use conditions::{Conditions, quoted};

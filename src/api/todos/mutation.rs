@@ -19,8 +19,8 @@ use crate::api::user::AuthUser;
 use crate::domain::change::Epoch;
 use crate::domain::trace::TraceParent;
 use crate::domain::validation::ValidationError;
-use crate::store::decide::todos::{Answered, Applied};
-use crate::store::idempotency::{Fingerprint, Idempotency, KeptAnswer};
+use crate::store::idempotency::{Answered, Fingerprint, Idempotency, KeptAnswer};
+use crate::store::outcome::Applied;
 use crate::store::{Command, Commands, Context};
 
 /// The client's name for a request that it may send again.

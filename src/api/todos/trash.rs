@@ -13,8 +13,8 @@ use super::answer::{self, SYNC_TOKEN, TaggedTodo, sync_token};
 use super::conditions::Conditions;
 use super::mutation::Mutation;
 use super::{existing, parse_id};
+use crate::api::caching::private;
 use crate::api::error::ApiError;
-use crate::api::http::private;
 use crate::api::responses::{
     Invalid, NotDeleted, PreconditionFailed, ReadOnlyToken, TodoNotFound, TooManyLists, TrashPreconditionFailed,
     Unauthenticated, Unavailable,
@@ -24,7 +24,7 @@ use crate::api::user::AuthUser;
 use crate::domain::clock::Timestamp;
 use crate::domain::todo::Todo;
 use crate::store::Command;
-use crate::store::decide::todos::{Applied, Outcome};
+use crate::store::outcome::{Applied, Outcome};
 
 /// A todo that was deleted.
 #[derive(Serialize, ToSchema)]

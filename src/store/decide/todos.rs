@@ -10,7 +10,8 @@ use crate::domain::etag::EntityTag;
 use crate::domain::todo::field::Field;
 use crate::domain::todo::input::{NewTodo, TodoPatch};
 use crate::domain::todo::{Todo, TodoId};
-use crate::store::idempotency::{Idempotency, Kept, KeptAnswer, Known};
+use crate::store::idempotency::{Answered, Idempotency, Kept, Known};
+use crate::store::outcome::{Applied, Outcome};
 use crate::store::{Command, Commands, Condition, Context, Merge, Target, Versions};
 
 /// Where a todo is.
@@ -22,59 +23,6 @@ pub enum Whereabouts {
     Trashed(Arc<Todo>),
     /// Nowhere.
     Gone,
-}
-
-/// What is answered to a request.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Answered {
-    /// What it did, and how that is repeated if it can be.
-    Applied(Applied, Option<Arc<KeptAnswer>>),
-    /// What was answered when it came first.
-    Repeated(Arc<KeptAnswer>),
-}
-
-/// What a request did.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Applied {
-    /// What became of each command.
-    pub outcomes: Vec<Outcome>,
-    /// The owner's last change after it.
-    pub revision: Revision,
-}
-
-/// What became of a command.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
-    /// It made this change.
-    Changed(Arc<Change>),
-    /// The todo was already as it should be.
-    Unchanged(Arc<Todo>),
-    /// Todos were removed from the trash for good.
-    Purged {
-        /// How many.
-        count: usize,
-        /// Whether there are more that were asked for.
-        more: bool,
-    },
-}
-
-impl Outcome {
-    /// The change, if it made one.
-    pub fn change(&self) -> Option<&Arc<Change>> {
-        match self {
-            Self::Changed(change) => Some(change),
-            Self::Unchanged(_) | Self::Purged { .. } => None,
-        }
-    }
-
-    /// The todo after it, unless it was removed for good.
-    pub fn todo(&self) -> Option<&Arc<Todo>> {
-        match self {
-            Self::Changed(change) => Some(&change.todo),
-            Self::Unchanged(todo) => Some(todo),
-            Self::Purged { .. } => None,
-        }
-    }
 }
 
 /// A request that changes nothing.

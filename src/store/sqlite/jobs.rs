@@ -7,8 +7,8 @@ use tokio::sync::oneshot;
 use crate::domain::account::User;
 use crate::domain::change::Revision;
 use crate::store::decide::sessions::SessionOutcome;
-use crate::store::decide::todos::Answered;
 use crate::store::error::StoreError;
+use crate::store::idempotency::Answered;
 use crate::store::{AccountCommand, Authority, Commands, Context, OutboxCommand, SessionCommand};
 
 /// What the writer is asked to do.

@@ -21,9 +21,9 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use super::decide::Refusal;
-use super::decide::todos::Outcome;
 use super::idempotency::{Idempotency, KeptAnswer};
 use super::outbox::{Marks, Want};
+use super::outcome::Outcome;
 use super::*;
 use crate::domain::account::{Role, TokenEpoch, Username};
 use crate::domain::change::{Cursor, DeliveryState, Kind, Place, Revision};

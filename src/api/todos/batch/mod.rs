@@ -21,8 +21,8 @@ use crate::domain::etag::EntityTag;
 use crate::domain::todo::TodoId;
 use crate::domain::todo::input::{NewTodo, TodoPatch};
 use crate::domain::validation::{Fields, Location, ValidationError, not_an_object};
-use crate::store::decide::todos::{Applied, Outcome};
 use crate::store::idempotency::KeptAnswer;
+use crate::store::outcome::{Applied, Outcome};
 use crate::store::{Command, Condition, Target};
 use schema::{Batch, BatchResult, OperationResult};
 

@@ -9,13 +9,14 @@ use std::collections::BTreeMap;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use super::todos::{Answered, Refused};
+use super::todos::Refused;
 use super::*;
 use crate::domain::account::{AccountState, Role, TokenEpoch};
 use crate::domain::change::{Kind, SCRUBBED_TITLE};
 use crate::domain::todo::Version;
 use crate::domain::todo::input::{NewTodo, TodoPatch};
 use crate::domain::trace::TraceParent;
+use crate::store::idempotency::Answered;
 use crate::store::{Authority, Command, Condition, Context, Means, Merge, Versions};
 
 type Request = (Context, Vec<Command>);

@@ -1,10 +1,10 @@
 //! Conditions, versions of fields, batches and requests that are repeated.
 
-use super::super::todos::{Applied, Outcome};
 use super::*;
 use crate::domain::etag::EntityTag;
 use crate::domain::todo::tags::{MAX_TAGS, Tags, TagsChange};
 use crate::store::idempotency::{Idempotency, KeptAnswer};
+use crate::store::outcome::{Applied, Outcome};
 use crate::store::{Commands, Merge, Target};
 
 impl Committed {
