@@ -178,7 +178,7 @@ impl ApiError {
             Refusal::TodoNotFound => Self::TodoNotFound,
             Refusal::NotInTrash => Self::NotDeleted,
             Refusal::PreconditionFailed { current, etag, conflict } => {
-                Self::PreconditionFailed { etag: Some(format!("\"{etag}\"")), current: Some(current), conflict }
+                Self::PreconditionFailed { etag: Some(etag.quoted()), current: Some(current), conflict }
             }
             Refusal::NoSuchTrash => Self::PreconditionFailed { etag: None, current: None, conflict: Vec::new() },
             Refusal::TooManyTags => {

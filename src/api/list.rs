@@ -1,4 +1,5 @@
-//! The body of a list of todos: whole if it is short, otherwise chunk by chunk, as the client reads it.
+//! Bodies that can be large: a list of todos, whole if it is short, otherwise chunk by chunk, as the client reads it; and
+//! what is there as a whole. Only so many of them are sent to a user at once.
 
 use std::collections::HashMap;
 use std::convert::Infallible;

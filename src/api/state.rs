@@ -49,7 +49,12 @@ pub struct AppState {
 impl AppState {
     /// The state behind `request`, for extractors. It is there wherever [`super::configure`] registered the routes.
     pub(super) fn of(request: &HttpRequest) -> Result<&Self, ApiError> {
-        let state = request.app_data::<web::Data<Self>>().map(|state| state.get_ref());
+        Self::shared(request).map(|state| state.get_ref())
+    }
+
+    /// The same, for those that keep it.
+    pub(super) fn shared(request: &HttpRequest) -> Result<&web::Data<Self>, ApiError> {
+        let state = request.app_data::<web::Data<Self>>();
         state.ok_or_else(|| ApiError::internal("a request can't be served", "its route has no state"))
     }
 }

@@ -22,10 +22,15 @@ impl EntityTag {
         Self { epoch, todo: todo.id, version: todo.version }
     }
 
+    /// As it is sent in a header.
+    pub fn quoted(&self) -> String {
+        format!("\"{self}\"")
+    }
+
     /// Reads what was shown.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, '-');
-        let epoch = Epoch(u64::from_str_radix(parts.next()?, 16).ok()?);
+        let epoch = Epoch::parse(parts.next()?)?;
         let todo = TodoId(parts.next()?.parse().ok()?);
         let version = Version(parts.next()?.parse().ok()?);
         let tag = Self { epoch, todo, version };

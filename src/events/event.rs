@@ -30,7 +30,7 @@ fn subject(todo: TodoId) -> String {
 
 /// Reads which todo of which database an event is about; `None` if this service would not have written it that way.
 pub fn parse_todo(source: &str, subject: &str) -> Option<(Epoch, TodoId)> {
-    let epoch = Epoch(u64::from_str_radix(source.strip_prefix(SOURCE_PREFIX)?, 16).ok()?);
+    let epoch = Epoch::parse(source.strip_prefix(SOURCE_PREFIX)?)?;
     let todo = TodoId(subject.strip_prefix(SUBJECT_PREFIX)?.parse().ok()?);
     // A number can be written in several ways; only ours counts.
     (self::source(epoch) == source && self::subject(todo) == subject).then_some((epoch, todo))

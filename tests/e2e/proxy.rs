@@ -18,14 +18,14 @@ impl Proxy {
     async fn start(stack: &Stack) -> Self {
         let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
         let root = directory.path().display();
-        let mut paths = format!("pid {root}/pid; error_log stderr; daemon off;\n");
+        let mut settings = format!("pid {root}/pid; error_log stderr; daemon off;\n");
         let mut http =
             format!("access_log off; default_type application/octet-stream; client_body_temp_path {root}/body;\n");
         for kind in ["proxy", "fastcgi", "uwsgi", "scgi"] {
             writeln!(http, "{kind}_temp_path {root}/{kind};").unwrap();
         }
         write!(
-            paths,
+            settings,
             "events {{ }}
             http {{
                 {http}
@@ -38,10 +38,10 @@ impl Proxy {
             stack.service_port()
         )
         .unwrap();
-        let configuration = directory.path().join("nginx.conf");
-        std::fs::write(&configuration, paths).unwrap();
+        let file = directory.path().join("nginx.conf");
+        std::fs::write(&file, settings).unwrap();
         let mut command = std::process::Command::new(tool("NGINX"));
-        command.arg("-e").arg("stderr").arg("-p").arg(directory.path()).arg("-c").arg(&configuration);
+        command.arg("-e").arg("stderr").arg("-p").arg(directory.path()).arg("-c").arg(&file);
         let mut nginx = Process::start("nginx", &mut command);
         wait_until_listening(&mut nginx, port, "nginx");
         let client = Stack::client_at(port, "demo", "demo123").await;

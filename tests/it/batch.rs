@@ -73,14 +73,7 @@ async fn all_operations_are_applied_in_one_commit() {
             ]
         );
         // The log knows that they belong together.
-        let connection = rusqlite_of(app);
-        let batches: Vec<Option<i64>> = connection
-            .prepare("SELECT batch FROM changes ORDER BY seq")
-            .unwrap()
-            .query_map([], |row| row.get(0))
-            .unwrap()
-            .map(Result::unwrap)
-            .collect();
+        let batches: Vec<Option<i64>> = app.rows("SELECT batch FROM changes ORDER BY seq", |row| row.get(0));
         assert_eq!(batches, [vec![None; 4], vec![Some(5); 7]].concat());
         assert_eq!(batch(app, json!([])).await.json(), json!({"results": []}));
     })
@@ -159,10 +152,6 @@ async fn an_id_beyond_all_is_not_found() {
         }
     })
     .await;
-}
-
-fn rusqlite_of(app: &TestApp) -> rusqlite::Connection {
-    rusqlite::Connection::open(app.store().path()).unwrap()
 }
 
 #[actix_web::test]

@@ -72,14 +72,7 @@ async fn whatever_the_clock_shows_everything_goes_on() {
                 eventually("everything is published", async || app.store().outbox().pending() == 0).await;
             }
         }
-        let log = Connection::open(app.store().path()).unwrap();
-        let at: Vec<i64> = log
-            .prepare("SELECT at FROM changes ORDER BY revision")
-            .unwrap()
-            .query_map([], |row| row.get(0))
-            .unwrap()
-            .map(Result::unwrap)
-            .collect();
+        let at: Vec<i64> = app.rows("SELECT at FROM changes ORDER BY revision", |row| row.get(0));
         assert_eq!(at.len(), 2 * times.len());
         assert!(at.is_sorted(), "an owner's times never go back: {at:?}");
         // What one owner saw of the future does not reach another's changes.

@@ -117,9 +117,7 @@ impl AccountFields {
     ) -> Option<T> {
         let value = parse(&self.0.string(name, 0, usize::MAX)?);
         if value.is_none() {
-            let error =
-                ValidationError::new("enum", &["body", name], format!("Input should be {expected}"), Value::Null);
-            self.0.refuse(error.with(json!({ "expected": expected })));
+            self.0.refuse(ValidationError::not_one_of(self.0.location(name), expected, Value::Null));
         }
         value
     }

@@ -6,7 +6,7 @@ use utoipa::openapi::security::{
     Flow, HttpAuthScheme, HttpBuilder, OAuth2, Password, Scopes, SecurityRequirement, SecurityScheme,
 };
 use utoipa::openapi::server::ServerBuilder;
-use utoipa::openapi::{ObjectBuilder, RefOr, Required, Schema, Type};
+use utoipa::openapi::{Content, ObjectBuilder, RefOr, Required, Schema, Type};
 use utoipa::{IntoResponses, Modify, OpenApi};
 
 use crate::api::health::VERSION;
@@ -115,8 +115,10 @@ impl Modify for WholeDocument {
             SecurityScheme::OAuth2(OAuth2::with_description([password], "Username and password.")),
         );
         for (path, item) in &mut document.paths.paths {
-            let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
-            for operation in operations.into_iter().flatten() {
+            let reading = item.get.iter_mut().map(|operation| (operation, true));
+            let changing = [&mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
+            let changing = changing.into_iter().flatten().map(|operation| (operation, false));
+            for (operation, is_safe) in reading.chain(changing) {
                 if path == "/" || path.starts_with("/health") {
                     operation.servers = Some(vec![ServerBuilder::new().url(".").build()]);
                 }
@@ -140,15 +142,9 @@ impl Modify for WholeDocument {
                     add_missing::<QueryTooLong>(operation);
                 }
                 add_request_id(operation);
-            }
-        }
-        for path in TODO_PATHS {
-            let Some(item) = document.paths.paths.get_mut(path) else { continue };
-            let reading = item.get.iter_mut().map(|operation| (operation, true));
-            let changing = [&mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
-            let changing = changing.into_iter().flatten().map(|operation| (operation, false));
-            for (operation, is_safe) in reading.chain(changing) {
-                add_conditions(operation, is_safe);
+                if operation.tags.iter().flatten().any(|tag| ["todos", "trash"].contains(&tag.as_str())) {
+                    add_conditions(operation, is_safe);
+                }
             }
         }
         // A list has it where that is asked for.
@@ -161,9 +157,6 @@ impl Modify for WholeDocument {
         }
     }
 }
-
-/// Whose requests can have conditions, or be repeated.
-const TODO_PATHS: [&str; 6] = ["/todos", "/todos/{id}", "/todos/{id}/restore", "/trash", "/trash/{id}", "/batch"];
 
 /// Adds the headers by which requests about todos can be made safe, and those of their answers.
 fn add_conditions(operation: &mut Operation, is_safe: bool) {
@@ -192,20 +185,21 @@ fn add_conditions(operation: &mut Operation, is_safe: bool) {
         let key = text().pattern(Some(r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]([ -~]{0,253}[!-~])?)$"#));
         add("Idempotency-Key", about, key);
     }
-    let with_todo = operation
-        .operation_id
-        .as_deref()
-        .is_some_and(|id| ["createTodo", "getTodo", "updateTodo", "patchTodo", "restoreTodo"].contains(&id));
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else { continue };
         if !status.starts_with('2') {
             continue;
         }
+        let is_todo = |content: &RefOr<Content>| match content {
+            RefOr::T(Content { schema: Some(RefOr::Ref(schema)), .. }) => schema.ref_location.ends_with("/Todo"),
+            _ => false,
+        };
+        let has_todo = response.content.values().any(is_todo);
         let mut add = |name: &str, about: &str| {
             let header = HeaderBuilder::new().schema(Some(text().build())).description(Some(about)).build();
             response.headers.entry(name.to_owned()).or_insert(header.into());
         };
-        if with_todo {
+        if has_todo {
             add("ETag", "The entity tag of the todo as it is answered.");
         }
         if !is_safe {

@@ -8,7 +8,6 @@ use actix_web::http::{StatusCode, header::HeaderName};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::conditions::quoted;
 use crate::api::caching::private;
 use crate::api::error::ApiError;
 use crate::api::list::{Counted, LargeList};
@@ -38,7 +37,7 @@ pub struct TaggedTodo {
 impl TaggedTodo {
     /// A todo of the database with this epoch.
     pub fn new(epoch: Epoch, todo: Arc<Todo>) -> Self {
-        Self { etag: quoted(&EntityTag::of(epoch, &todo)), todo }
+        Self { etag: EntityTag::of(epoch, &todo).quoted(), todo }
     }
 }
 
@@ -89,7 +88,7 @@ fn with_todo(
     let mut answer = json(epoch, applied, &todo)?;
     answer.status = status.as_u16();
     answer.headers.extend(headers);
-    let etag = todo.map(|todo| (header::ETAG.to_string(), quoted(&EntityTag::of(epoch, todo))));
+    let etag = todo.map(|todo| (header::ETAG.to_string(), EntityTag::of(epoch, todo).quoted()));
     answer.headers.extend(etag);
     Ok(answer)
 }

@@ -82,11 +82,6 @@ pub fn parse_if_match(text: &str, epoch: Epoch, todo: TodoId) -> Condition {
     Condition { if_match: Some(Tags::parse([text.as_bytes()]).versions(epoch, todo)), ..Condition::default() }
 }
 
-/// A tag as it is sent in a header.
-pub fn quoted(tag: &EntityTag) -> String {
-    format!("\"{tag}\"")
-}
-
 /// The value of `If-Match` or `If-None-Match`.
 #[derive(Debug, PartialEq)]
 enum Tags {

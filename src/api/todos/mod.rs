@@ -22,13 +22,14 @@ use super::responses::{
 use super::state::AppState;
 use super::user::AuthUser;
 use crate::domain::etag::EntityTag;
-use crate::domain::todo::input::{NewTodo, TodoMergePatch, TodoPatch, TodoUpdate};
+use crate::domain::todo::input::{NewTodo, TodoPatch};
+use crate::domain::todo::schema::{TodoMergePatch, TodoUpdate};
 use crate::domain::todo::{Todo, TodoId};
 use crate::domain::validation::{BodyError, Fields, ValidationError, parse_id, parse_query_boolean};
 use crate::store::outcome::{Applied, Outcome};
 use crate::store::{Command, Merge};
 use answer::{SYNC_TOKEN, TaggedTodo, sync_token};
-use conditions::{Conditions, quoted};
+use conditions::Conditions;
 use mutation::{Identity, Mutation};
 
 /// The routes of todos.
@@ -134,7 +135,7 @@ pub async fn read(
     let id = existing(parse_id(&id)?)?;
     let todo = state.store.todo(user.id, id).await?.ok_or(ApiError::TodoNotFound)?;
     let tag = EntityTag::of(state.store.epoch(), &todo);
-    let (condition, etag) = (conditions.on(tag.epoch, id), quoted(&tag));
+    let (condition, etag) = (conditions.on(tag.epoch, id), tag.quoted());
     if !condition.matches(todo.version) {
         return Err(ApiError::PreconditionFailed { etag: Some(etag), current: Some(todo), conflict: Vec::new() });
     }

@@ -48,14 +48,11 @@ impl FromRequest for Mutation {
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let (caller, trace) = (AuthUser::from_request(request, payload), TraceParent::from_request(request, payload));
-        let state = web::Data::<AppState>::extract(request);
         let request = request.clone();
         Box::pin(async move {
             let caller = caller.await?;
-            let state =
-                state.await.map_err(|error| ApiError::internal("a request can't be served", error.to_string()))?;
             Ok(Self {
-                state,
+                state: web::Data::clone(AppState::shared(&request)?),
                 caller,
                 trace: trace.await?,
                 method: request.method().clone(),

@@ -115,63 +115,15 @@ pub struct TodoPatch {
     pub order: Option<Option<f64>>,
 }
 
-/// The body of `PUT /todos/{id}`, for the document.
-#[derive(ToSchema)]
-#[schema(
-    description = "What to change in a todo: fields that are sent are replaced, the others stay as they are.",
-    example = json!({ "title": "Learn more Dapr", "description": null, "completed": true })
-)]
-#[allow(dead_code, reason = "it is parsed as a TodoPatch")]
-pub struct TodoUpdate {
-    /// A new title: 1 to 200 characters.
-    #[schema(required = false, min_length = 1, max_length = 200)]
-    title: String,
-    /// A new description, up to 10,000 characters; null clears it.
-    #[schema(max_length = 10_000)]
-    description: Option<String>,
-    /// Whether it is done.
-    #[schema(required = false)]
-    completed: bool,
-    /// When it is due: a date, or a time with its offset from UTC; null clears it.
-    #[schema(schema_with = schema::sent_due, required = false)]
-    due_at: Option<Due>,
-    /// How urgent it is, from 0 (lowest) to 4 (highest); null clears it.
-    #[schema(maximum = 4)]
-    priority: Option<u8>,
-    /// Up to 20 tags of 1 to 50 characters, which replace all it has; null clears them.
-    #[schema(schema_with = schema::sent_tags, required = false)]
-    tags: Option<Vec<String>>,
-    /// Its place among others, for clients that sort by it: smaller is first; null clears it.
-    order: Option<f64>,
-}
-
-/// The body of `PATCH /todos/{id}`, for the document.
-#[derive(ToSchema)]
-#[schema(
-    as = TodoPatch,
-    description = "A JSON Merge Patch (RFC 7396): fields that are sent are replaced, null clears them, the others stay as \
-        they are. With `tags_add` and `tags_remove` instead of `tags`, clients without a condition can change different tags at once.",
-    example = json!({ "completed": true, "due_at": "2025-01-31", "tags_add": ["dapr"] })
-)]
-#[allow(dead_code, reason = "it is parsed as a TodoPatch")]
-pub struct TodoMergePatch {
-    #[serde(flatten)]
-    update: TodoUpdate,
-    #[schema(schema_with = schema::added_tags, required = false)]
-    tags_add: Vec<String>,
-    #[schema(schema_with = schema::removed_tags, required = false)]
-    tags_remove: Vec<String>,
-}
-
 impl TodoPatch {
-    /// Parses the fields of [`TodoUpdate`].
+    /// Parses the fields of [`schema::TodoUpdate`].
     pub fn parse_update(mut fields: Fields) -> Result<Self, Vec<ValidationError>> {
         let patch = Self::read(&mut fields);
         fields.finish()?;
         Ok(patch)
     }
 
-    /// Parses the fields of [`TodoMergePatch`].
+    /// Parses the fields of [`schema::TodoMergePatch`].
     pub fn parse_merge_patch(mut fields: Fields) -> Result<Self, Vec<ValidationError>> {
         let (has_tags, has_edit) = (fields.has("tags"), fields.has("tags_add") || fields.has("tags_remove"));
         let mut patch = Self::read(&mut fields);

@@ -3,7 +3,7 @@
 pub mod due;
 pub mod field;
 pub mod input;
-mod schema;
+pub mod schema;
 pub mod tags;
 
 use serde::Serialize;

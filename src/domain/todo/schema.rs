@@ -1,10 +1,61 @@
-//! How the document describes fields whose JSON is not that of their Rust types.
+//! How the document describes what is not as its Rust types say: bodies that are parsed field by field, and fields.
 
+// Bodies are parsed as a TodoPatch.
+#![allow(dead_code, reason = "for the document")]
+
+use utoipa::ToSchema;
 use utoipa::openapi::schema::{
     AnyOfBuilder, ArrayBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, SchemaType, Type,
 };
 
+use super::due::Due;
 use super::tags::{MAX_TAG_LEN, MAX_TAGS};
+
+/// The body of `PUT /todos/{id}`.
+#[derive(ToSchema)]
+#[schema(
+    description = "What to change in a todo: fields that are sent are replaced, the others stay as they are.",
+    example = json!({ "title": "Learn more Dapr", "description": null, "completed": true })
+)]
+pub struct TodoUpdate {
+    /// A new title: 1 to 200 characters.
+    #[schema(required = false, min_length = 1, max_length = 200)]
+    title: String,
+    /// A new description, up to 10,000 characters; null clears it.
+    #[schema(max_length = 10_000)]
+    description: Option<String>,
+    /// Whether it is done.
+    #[schema(required = false)]
+    completed: bool,
+    /// When it is due: a date, or a time with its offset from UTC; null clears it.
+    #[schema(schema_with = sent_due, required = false)]
+    due_at: Option<Due>,
+    /// How urgent it is, from 0 (lowest) to 4 (highest); null clears it.
+    #[schema(maximum = 4)]
+    priority: Option<u8>,
+    /// Up to 20 tags of 1 to 50 characters, which replace all it has; null clears them.
+    #[schema(schema_with = sent_tags, required = false)]
+    tags: Option<Vec<String>>,
+    /// Its place among others, for clients that sort by it: smaller is first; null clears it.
+    order: Option<f64>,
+}
+
+/// The body of `PATCH /todos/{id}`.
+#[derive(ToSchema)]
+#[schema(
+    as = TodoPatch,
+    description = "A JSON Merge Patch (RFC 7396): fields that are sent are replaced, null clears them, the others stay as \
+        they are. With `tags_add` and `tags_remove` instead of `tags`, clients without a condition can change different tags at once.",
+    example = json!({ "completed": true, "due_at": "2025-01-31", "tags_add": ["dapr"] })
+)]
+pub struct TodoMergePatch {
+    #[serde(flatten)]
+    update: TodoUpdate,
+    #[schema(schema_with = added_tags, required = false)]
+    tags_add: Vec<String>,
+    #[schema(schema_with = removed_tags, required = false)]
+    tags_remove: Vec<String>,
+}
 
 /// When a todo is due, as it is answered.
 pub(super) fn due() -> Schema {

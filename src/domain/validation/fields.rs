@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value, json};
 
-use super::{Location, ValidationError, cut_json, location, too_large, too_small};
+use super::{Location, ValidationError, cut_json, location, not_an_object, too_large, too_small};
 
 /// Beyond 2^53, floats are not exact.
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
@@ -20,12 +20,15 @@ pub struct Fields {
 impl Fields {
     /// The fields of a body's object, none of them parsed yet.
     pub fn new(map: Map<String, Value>) -> Self {
-        Self::at(location(&["body"]), map)
+        Self { at: location(&["body"]), map, errors: Vec::new() }
     }
 
-    /// The fields of an object that is at `at`.
-    pub fn at(at: Vec<Location>, map: Map<String, Value>) -> Self {
-        Self { at, map, errors: Vec::new() }
+    /// The fields of what is at `at`, if it is an object.
+    pub fn of(at: Vec<Location>, value: Value) -> Result<Self, Vec<ValidationError>> {
+        match value {
+            Value::Object(map) => Ok(Self { at, map, errors: Vec::new() }),
+            other => Err(vec![not_an_object(at, other)]),
+        }
     }
 
     /// Where a field is.

@@ -93,6 +93,11 @@ impl ValidationError {
         Self::new("missing", loc, "Field required", input)
     }
 
+    /// A value that is none of those that are `expected`.
+    pub fn not_one_of(loc: Vec<Location>, expected: &'static str, input: impl Into<Value>) -> Self {
+        Self::at("enum", loc, format!("Input should be {expected}"), input).with(json!({ "expected": expected }))
+    }
+
     /// The error with numbers or names for programs.
     #[must_use]
     pub fn with(mut self, ctx: Value) -> Self {
@@ -164,7 +169,7 @@ fn reason(error: &serde_json::Error) -> String {
 }
 
 /// What is there is no object.
-pub fn not_an_object(loc: Vec<Location>, input: impl Into<Value>) -> ValidationError {
+fn not_an_object(loc: Vec<Location>, input: impl Into<Value>) -> ValidationError {
     let msg = "Input should be a valid dictionary or object to extract fields from";
     ValidationError::at("model_attributes_type", loc, msg, input)
 }

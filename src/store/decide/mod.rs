@@ -125,7 +125,7 @@ pub enum Refusal {
     TooManyTags,
     /// Another request had this idempotency key.
     KeyReused,
-    /// What was answered to the request when it came first can't be read.
+    /// What is answered to the request can't be written, or what was answered when it came first can't be read.
     Unanswerable,
     /// The condition is about a version of the trash, which has none; or that there is none.
     NoSuchTrash,

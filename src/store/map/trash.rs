@@ -41,7 +41,6 @@ impl Trash {
 
     /// Adds a todo that was deleted at `uptime`.
     pub fn insert(&mut self, todo: Arc<Todo>, uptime: i64) {
-        self.remove(todo.id);
         self.by_age.insert((uptime, todo.id));
         self.todos.insert(todo.id, Trashed { todo, uptime });
     }

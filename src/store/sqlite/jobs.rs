@@ -28,7 +28,7 @@ pub enum Job {
     InjectFault(fn(&mut rusqlite::Connection)),
     /// Do what is due every minute now.
     #[cfg(test)]
-    UpkeepIsDue,
+    MinuteIsOver,
 }
 
 /// What a group is made of.

@@ -47,7 +47,7 @@ pub struct Loaded {
 pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loaded> {
     let (epoch, uptime): (String, i64) =
         connection.query_row("SELECT epoch, uptime FROM meta", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let epoch = Epoch(u64::from_str_radix(&epoch, 16).map_err(|_| invalid("meta.epoch"))?);
+    let epoch = Epoch::parse(&epoch).ok_or_else(|| invalid("meta.epoch"))?;
     let mut users = Users::new(demo_users);
     let mut heads = HashMap::new();
     let mut erasing = Vec::new();

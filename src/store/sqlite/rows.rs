@@ -162,29 +162,26 @@ macro_rules! as_integer {
 
 as_integer!(UserId, TokenEpoch, SessionId, PersonalTokenId, TodoId, Version, Revision, Place);
 
-impl ToSql for Network {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(self.to_string().into())
-    }
+/// Stores values of the domain as the text that they are shown as.
+macro_rules! as_text {
+    ($($value:ident),+) => {
+        $(
+            impl ToSql for $value {
+                fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+                    Ok(self.to_string().into())
+                }
+            }
+
+            impl FromSql for $value {
+                fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+                    Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
+                }
+            }
+        )+
+    };
 }
 
-impl FromSql for Network {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
-    }
-}
-
-impl ToSql for Due {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(self.to_string().into())
-    }
-}
-
-impl FromSql for Due {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
-    }
-}
+as_text!(Network, Due);
 
 /// As a JSON array; NULL: none.
 impl ToSql for Tags {

@@ -214,9 +214,9 @@ impl Writer {
                     inject(&mut self.connection);
                 }
                 #[cfg(test)]
-                Ok(Job::UpkeepIsDue) => {
+                Ok(Job::MinuteIsOver) => {
                     self.shared.queued.fetch_sub(1, Ordering::Relaxed);
-                    self.upkeep_due = self.started;
+                    (self.upkeep_due, self.expire_due) = (self.started, self.started);
                 }
                 Ok(Job::Close) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}

@@ -103,12 +103,11 @@ fn twins_in_one_group_are_one() {
 fn a_request_that_changes_nothing_is_kept_too() {
     let mut f = Fixture::new();
     f.create(1, "a");
-    let same = TodoPatch { title: Some("a".into()), ..TodoPatch::default() };
-    let patch = Command::Update { todo: TodoId(1).into(), patch: same, always: false, condition: Condition::default() };
-    assert_eq!(applied(f.send(1, "k", "a", patch.clone())), []);
+    let same = patch(1, TodoPatch { title: Some("a".into()), ..TodoPatch::default() });
+    assert_eq!(applied(f.send(1, "k", "a", same.clone())), []);
     f.apply(1, vec![rename(1, "b")]).unwrap();
     f.reopen();
-    let again = repeated(f.send(1, "k", "a", patch));
+    let again = repeated(f.send(1, "k", "a", same));
     assert_eq!((again.headers[0].1.as_str(), f.head(1)), ("1", 2));
 }
 
@@ -117,9 +116,7 @@ fn a_commit_whose_outcome_was_open_is_answered_when_it_is_sent_again() {
     let f = Fixture::new();
     f.create(1, "a");
     f.inject_fault(fails_after_commits);
-    let same = TodoPatch { title: Some("a".into()), ..TodoPatch::default() };
-    let nothing =
-        Command::Update { todo: TodoId(1).into(), patch: same, always: false, condition: Condition::default() };
+    let nothing = patch(1, TodoPatch { title: Some("a".into()), ..TodoPatch::default() });
     for (key, command) in [("k", create("b")), ("l", nothing), ("m", delete(1)), ("n", purge(1))] {
         assert_eq!(f.send(1, key, "a", command.clone()), Err(StoreError::Unknown), "{key}");
         repeated(f.send(1, key, "a", command));
@@ -178,7 +175,8 @@ fn only_so_many_bytes_are_kept_of_a_user_and_the_oldest_go_first() {
     for n in 0..6 {
         send(&f, 1, &n.to_string(), 10 << 20);
     }
-    std::thread::sleep(TICK / 4);
+    f.a_minute_passes();
+    f.create(3, "afterwards");
     assert_eq!(f.kept(), 7);
     f.reopen();
     send(&f, 1, "6", 10 << 20);

@@ -183,6 +183,11 @@ impl Fixture {
         assert!(self.queue.send(Job::InjectFault(inject)).is_ok());
     }
 
+    /// Lets the writer do what it does once a minute, before what is asked of it next.
+    fn a_minute_passes(&self) {
+        assert!(self.queue.send(Job::MinuteIsOver).is_ok());
+    }
+
     /// What is neither published nor parked, as the relay finds it.
     fn unpublished(&self) -> Vec<Arc<Change>> {
         let read = |known, wants| {
@@ -261,6 +266,11 @@ fn purge(id: i64) -> Command {
 
 fn empty_trash(limit: usize) -> Command {
     Command::EmptyTrash { limit, condition: Condition::default() }
+}
+
+/// As PATCH does.
+fn patch(id: i64, patch: TodoPatch) -> Command {
+    Command::Update { todo: TodoId(id).into(), patch, always: false, condition: Condition::default() }
 }
 
 /// As PUT does.

@@ -135,15 +135,14 @@ fn what_is_over_is_removed_and_the_last_use_of_tokens_is_saved() {
     f.start_session(1);
     let Ok(SessionOutcome::Created(token)) = f.create_token(1) else { panic!() };
     f.personal_token_used(token.id, Timestamp(5));
-    let upkeep = |f: &Fixture| assert!(f.queue.send(Job::UpkeepIsDue).is_ok());
-    upkeep(&f);
+    f.a_minute_passes();
     let used_at = |f: &Fixture| f.connection().query_row("SELECT used_at FROM personal_tokens", [], |row| row.get(0));
     f.wait_until("the last use is on disk", |f| used_at(f) == Ok(Some(5)));
     f.reopen();
     assert_eq!(f.seen(1).1[0].1, Some(Timestamp(5)));
     f.clock.set(30 * DAY);
     let kept = f.start_session(2);
-    upkeep(&f);
+    f.a_minute_passes();
     f.wait_until("what is over is gone", |f| (f.count("sessions"), f.count("personal_tokens")) == (1, 0));
     assert_eq!(f.seen(1), (vec![], vec![]));
     assert_eq!(f.seen(2).0[0].id, kept.session);
@@ -162,12 +161,11 @@ fn where_somebody_has_logged_in_is_remembered_for_30_days() {
     let is_known = |f: &Fixture, user, network| {
         f.is_known_there(UserId(user), network, Timestamp(f.clock.now.load(Ordering::Relaxed)))
     };
-    let upkeep = |f: &Fixture| assert!(f.queue.send(Job::UpkeepIsDue).is_ok());
     f.logged_in(UserId(2), home, Timestamp(0));
     f.logged_in(UserId(2), office, Timestamp(5));
     f.logged_in(UserId(3), office, Timestamp(5));
     assert!(is_known(&f, 2, home) && is_known(&f, 2, office) && !is_known(&f, 3, home));
-    upkeep(&f);
+    f.a_minute_passes();
     f.wait_until("it is on disk", |f| f.count("login_networks") == 3);
     f.reopen();
     assert!(is_known(&f, 2, home) && is_known(&f, 2, office) && !is_known(&f, 3, home));
@@ -183,7 +181,7 @@ fn where_somebody_has_logged_in_is_remembered_for_30_days() {
     assert!(!is_known(&f, 2, office), "with its tokens, an account forgets that");
     f.logged_in(UserId(2), home, Timestamp(30 * DAY));
     f.apply_to_account(AccountCommand::Delete(UserId(2))).unwrap();
-    upkeep(&f);
+    f.a_minute_passes();
     f.wait_until("it is gone with the account", |f| f.count("login_networks") == 0);
     assert_eq!(f.check().unwrap(), Vec::<String>::new());
 }

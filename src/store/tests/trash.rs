@@ -72,7 +72,8 @@ fn what_was_deleted_goes_after_its_running_time_whatever_the_clock_says() {
     f.clock.set(i64::MAX / 2);
     pass(&mut f, DAY / 2);
     f.apply(1, vec![delete(1_101)]).unwrap();
-    std::thread::sleep(2 * TICK);
+    f.a_minute_passes();
+    f.create(2, "afterwards");
     assert_eq!(f.trash(1).len(), 1_101, "half a day is not enough");
     pass(&mut f, DAY / 2 + TICK);
     f.wait_until("all parts of the purge", |f| f.trash(1).len() == 1);

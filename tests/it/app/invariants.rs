@@ -136,7 +136,8 @@ impl TestApp {
         Connection::open(self.store.path()).unwrap()
     }
 
-    fn rows<T>(&self, sql: &str, read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Vec<T> {
+    /// What a query gives, read beside the service.
+    pub fn rows<T>(&self, sql: &str, read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Vec<T> {
         rows(&self.store, sql, read)
     }
 }

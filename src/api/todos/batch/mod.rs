@@ -5,10 +5,10 @@ pub mod schema;
 use std::collections::HashMap;
 
 use actix_web::HttpResponse;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::answer;
-use super::conditions::{parse_if_match, quoted};
+use super::conditions::parse_if_match;
 use super::mutation::Mutation;
 use crate::api::error::ApiError;
 use crate::api::http::JsonBody;
@@ -20,7 +20,7 @@ use crate::domain::change::{Epoch, Kind};
 use crate::domain::etag::EntityTag;
 use crate::domain::todo::TodoId;
 use crate::domain::todo::input::{NewTodo, TodoPatch};
-use crate::domain::validation::{Fields, Location, ValidationError, not_an_object};
+use crate::domain::validation::{Fields, ValidationError};
 use crate::store::idempotency::KeptAnswer;
 use crate::store::outcome::{Applied, Outcome};
 use crate::store::{Command, Condition, Target};
@@ -61,7 +61,7 @@ fn results(epoch: Epoch, applied: &Applied) -> serde_json::Result<KeptAnswer> {
             Some(Kind::Updated | Kind::Restored) | None => 200,
         };
         let todo = outcome.todo().cloned();
-        let etag = todo.as_ref().map(|todo| quoted(&EntityTag::of(epoch, todo)));
+        let etag = todo.as_ref().map(|todo| EntityTag::of(epoch, todo).quoted());
         OperationResult { status, todo, etag }
     };
     answer::json(epoch, applied, &BatchResult { results: applied.outcomes.iter().map(result).collect() })
@@ -76,11 +76,7 @@ fn parse(body: Map<String, Value>, epoch: Epoch) -> Result<Vec<Command>, Vec<Val
     let mut commands = Vec::with_capacity(operations.len());
     for (index, operation) in operations.into_iter().enumerate() {
         let at = vec!["body".into(), "operations".into(), index.into()];
-        let command = match operation {
-            Value::Object(object) => parse_operation(Fields::at(at, object), index, &mut refs, epoch),
-            other => Err(vec![not_an_object(at, other)]),
-        };
-        match command {
+        match Fields::of(at, operation).and_then(|fields| parse_operation(fields, index, &mut refs, epoch)) {
             Ok(command) => commands.push(command),
             Err(errors) => fields.refuse_all(errors),
         }
@@ -128,9 +124,7 @@ fn parse_operation(
         _ => {
             if let Some(sent) = fields.take("op") {
                 let expected = "'create', 'update', 'delete' or 'restore'";
-                let msg = format!("Input should be {expected}");
-                let error = ValidationError::at("enum", fields.location("op"), msg, sent);
-                fields.refuse(error.with(json!({ "expected": expected })));
+                fields.refuse(ValidationError::not_one_of(fields.location("op"), expected, sent));
             }
             fields.finish()?;
             // Without an `op` there is an error.
@@ -141,11 +135,8 @@ fn parse_operation(
 
 /// The object in `todo`.
 fn parse_todo<T>(fields: &mut Fields, parse: impl FnOnce(Fields) -> Result<T, Vec<ValidationError>>) -> Option<T> {
-    let at: Vec<Location> = fields.location("todo");
-    let parsed = match fields.take("todo")? {
-        Value::Object(object) => parse(Fields::at(at, object)),
-        other => Err(vec![not_an_object(at, other)]),
-    };
+    let todo = fields.take("todo")?;
+    let parsed = Fields::of(fields.location("todo"), todo).and_then(parse);
     parsed.map_err(|errors| fields.refuse_all(errors)).ok()
 }
 

@@ -10,7 +10,8 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 
 use crate::domain::todo::Todo;
-use crate::domain::todo::input::{NewTodo, TodoMergePatch};
+use crate::domain::todo::input::NewTodo;
+use crate::domain::todo::schema::TodoMergePatch;
 
 /// Changes that are made together.
 #[derive(ToSchema)]
