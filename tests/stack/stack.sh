@@ -395,6 +395,14 @@ stop_all() {
   say "stopped"
 }
 
+# leave STATUS: what a signal does, once. A second one that comes before stop_all has begun to ignore it must not end that.
+leave() {
+  if [ -z "${leaving:-}" ]; then
+    leaving=1
+    exit "$1"
+  fi
+}
+
 # What runs of this checkout have left behind whose script was killed.
 stop_leftovers() {
   local file owner since part directory
@@ -425,11 +433,11 @@ run_dapr() { # run_dapr SERVICE_BINARY: what `make dapr` does
   listening 9092 || find_kafka
   # From here on; what is built above ends by itself.
   trap stop_all EXIT
-  trap 'exit 129' HUP
-  trap 'exit 130' INT
-  trap 'exit 131' QUIT
-  trap 'exit 141' PIPE
-  trap 'exit 143' TERM
+  trap 'leave 129' HUP
+  trap 'leave 130' INT
+  trap 'leave 131' QUIT
+  trap 'leave 141' PIPE
+  trap 'leave 143' TERM
 
   if listening 9092; then
     own=$(grep -lzsxF "$root/data/kafka/server.properties" /proc/[0-9]*/cmdline | cut -d / -f 3 || true)
