@@ -22,7 +22,7 @@ use crate::domain::validation::{BodyError, is_json, is_one_of, parse_object};
 pub const MAX_BODY_LEN: usize = 256 << 10;
 
 /// Longest query that is read, in bytes.
-const MAX_QUERY_LEN: usize = 8 << 10;
+pub const MAX_QUERY_LEN: usize = 8 << 10;
 
 /// A path and its methods. Other methods are answered 405, with an `Allow` of all it has; HEAD works where GET does.
 pub struct Endpoint {

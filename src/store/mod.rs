@@ -44,7 +44,7 @@ use idempotency::Answered;
 use map::login_networks::LoginNetworks;
 use map::sessions::{PersonalTokens, Sessions, Used};
 use map::users::Users;
-use map::{OwnerView, TodoMap};
+use map::{OwnerView, TodoMap, TrashView};
 use outbox::{Found, Outbox, Wanted};
 use sqlite::database_file::{DatabaseLock, make_parent, with_suffix};
 use sqlite::jobs::{Job, Request};
@@ -312,7 +312,7 @@ impl Store {
     }
 
     /// Everything in the trash of `owner`: the last that was deleted first.
-    pub async fn trash(&self, owner: UserId) -> Result<OwnerView, StoreError> {
+    pub async fn trash(&self, owner: UserId) -> Result<TrashView, StoreError> {
         let mut view = self.shared.todos.read().trash_view(owner);
         view.todos.sort_unstable_by_key(|todo| Reverse((todo.updated_at, todo.id)));
         Ok(view)

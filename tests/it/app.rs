@@ -220,7 +220,7 @@ impl TestApp {
 
     /// All todos of an account, as they are in memory.
     pub fn todos(&self, username: &str) -> Vec<Arc<Todo>> {
-        ready(self.store.view(UserId(self.user_id(username)))).todos
+        ready(self.store.view(UserId(self.user_id(username)))).todos.into_todos().collect()
     }
 
     pub fn store(&self) -> &Store {

@@ -22,7 +22,7 @@ use crate::api::user::Admin;
 use crate::auth::password::Turn;
 use crate::domain::account::{AccountState, Role, User, UserId, Username};
 use crate::domain::clock::Timestamp;
-use crate::domain::validation::{BodyError, ValidationError, parse_id, parse_query_integer};
+use crate::domain::validation::{BodyError, Query, ValidationError, parse_id};
 use crate::store::{AccountCommand, AccountUpdate, NewAccount};
 
 /// Accounts in one answer, unless the request says otherwise.
@@ -118,16 +118,10 @@ pub struct UserChange {
     )
 )]
 pub async fn list(_: Admin, request: HttpRequest, state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
-    let query = request.query_string().as_bytes();
-    let limit = parse_query_integer(query, "limit", 1, MAX_LIMIT);
-    let after = parse_query_integer(query, "after", 0, i64::MAX);
-    let (limit, after) = match (limit, after) {
-        (Ok(limit), Ok(after)) => (limit.unwrap_or(DEFAULT_LIMIT), UserId(after.unwrap_or_default())),
-        (limit, after) => {
-            let errors = [limit.err(), after.err()].into_iter().flatten().flatten();
-            return Err(errors.collect::<Vec<_>>().into());
-        }
-    };
+    let mut query = Query::new(request.query_string());
+    let limit = query.integer("limit", 1..=MAX_LIMIT).unwrap_or(DEFAULT_LIMIT);
+    let after = UserId(query.integer("after", 0..=i64::MAX).unwrap_or_default());
+    query.finish()?;
     // One more, to see whether there are more.
     let wanted = usize::try_from(limit).unwrap_or_default();
     let (mut accounts, count) = state.store.accounts(after, wanted + 1).await?;

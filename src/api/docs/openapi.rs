@@ -63,7 +63,7 @@ use crate::api::responses::{
         crate::api::auth::account::me,
         crate::api::auth::account::delete,
         crate::api::auth::account::change_password,
-        crate::api::todos::list,
+        crate::api::todos::list::list,
         crate::api::todos::create,
         crate::api::todos::read,
         crate::api::todos::update,

@@ -4,20 +4,20 @@
 mod answer;
 pub mod batch;
 mod conditions;
+pub mod list;
 mod mutation;
 pub mod trash;
 
-use actix_web::http::header::{self, ContentType};
-use actix_web::http::{Method, StatusCode};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpResponse, web};
 use serde_json::{Map, Value};
 
 use super::caching::private;
 use super::error::ApiError;
 use super::http::{Endpoint, JsonBody, MergePatch};
 use super::responses::{
-    Invalid, ListPreconditionFailed, NotMergePatch, NotModified, PreconditionFailed, ReadOnlyToken, TodoNotFound,
-    TooLarge, TooManyLists, Unauthenticated, Unavailable, UnreadableBody,
+    Invalid, NotMergePatch, NotModified, PreconditionFailed, ReadOnlyToken, TodoNotFound, TooLarge, Unauthenticated,
+    Unavailable, UnreadableBody,
 };
 use super::state::AppState;
 use super::user::AuthUser;
@@ -25,73 +25,21 @@ use crate::domain::etag::EntityTag;
 use crate::domain::todo::input::{NewTodo, TodoPatch};
 use crate::domain::todo::schema::{TodoMergePatch, TodoUpdate};
 use crate::domain::todo::{Todo, TodoId};
-use crate::domain::validation::{BodyError, Fields, ValidationError, parse_id, parse_query_boolean};
+use crate::domain::validation::{BodyError, Fields, ValidationError, parse_id};
 use crate::store::outcome::{Applied, Outcome};
 use crate::store::{Command, Merge};
-use answer::{SYNC_TOKEN, TaggedTodo, sync_token};
 use conditions::Conditions;
 use mutation::{Identity, Mutation};
 
 /// The routes of todos.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
-        .service(Endpoint::new("/todos").get(list).post(create).build())
+        .service(Endpoint::new("/todos").get(list::list).post(create).build())
         .service(Endpoint::new("/todos/{id}").get(read).put(update).patch(patch).delete(delete).build())
         .service(Endpoint::new("/todos/{id}/restore").post(trash::restore).build())
         .service(Endpoint::new("/trash").get(trash::list).delete(trash::empty).build())
         .service(Endpoint::new("/trash/{id}").delete(trash::purge).build())
         .service(Endpoint::new("/batch").post(batch::apply).body_limit(batch::MAX_BODY_LEN).build());
-}
-
-/// Lists all todos of the user.
-///
-/// In the order in which they were created.
-#[utoipa::path(
-    get, path = "/todos", tag = "todos", operation_id = "listTodos", security(("bearer" = []), ("password" = [])),
-    params(
-        ("etags" = Option<bool>, Query, description = "Whether each todo has its entity tag, as `etag`."),
-    ),
-    responses(
-        (
-            status = 200, description = "All todos of the user, by id.", body = Vec<Todo>,
-            headers(
-                ("ETag" = String, description = "Changes with every change of the user; weak."),
-                ("Sync-Token" = String, description = "How far the user's changes have come; opaque."),
-            )
-        ),
-        NotModified, Unauthenticated, ListPreconditionFailed, Invalid, TooManyLists,
-    )
-)]
-pub async fn list(
-    AuthUser { user, .. }: AuthUser,
-    request: HttpRequest,
-    conditions: Conditions,
-    state: web::Data<AppState>,
-) -> Result<HttpResponse, ApiError> {
-    let with_etags = parse_query_boolean(request.query_string().as_bytes(), "etags")?.unwrap_or(false);
-    let (view, epoch) = (state.store.view(user.id).await?, state.store.epoch());
-    // Weak: an owner's revision says that nothing has changed, not which bytes were sent.
-    let tag = format!("{epoch}-u{}-{}{}", user.id, view.revision, if with_etags { "-etags" } else { "" });
-    let etag = format!("W/\"{tag}\"");
-    if !conditions.matches(&tag) {
-        return Err(ApiError::PreconditionFailed { etag: Some(etag), current: None, conflict: Vec::new() });
-    }
-    let status = if conditions.is_new(&tag) { StatusCode::OK } else { StatusCode::NOT_MODIFIED };
-    let mut response = HttpResponse::build(status);
-    private(&mut response)
-        .insert_header((header::ETAG, etag))
-        .insert_header((SYNC_TOKEN, sync_token(epoch, view.revision)));
-    if status == StatusCode::NOT_MODIFIED {
-        return Ok(response.finish());
-    }
-    let (todos, with_content) = (view.todos.into_iter(), request.method() != Method::HEAD);
-    let body = if with_etags {
-        let tagged = todos.map(move |todo| TaggedTodo::new(epoch, todo));
-        state.lists.body(user.id, tagged, with_content)?
-    } else {
-        state.lists.body(user.id, todos, with_content)?
-    };
-    Ok(response.content_type(ContentType::json()).body(body))
 }
 
 /// Creates a todo.

@@ -20,6 +20,13 @@ pub enum Due {
 }
 
 impl Due {
+    /// The time as which it is compared.
+    pub fn time(self) -> Timestamp {
+        match self {
+            Self::On(time) | Self::At(time) => time,
+        }
+    }
+
     /// How it is written, in words.
     pub const RULE: &'static str = "a date (2025-01-31) or a time with its offset from UTC (2025-01-31T10:30:00+01:00)";
 

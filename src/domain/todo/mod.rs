@@ -2,8 +2,11 @@
 
 pub mod due;
 pub mod field;
+pub mod filter;
+pub mod fold;
 pub mod input;
 pub mod schema;
+pub mod sort;
 pub mod tags;
 
 use serde::Serialize;

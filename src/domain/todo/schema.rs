@@ -59,23 +59,21 @@ pub struct TodoMergePatch {
 
 /// When a todo is due, as it is answered.
 pub(super) fn due() -> Schema {
-    AnyOfBuilder::new()
-        .item(text(KnownFormat::Date))
-        .item(text(KnownFormat::DateTime))
-        .description(Some("When it is due: a date, or a time in UTC."))
-        .build()
-        .into()
+    date_or_time().description(Some("When it is due: a date, or a time in UTC.")).build().into()
 }
 
 /// When a todo is due, as it is sent.
 pub(super) fn sent_due() -> Schema {
-    AnyOfBuilder::new()
-        .item(text(KnownFormat::Date))
-        .item(text(KnownFormat::DateTime))
+    date_or_time()
         .item(ObjectBuilder::new().schema_type(Type::Null).build())
         .description(Some("When it is due: a date, or a time with its offset from UTC; null: it has no such date."))
         .build()
         .into()
+}
+
+/// A date, or a time.
+pub fn date_or_time() -> AnyOfBuilder {
+    AnyOfBuilder::new().item(text(KnownFormat::Date)).item(text(KnownFormat::DateTime))
 }
 
 fn text(format: KnownFormat) -> Schema {

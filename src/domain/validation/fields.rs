@@ -176,20 +176,30 @@ impl Fields {
                 return None;
             }
         };
-        let characters = text.chars().count();
-        if characters < min {
-            let msg = format!("String should have at least {min} {}", plural(min));
-            self.errors
-                .push(ValidationError::at("string_too_short", loc, msg, text).with(json!({ "min_length": min })));
-            None
-        } else if characters > max {
-            let msg = format!("String should have at most {max} {}", plural(max));
-            self.errors.push(ValidationError::at("string_too_long", loc, msg, text).with(json!({ "max_length": max })));
-            None
-        } else {
-            Some(text)
-        }
+        check_length(&mut self.errors, loc, text, min, max)
     }
+}
+
+/// The text, if it has `min..=max` characters.
+pub(super) fn check_length(
+    errors: &mut Vec<ValidationError>,
+    loc: Vec<Location>,
+    text: String,
+    min: usize,
+    max: usize,
+) -> Option<String> {
+    let characters = text.chars().count();
+    let error = if characters < min {
+        let msg = format!("String should have at least {min} {}", plural(min));
+        ValidationError::at("string_too_short", loc, msg, text).with(json!({ "min_length": min }))
+    } else if characters > max {
+        let msg = format!("String should have at most {max} {}", plural(max));
+        ValidationError::at("string_too_long", loc, msg, text).with(json!({ "max_length": max }))
+    } else {
+        return Some(text);
+    };
+    errors.push(error);
+    None
 }
 
 fn plural(count: usize) -> &'static str {

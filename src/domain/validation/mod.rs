@@ -1,6 +1,7 @@
 //! Reads untrusted JSON field by field and collects every error in FastAPI's 422 format (pydantic v2 error types).
 
 mod fields;
+mod query;
 
 use std::borrow::Cow;
 use std::io;
@@ -10,6 +11,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 pub use fields::Fields;
+pub use query::Query;
 
 /// The longest input that an error shows whole, in bytes: otherwise an answer could be several times as long as its
 /// request.
@@ -215,42 +217,6 @@ fn too_large(loc: Vec<Location>, max: i64, input: impl Into<Value>) -> Validatio
 fn not_an_integer(loc: &[&'static str], text: impl Into<Value>) -> ValidationError {
     let msg = "Input should be a valid integer, unable to parse string as an integer";
     ValidationError::new("int_parsing", loc, msg, text)
-}
-
-/// A whole number from `min` to `max` in the query, if it was sent. Of several, the last one counts.
-pub fn parse_query_integer(
-    query: &[u8],
-    name: &'static str,
-    min: i64,
-    max: i64,
-) -> Result<Option<i64>, Vec<ValidationError>> {
-    let Some(text) = query_value(query, name) else { return Ok(None) };
-    let loc = ["query", name];
-    let error = match text.parse::<i64>() {
-        Ok(number) if number < min => too_small(location(&loc), min, text),
-        Ok(number) if number > max => too_large(location(&loc), max, text),
-        Ok(number) => return Ok(Some(number)),
-        Err(_) => not_an_integer(&loc, text),
-    };
-    Err(vec![error])
-}
-
-/// `true` or `false` in the query, if it was sent. Of several, the last one counts.
-pub fn parse_query_boolean(query: &[u8], name: &'static str) -> Result<Option<bool>, Vec<ValidationError>> {
-    match query_value(query, name).as_deref() {
-        None => Ok(None),
-        Some("true") => Ok(Some(true)),
-        Some("false") => Ok(Some(false)),
-        Some(other) => {
-            let msg = "Input should be a valid boolean, unable to interpret input";
-            Err(vec![ValidationError::new("bool_parsing", &["query", name], msg, other)])
-        }
-    }
-}
-
-fn query_value(query: &[u8], name: &str) -> Option<String> {
-    let pairs: Vec<(String, String)> = serde_urlencoded::from_bytes(query).unwrap_or_default();
-    pairs.into_iter().rfind(|(sent, _)| sent == name).map(|(_, value)| value)
 }
 
 /// An id in the path. Digits beyond i64 are an id that no todo has (`Ok(None)`, a 404), not a bad request.

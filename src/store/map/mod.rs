@@ -1,16 +1,20 @@
 //! All todos, accounts and sessions in memory, from which reads are served.
 
 pub mod login_networks;
+pub mod select;
 pub mod sessions;
+mod texts;
+pub mod todos;
 pub mod trash;
 pub mod users;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::domain::account::UserId;
 use crate::domain::change::{Change, Kind, Revision};
 use crate::domain::todo::{Todo, TodoId};
+use todos::Todos;
 use trash::Trash;
 
 /// Every todo, by owner, ordered by id. Only committed changes get here.
@@ -23,13 +27,22 @@ pub struct TodoMap {
 #[derive(Debug, Default)]
 struct Owner {
     revision: Revision,
-    todos: BTreeMap<TodoId, Arc<Todo>>,
+    todos: Todos,
     trash: Trash,
 }
 
 /// One owner's todos as of a revision.
-#[derive(Debug, PartialEq, Default)]
+#[derive(Debug, Default)]
 pub struct OwnerView {
+    /// The owner's last change that the todos include; 0 before the first.
+    pub revision: Revision,
+    /// All of them.
+    pub todos: Todos,
+}
+
+/// One owner's trash as of a revision.
+#[derive(Debug, Default)]
+pub struct TrashView {
     /// The owner's last change that the todos include; 0 before the first.
     pub revision: Revision,
     /// All of them, by id.
@@ -39,24 +52,25 @@ pub struct OwnerView {
 impl TodoMap {
     /// One todo of `owner`.
     pub fn get(&self, owner: UserId, id: TodoId) -> Option<&Arc<Todo>> {
-        self.owners.get(&owner)?.todos.get(&id)
+        self.owners.get(&owner)?.todos.get(id)
     }
 
-    /// All todos of `owner`.
+    /// All todos of `owner`. Takes the same short time for any number of them, nearly.
     pub fn view(&self, owner: UserId) -> OwnerView {
         let Some(Owner { revision, todos, .. }) = self.owners.get(&owner) else { return OwnerView::default() };
-        OwnerView { revision: *revision, todos: todos.values().cloned().collect() }
+        OwnerView { revision: *revision, todos: todos.clone() }
     }
 
     /// All todos in the trash of `owner`.
-    pub fn trash_view(&self, owner: UserId) -> OwnerView {
-        let Some(Owner { revision, trash, .. }) = self.owners.get(&owner) else { return OwnerView::default() };
-        OwnerView { revision: *revision, todos: trash.todos().cloned().collect() }
+    pub fn trash_view(&self, owner: UserId) -> TrashView {
+        let Some(Owner { revision, trash, .. }) = self.owners.get(&owner) else { return TrashView::default() };
+        TrashView { revision: *revision, todos: trash.todos().cloned().collect() }
     }
 
     /// The ids of the first todos of `owner`, at most `limit`.
     pub fn first(&self, owner: UserId, limit: usize) -> Vec<TodoId> {
-        self.owners.get(&owner).map(|owner| owner.todos.keys().take(limit).copied().collect()).unwrap_or_default()
+        let of = |owner: &Owner| owner.todos.iter().take(limit).map(|todo| todo.id).collect();
+        self.owners.get(&owner).map(of).unwrap_or_default()
     }
 
     /// The ids of the first todos in the trash of `owner`, at most `limit`.
@@ -81,21 +95,21 @@ impl TodoMap {
         let (id, todo) = (change.todo.id, &change.todo);
         let owner = self.owners.entry(todo.owner).or_default();
         owner.revision = change.revision;
-        self.count -= owner.todos.len();
+        self.count -= owner.todos.count();
         match change.kind {
-            Kind::Created | Kind::Updated => drop(owner.todos.insert(id, Arc::clone(todo))),
+            Kind::Created | Kind::Updated => owner.todos.insert(Arc::clone(todo)),
             Kind::Deleted => {
-                owner.todos.remove(&id);
+                owner.todos.remove(id);
                 if !change.scrubbed {
                     owner.trash.insert(Arc::clone(todo), uptime);
                 }
             }
             Kind::Restored => {
                 owner.trash.remove(id);
-                owner.todos.insert(id, Arc::clone(todo));
+                owner.todos.insert(Arc::clone(todo));
             }
         }
-        self.count += owner.todos.len();
+        self.count += owner.todos.count();
     }
 
     /// Removes a todo from the trash.
@@ -117,9 +131,20 @@ impl TodoMap {
 
     /// Inserts a todo that the database has.
     pub fn insert(&mut self, todo: Arc<Todo>) {
-        if self.owners.entry(todo.owner).or_default().todos.insert(todo.id, todo).is_none() {
-            self.count += 1;
-        }
+        let owner = self.owners.entry(todo.owner).or_default();
+        self.count -= owner.todos.count();
+        owner.todos.insert(todo);
+        self.count += owner.todos.count();
+    }
+
+    /// Forgets the folded texts of todos that nobody has searched since the last call.
+    pub fn forget_texts(&self) {
+        self.owners.values().for_each(|owner| owner.todos.forget_texts());
+    }
+
+    /// How much memory the folded texts of todos take, in bytes.
+    pub fn texts_size(&self) -> usize {
+        self.owners.values().map(|owner| owner.todos.texts_size()).sum()
     }
 
     /// The number of todos in the trash of all owners.

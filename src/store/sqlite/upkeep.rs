@@ -1,5 +1,5 @@
-//! What the writer does by itself about sessions and tokens: removes those that are over, and saves when personal access
-//! tokens were used, and from where people have logged in.
+//! What the writer does by itself once a minute: removes sessions and tokens that are over, saves when personal access
+//! tokens were used and from where people have logged in, and forgets what is kept for searches.
 
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ impl Writer {
         self.upkeep_due = Instant::now() + UPKEEP_INTERVAL;
         self.remove_expired();
         self.save_used();
+        self.shared.todos.read().forget_texts();
         self.checkpoint();
     }
 

@@ -151,7 +151,7 @@ impl Fixture {
     }
 
     fn todos(&self, owner: i64) -> Vec<Arc<Todo>> {
-        Store::view(self, UserId(owner)).now_or_never().unwrap().unwrap().todos
+        Store::view(self, UserId(owner)).now_or_never().unwrap().unwrap().todos.into_todos().collect()
     }
 
     fn trash(&self, owner: i64) -> Vec<Arc<Todo>> {

@@ -1,0 +1,73 @@
+//! The parameters of `GET /todos` as the document shows them.
+
+// They are parsed one by one.
+#![allow(dead_code, reason = "for the document")]
+
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
+
+use crate::domain::todo::schema::date_or_time;
+
+/// Which todos are asked for.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListParameters {
+    /// Only todos that are done, or only those that are not.
+    #[param(required = false)]
+    completed: bool,
+    /// Only todos with this text in their title or description. Case, width and how accents were typed make no difference
+    /// (Unicode's NFKC and default case folding); accents do. White space around it does not count.
+    #[param(required = false, max_length = 200, example = "milk")]
+    q: String,
+    /// Only todos with this priority; of several, with one of them.
+    #[param(required = false, inline, style = Form, explode)]
+    priority: Vec<Priority>,
+    /// Only todos with this tag; of several, with all of them.
+    #[param(required = false, inline, style = Form, explode)]
+    tag: Vec<Tag>,
+    /// Only todos that are due before this date or time. A date counts as its 00:00 in UTC.
+    #[param(required = false, inline, example = "2025-02-01")]
+    due_before: DateOrTime,
+    /// Only todos that are due then or later.
+    #[param(required = false, inline)]
+    due_after: DateOrTime,
+    /// Only todos that have changed then or later.
+    #[param(required = false, inline)]
+    updated_since: DateOrTime,
+    /// By what the list is sorted: `id`, `title`, `completed`, `created_at`, `updated_at`, `due_at`, `priority`, `order`; several are
+    /// separated by commas. `-` before a name sorts in descending order. Todos without the field are last in both; those that
+    /// are equal are sorted by id.
+    #[param(
+        required = false,
+        pattern = r"^-?(id|title|completed|created_at|updated_at|due_at|priority|order)(,-?(id|title|completed|created_at|updated_at|due_at|priority|order))*$",
+        example = "-priority,due_at"
+    )]
+    sort: String,
+    /// Todos of a page, at most. Without it, the answer has all of them.
+    #[param(required = false, minimum = 1, maximum = 1000)]
+    limit: i64,
+    /// Where the page begins: from the `Link` of the page before.
+    #[param(required = false)]
+    cursor: String,
+    /// Whether each todo has its entity tag, as `etag`.
+    #[param(required = false)]
+    etags: bool,
+}
+
+#[derive(ToSchema)]
+#[schema(maximum = 4)]
+struct Priority(u8);
+
+#[derive(ToSchema)]
+#[schema(min_length = 1, max_length = 50, pattern = r"\S")]
+struct Tag(String);
+
+struct DateOrTime;
+
+impl PartialSchema for DateOrTime {
+    fn schema() -> RefOr<Schema> {
+        RefOr::T(date_or_time().build().into())
+    }
+}
+
+impl ToSchema for DateOrTime {}
