@@ -69,8 +69,9 @@ torture: need-cargo ## the long versions of the tests with faults
 	@$(STAGE) "disks that fill up, fail and break off, long" env TORTURE=1 cargo test --locked --test e2e -- --test-threads=2 disk::
 
 bench: need-cargo ## speed beside a bare actix handler and PocketBase; QUICK=1 in 2 minutes (docs/performance.md)
-	@$(STAGE) "build" cargo bench --locked --no-run --bench compare
+	@$(STAGE) "build" cargo bench --locked --no-run
 	@$(STAGE) "bench" env QUICK="$(QUICK)" SAVE="$(SAVE)" cargo bench --locked --bench compare
+	@[[ "$(QUICK)" == 1 ]] || $(STAGE) "lists and searches" cargo bench --locked --bench lists
 
 .PHONY: need-cargo
 need-cargo:

@@ -318,6 +318,11 @@ impl Store {
         Ok(view)
     }
 
+    /// How much memory is kept for searches, in bytes.
+    pub fn search_texts_size(&self) -> usize {
+        self.shared.todos.read().texts_size()
+    }
+
     /// The number of live todos of all users.
     pub fn todo_count(&self) -> usize {
         self.shared.todos.read().count()
@@ -464,6 +469,7 @@ impl Store {
         samples.log_changes.set(log.changes);
         samples.queue_depth.set(count(self.shared.queued.load(Ordering::Relaxed)));
         samples.todos.set(count(self.todo_count()));
+        samples.search_texts_bytes.set(count(self.search_texts_size()));
         samples.trashed_todos.set(count(self.shared.todos.read().trashed()));
         samples
             .kept_answers_bytes

@@ -74,6 +74,8 @@ pub struct Samples {
     pub todos: Gauge,
     /// Todos in the trash.
     pub trashed_todos: Gauge,
+    /// Memory that is kept for searches, in bytes.
+    pub search_texts_bytes: Gauge,
     /// Size of the answers that are kept for requests that are sent again, in bytes.
     pub kept_answers_bytes: Gauge,
     /// 1 while the database can be written.
@@ -169,6 +171,7 @@ impl Metrics {
         gauge(registry, "queue_depth", "Operations that wait for the writer", &samples.queue_depth);
         gauge(registry, "todos", "Live todos", &samples.todos);
         gauge(registry, "trashed_todos", "Todos in the trash", &samples.trashed_todos);
+        gauge(registry, "search_texts_bytes", "Memory that is kept for searches", &samples.search_texts_bytes);
         let kept = &samples.kept_answers_bytes;
         gauge(registry, "kept_answers_bytes", "Size of the answers that are kept for requests with a key", kept);
         gauge(registry, "store_writable", "1 while the database can be written", &samples.store_writable);

@@ -43,6 +43,13 @@ pub fn parse(bytes: &[u8]) -> Option<Answer> {
     Some(Answer { status, headers, body: body.to_owned() })
 }
 
+/// Where a reference leads from a path.
+fn resolved(path: &str, reference: &str) -> String {
+    let base = reqwest::Url::parse(&format!("http://service{path}")).unwrap();
+    let target = base.join(reference).unwrap();
+    target.as_str().strip_prefix("http://service").expect("the same origin").to_owned()
+}
+
 /// A response, read to its end.
 #[derive(Debug)]
 pub struct Answer {
@@ -68,9 +75,14 @@ impl Answer {
     /// Where `Location` leads from the path of the request (RFC 9110, section 10.2.2).
     #[track_caller]
     pub fn location_from(&self, path: &str) -> String {
-        let base = reqwest::Url::parse(&format!("http://service{path}")).unwrap();
-        let target = base.join(self.header("location").expect("a location")).unwrap();
-        target.as_str().strip_prefix("http://service").expect("the same origin").to_owned()
+        resolved(path, self.header("location").expect("a location"))
+    }
+
+    /// Where `Link` leads from the path of the request, if there is a next page (RFC 8288).
+    #[track_caller]
+    pub fn next_from(&self, path: &str) -> Option<String> {
+        let link = self.header("link")?.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\""));
+        Some(resolved(path, link.expect("a link to the next page")))
     }
 
     /// The kinds of the errors of a 422, each with the last step of where it is.

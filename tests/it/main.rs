@@ -29,6 +29,7 @@ mod headers;
 mod health;
 mod idempotency;
 mod limits;
+mod lists;
 mod log_names;
 mod metrics;
 mod model;

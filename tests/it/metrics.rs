@@ -108,6 +108,7 @@ async fn what_the_store_does_is_counted() {
             ("todo_backend_todos", 1.0),
             ("todo_backend_trashed_todos", 1.0),
             ("todo_backend_kept_answers_bytes", 0.0),
+            ("todo_backend_search_texts_bytes", 0.0),
             ("todo_backend_log_changes", 4.0),
             ("todo_backend_outbox_pending_events", 4.0),
             ("todo_backend_outbox_parked_events", 0.0),

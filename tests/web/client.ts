@@ -8,6 +8,7 @@ type Operation<P extends keyof paths, M extends Method> = NonNullable<paths[P][M
 type Json<T> = T extends { content: { 'application/json': infer B } } ? B : undefined;
 type RequestBody<O> = O extends { requestBody?: infer R } ? Json<NonNullable<R>> : undefined;
 type Parameters<O> = O extends { parameters: { path: infer P } } ? P : undefined;
+type Query<O> = O extends { parameters: { query?: infer Q } } ? Q : undefined;
 /** One member for each status of the document, told apart by it. */
 type Answer<O> = O extends { responses: infer R } ? { [S in keyof R]: { status: S; body: Json<R[S]> } }[keyof R] : never;
 
@@ -15,7 +16,7 @@ type Answer<O> = O extends { responses: infer R } ? { [S in keyof R]: { status: 
 async function call<P extends keyof paths, M extends Method>(
   method: M,
   path: P,
-  send: { body?: RequestBody<Operation<P, M>>; path?: Parameters<Operation<P, M>>; token?: string } = {},
+  send: { body?: RequestBody<Operation<P, M>>; path?: Parameters<Operation<P, M>>; query?: Query<Operation<P, M>>; token?: string } = {},
 ): Promise<Answer<Operation<P, M>>> {
   const parameters: Record<string, unknown> = { ...send.path };
   const filled = String(path).replace(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(String(parameters[name])));
@@ -23,7 +24,11 @@ async function call<P extends keyof paths, M extends Method>(
   if (send.body !== undefined) headers['Content-Type'] = 'application/json';
   if (send.token !== undefined) headers['Authorization'] = `Bearer ${send.token}`;
   const body = send.body === undefined ? null : JSON.stringify(send.body);
-  const response = await fetch(base + filled, { method: method.toUpperCase(), headers, body });
+  const query = new URLSearchParams();
+  for (const [name, values] of Object.entries(send.query ?? {})) {
+    for (const value of [values].flat()) query.append(name, String(value));
+  }
+  const response = await fetch(`${base}${filled}?${query}`, { method: method.toUpperCase(), headers, body });
   const text = await response.text();
   return { status: response.status, body: text === '' ? undefined : JSON.parse(text) } as Answer<Operation<P, M>>;
 }
@@ -72,6 +77,11 @@ export async function walkthrough(): Promise<string[]> {
   const tags: string[] | undefined = patched.body.tags;
   steps.push(`due: ${patched.body.due_at} ${tags}`);
 
+  const query = { tag: ['typed'], due_before: '2025-02-01', sort: '-due_at,id', completed: true, limit: 10 };
+  const page = await call('get', '/todos', { token, query });
+  check(page.status === 200, `page: ${page.status}`);
+  steps.push(`page: ${page.body.map((other) => other.id === id)}`);
+
   const operations: Schemas['Operation'][] = [{ op: 'delete', id }, { op: 'restore', id }];
   const batch = await call('post', '/batch', { token, body: { operations } });
   check(batch.status === 200, `batch: ${batch.status}`);
@@ -101,6 +111,10 @@ export async function refused(): Promise<void> {
   await call('put', '/todos/{id}', { path: { id: 1 }, body: { completed: 'yes' } });
   // @ts-expect-error an id is a number
   await call('get', '/todos/{id}', { path: { id: 'one' } });
+  // @ts-expect-error a limit is a number
+  await call('get', '/todos', { query: { limit: 'ten' } });
+  // @ts-expect-error there is no such parameter
+  await call('get', '/todos', { query: { colour: 'red' } });
   // @ts-expect-error there is no such path
   await call('get', '/todo', {});
   const made = await call('post', '/todos', { body: { title: 'x' } });

@@ -78,6 +78,7 @@ describe('The OpenAPI document', () => {
       'body.title: String should have at least 1 character {"min_length":1}',
       'done: true',
       'due: 2025-01-31 typed',
+      'page: true',
       'batch: 204 undefined,200 typed',
       'deleted: undefined',
       'Todo not found',

@@ -126,19 +126,30 @@ impl Sort {
 
     /// Where a todo is.
     pub fn key(&self, todo: &Todo) -> Key {
-        let mut key = Vec::with_capacity(32);
+        let mut key = Vec::new();
+        self.write_key(todo, None, &mut key);
+        key.into()
+    }
+
+    /// Writes where a todo is to `key`. Before `end`, if there is one: otherwise `false`, as soon as that is certain, and
+    /// the key is of no use.
+    pub fn write_key(&self, todo: &Todo, end: Option<&[u8]>, key: &mut Vec<u8>) -> bool {
+        key.clear();
         for &(field, direction) in &self.0 {
             let start = key.len();
             // What is absent is last in both directions.
             key.push(0);
-            if !field.add_value(todo, &mut key) {
+            if !field.add_value(todo, key) {
                 key[start] = 1;
             } else if direction == Direction::Descending {
                 key[start + 1..].iter_mut().for_each(|byte| *byte = !*byte);
             }
+            if end.is_some_and(|end| key.as_slice() > end) {
+                return false;
+            }
         }
         key.extend(ordered(todo.id.0));
-        key.into()
+        end.is_none_or(|end| key.as_slice() < end)
     }
 
     /// The id of the todo that has this key, whatever its other fields are. An id that no todo has if there is none.

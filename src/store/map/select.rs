@@ -1,5 +1,7 @@
 //! Which of an owner's todos a list has, in which order, and on which page.
 
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::todos::Todos;
@@ -90,22 +92,52 @@ fn by_id(todos: &Todos, Selection { filter, sort, limit, after }: &Selection) ->
 }
 
 fn sorted(todos: &Todos, Selection { filter, sort, limit, after }: &Selection) -> Page {
-    let (mut total, mut keyed) = (0, Vec::new());
+    let limit = limit.unwrap_or(usize::MAX);
+    let (mut total, mut more, mut key) = (0, false, Vec::new());
+    // The first ones of those that were seen; the last of them on top.
+    let mut first: BinaryHeap<Placed> = BinaryHeap::new();
     filtered(todos, filter, |todo| {
         total += 1;
-        let key = sort.key(todo);
-        if after.as_ref().is_none_or(|after| key > *after) {
-            keyed.push((key, Arc::clone(todo)));
+        let end = first.peek().filter(|_| first.len() == limit).map(|last| &*last.key);
+        if !sort.write_key(todo, end, &mut key) {
+            more = true;
+        } else if after.as_ref().is_none_or(|after| *key > **after) {
+            if first.len() == limit {
+                first.pop();
+                more = true;
+            }
+            first.push(Placed { key: key.as_slice().into(), todo: Arc::clone(todo) });
         }
     });
-    let more = limit.is_some_and(|limit| keyed.len() > limit);
-    if let Some(limit) = limit.filter(|_| more) {
-        keyed.select_nth_unstable_by(limit, |(one, _), (other, _)| one.cmp(other));
-        keyed.truncate(limit);
+    let sorted = first.into_sorted_vec();
+    let next = sorted.last().filter(|_| more).map(|last| last.key.clone());
+    Page { todos: sorted.into_iter().map(|placed| placed.todo).collect(), total, next }
+}
+
+/// A todo and its place, by which it is ordered.
+struct Placed {
+    key: Key,
+    todo: Arc<Todo>,
+}
+
+impl PartialEq for Placed {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
     }
-    keyed.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-    let next = keyed.last().filter(|_| more).map(|(key, _)| key.clone());
-    Page { todos: keyed.into_iter().map(|(_, todo)| todo).collect(), total, next }
+}
+
+impl Eq for Placed {}
+
+impl PartialOrd for Placed {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Placed {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key.cmp(&other.key)
+    }
 }
 
 #[cfg(test)]

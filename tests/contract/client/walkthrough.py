@@ -128,6 +128,10 @@ def walk(client: Client) -> None:
     stale = client.call("patch_todo", 412, "PreconditionFailedBody", made.id, body=patch, if_match='"x"')
     assert stale.current == changed
     [tagged] = client.call("list_todos", 200, "list", etags=True)
+    query = {"q": "LEARN", "tag": ["dapr"], "priority": [3, 4], "due_before": date(2025, 2, 1), "sort": "-priority,id", "limit": 1}
+    assert client.call("list_todos", 200, "list", completed=True, **query) == [changed]
+    assert client.call("list_todos", 200, "list", completed=False, **query) == []
+    assert client.call("list_todos", 422, "ValidationErrors", limit=1001).detail[0].loc == ["query", "limit"]
     operations = [
         model("CreateOperation")(op=model("CreateOperationOp")("create"), ref="a", todo=new),
         model("DeleteCreatedOperation")(op=model("DeleteCreatedOperationOp")("delete"), ref="a"),
