@@ -8,7 +8,7 @@ use super::client::TrustedProxies;
 use super::dapr::Subscription;
 use super::error::ApiError;
 use super::health::Readiness;
-use super::list::LargeLists;
+use super::large_lists::LargeLists;
 use super::metrics::MetricsAccess;
 use crate::auth::limits::Limits;
 use crate::auth::password::Passwords;

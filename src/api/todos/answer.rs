@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::api::caching::private;
 use crate::api::error::ApiError;
-use crate::api::list::{Counted, LargeList};
+use crate::api::large_lists::{Counted, LargeList};
 use crate::domain::change::{Epoch, Revision};
 use crate::domain::etag::EntityTag;
 use crate::domain::todo::Todo;

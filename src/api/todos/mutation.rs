@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::answer;
 use crate::api::error::ApiError;
-use crate::api::list::LargeList;
+use crate::api::large_lists::LargeList;
 use crate::api::state::AppState;
 use crate::api::user::AuthUser;
 use crate::domain::change::Epoch;

@@ -4,7 +4,6 @@ use std::ops::RangeInclusive;
 
 use super::fields::check_length;
 use super::{ValidationError, location, not_an_integer, too_large, too_small};
-use crate::domain::todo::due::Due;
 
 /// The parameters of a query. Unknown ones are ignored, as FastAPI does.
 #[derive(Debug, Default)]
@@ -67,18 +66,6 @@ impl Query {
         }
     }
 
-    /// A date or a time, if it was sent.
-    pub fn due(&mut self, name: &'static str) -> Option<Due> {
-        let text = self.last(name)?;
-        // A plus sign that was not encoded, as in +01:00, is a space.
-        let due = Due::parse(&text.replace(' ', "+"));
-        if due.is_none() {
-            let msg = format!("Input should be {}", Due::RULE);
-            self.errors.push(ValidationError::new("datetime_parsing", &["query", name], msg, text));
-        }
-        due
-    }
-
     /// A text of `min..=max` characters.
     pub fn check_text(&mut self, name: &'static str, text: String, min: usize, max: usize) -> Option<String> {
         check_length(&mut self.errors, location(&["query", name]), text, min, max)
@@ -109,17 +96,16 @@ mod tests {
 
     #[test]
     fn values_are_read_or_refused_all_at_once() {
-        let mut query = Query::new("a=1&b=true&a=7&c=2025-01-31T10:30:00+01:00&d=%C3%A9+x&&e&n=1&n=2");
+        let mut query = Query::new("a=1&b=true&a=7&d=%C3%A9+x&&e&n=1&n=2");
         assert_eq!(
             (query.integer("a", 0..=7), query.boolean("b"), query.integer("x", 0..=7)),
             (Some(7), Some(true), None)
         );
-        assert_eq!(query.due("c"), Due::parse("2025-01-31T09:30:00Z"));
         assert_eq!((query.last("d"), query.last("e")), (Some("é x".to_owned()), Some(String::new())));
         assert_eq!((query.all("n"), query.integers("n", 0..=7)), (vec!["1".to_owned(), "2".to_owned()], vec![1, 2]));
         assert!(query.finish().is_ok());
-        let mut query = Query::new("a=8&b=yes&c=soon&d=&e=1.5&f=-1");
-        assert_eq!((query.integer("a", 0..=7), query.boolean("b"), query.due("c")), (None, None, None));
+        let mut query = Query::new("a=8&b=yes&d=&e=1.5&f=-1");
+        assert_eq!((query.integer("a", 0..=7), query.boolean("b")), (None, None));
         assert_eq!((query.integer("e", 0..=7), query.integer("f", 0..=7)), (None, None));
         let text = query.last("d").unwrap();
         assert_eq!(query.check_text("d", text, 1, 5), None);
@@ -130,7 +116,6 @@ mod tests {
             [
                 ("less_than_equal", "a".into()),
                 ("bool_parsing", "b".into()),
-                ("datetime_parsing", "c".into()),
                 ("int_parsing", "e".into()),
                 ("greater_than_equal", "f".into()),
                 ("string_too_short", "d".into()),

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 /// Modules whose loggers are not named after their paths. Modules inside them follow.
-const NAMES: [(&str, &str); 19] = [
+const NAMES: [(&str, &str); 18] = [
     ("todo_backend::api::access_log", "todo_backend::access_log"),
     ("todo_backend::api::admin::events", "todo_backend::events::admin"),
     ("todo_backend::api::audit", "todo_backend::auth::audit"),
@@ -13,7 +13,6 @@ const NAMES: [(&str, &str); 19] = [
     ("todo_backend::api::dapr", "todo_backend::events::subscription"),
     ("todo_backend::api::docs", "todo_backend::docs"),
     ("todo_backend::api::error", "todo_backend::error"),
-    ("todo_backend::api::list", "todo_backend::todos::list"),
     ("todo_backend::api::metrics", "todo_backend::health"),
     ("todo_backend::api::todos", "todo_backend::todos::routes"),
     ("todo_backend::api::user", "todo_backend::auth::user"),

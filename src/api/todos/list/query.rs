@@ -5,6 +5,7 @@ use ring::digest::{SHA256, digest};
 use super::cursor::{Cursor, ListId};
 use crate::api::error::ApiError;
 use crate::api::http::MAX_QUERY_LEN;
+use crate::domain::clock::Timestamp;
 use crate::domain::todo::due::Due;
 use crate::domain::todo::filter::{Filter, Needle};
 use crate::domain::todo::sort::Sort;
@@ -91,10 +92,22 @@ fn filter(query: &mut Query) -> Filter {
         // They are in range.
         priorities: priorities.into_iter().filter_map(|priority| u8::try_from(priority).ok()).collect(),
         tags,
-        due_before: query.due("due_before").map(Due::time),
-        due_after: query.due("due_after").map(Due::time),
-        updated_since: query.due("updated_since").map(Due::time),
+        due_before: time(query, "due_before"),
+        due_after: time(query, "due_after"),
+        updated_since: time(query, "updated_since"),
     }
+}
+
+/// A date or a time, if it was sent.
+fn time(query: &mut Query, name: &'static str) -> Option<Timestamp> {
+    let text = query.last(name)?;
+    // A plus sign that was not encoded, as in +01:00, is a space.
+    let due = Due::parse(&text.replace(' ', "+"));
+    if due.is_none() {
+        let msg = format!("Input should be {}", Due::RULE);
+        query.refuse(ValidationError::new("datetime_parsing", &["query", name], msg, text));
+    }
+    due.map(Due::time)
 }
 
 fn sort(query: &mut Query) -> Sort {

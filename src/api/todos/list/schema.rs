@@ -3,12 +3,15 @@
 // They are parsed one by one.
 #![allow(dead_code, reason = "for the document")]
 
-use utoipa::openapi::{RefOr, Schema};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
+use crate::domain::todo::MAX_PRIORITY;
 use crate::domain::todo::schema::date_or_time;
 
 /// Which todos are asked for.
+// Without examples: Swagger UI would send them.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ListParameters {
@@ -17,7 +20,7 @@ pub struct ListParameters {
     completed: bool,
     /// Only todos with this text in their title or description. Case, width and how accents were typed make no difference
     /// (Unicode's NFKC and default case folding); accents do. White space around it does not count.
-    #[param(required = false, max_length = 200, example = "milk")]
+    #[param(required = false, max_length = 200)]
     q: String,
     /// Only todos with this priority; of several, with one of them.
     #[param(required = false, inline, style = Form, explode)]
@@ -25,8 +28,8 @@ pub struct ListParameters {
     /// Only todos with this tag; of several, with all of them.
     #[param(required = false, inline, style = Form, explode)]
     tag: Vec<Tag>,
-    /// Only todos that are due before this date or time. A date counts as its 00:00 in UTC.
-    #[param(required = false, inline, example = "2025-02-01")]
+    /// Only todos that are due before this date (`2025-02-01`) or time (`2025-02-01T08:00:00Z`). A date counts as its 00:00 in UTC.
+    #[param(required = false, inline)]
     due_before: DateOrTime,
     /// Only todos that are due then or later.
     #[param(required = false, inline)]
@@ -34,13 +37,12 @@ pub struct ListParameters {
     /// Only todos that have changed then or later.
     #[param(required = false, inline)]
     updated_since: DateOrTime,
-    /// By what the list is sorted: `id`, `title`, `completed`, `created_at`, `updated_at`, `due_at`, `priority`, `order`; several are
+    /// By what the list is sorted, such as `-priority,due_at`: `id`, `title`, `completed`, `created_at`, `updated_at`, `due_at`, `priority`, `order`; several are
     /// separated by commas. `-` before a name sorts in descending order. Todos without the field are last in both; those that
     /// are equal are sorted by id.
     #[param(
         required = false,
-        pattern = r"^-?(id|title|completed|created_at|updated_at|due_at|priority|order)(,-?(id|title|completed|created_at|updated_at|due_at|priority|order))*$",
-        example = "-priority,due_at"
+        pattern = r"^-?(id|title|completed|created_at|updated_at|due_at|priority|order)(,-?(id|title|completed|created_at|updated_at|due_at|priority|order))*$"
     )]
     sort: String,
     /// Todos of a page, at most. Without it, the answer has all of them.
@@ -54,9 +56,17 @@ pub struct ListParameters {
     etags: bool,
 }
 
-#[derive(ToSchema)]
-#[schema(maximum = 4)]
-struct Priority(u8);
+struct Priority;
+
+// Swagger UI complains about integers of a format in an array.
+impl PartialSchema for Priority {
+    fn schema() -> RefOr<Schema> {
+        let integer = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(MAX_PRIORITY));
+        RefOr::T(integer.build().into())
+    }
+}
+
+impl ToSchema for Priority {}
 
 #[derive(ToSchema)]
 #[schema(min_length = 1, max_length = 50, pattern = r"\S")]
