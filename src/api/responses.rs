@@ -403,7 +403,7 @@ pub struct TooSlow(ErrorBody);
 #[derive(IntoResponses)]
 #[response(
     status = 414,
-    description = "The query is longer than 8 KiB.",
+    description = "The query is longer than 8 KiB; for a page of a list, than what leaves room for the cursor of the next one.",
     example = json!({ "detail": "The query is longer than 8192 bytes" })
 )]
 pub struct QueryTooLong(ErrorBody);

@@ -10,6 +10,7 @@ use super::error::ApiError;
 use super::health::Readiness;
 use super::large_lists::LargeLists;
 use super::metrics::MetricsAccess;
+use super::todos::list::turns::Turns;
 use crate::auth::limits::Limits;
 use crate::auth::password::Passwords;
 use crate::auth::token::Keys;
@@ -40,6 +41,8 @@ pub struct AppState {
     pub metrics_access: MetricsAccess,
     /// The subscription to the service's own events.
     pub subscription: Subscription,
+    /// Whose lists are being selected.
+    pub selections: Turns,
     /// Long lists that are being sent.
     pub lists: LargeLists,
     /// What `/health/ready` depends on besides the store.

@@ -29,6 +29,7 @@ use crate::api::large_lists::LargeLists;
 use crate::api::limits::limit_addresses;
 use crate::api::metrics::MetricsAccess;
 use crate::api::state::AppState;
+use crate::api::todos::list::turns::Turns;
 use crate::auth::limits::{self, Limits};
 use crate::auth::password::{HashError, Passwords};
 use crate::auth::token::Keys;
@@ -152,6 +153,7 @@ impl App {
             metrics: Arc::clone(&metrics),
             metrics_access: MetricsAccess::new(&config),
             subscription: Subscription::new(&config),
+            selections: Turns::default(),
             lists: LargeLists::default(),
             readiness: Readiness { sidecar: sidecar.subscribe(), stop: stop.clone() },
         });

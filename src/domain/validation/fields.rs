@@ -97,9 +97,7 @@ impl Fields {
         match self.map.remove(name)? {
             Value::Array(items) if items.len() <= max_items => return Some(items),
             Value::Array(items) => {
-                let msg = format!("List should have at most {max_items} items");
-                let ctx = json!({ "field_type": "List", "max_length": max_items, "actual_length": items.len() });
-                self.errors.push(ValidationError::at("too_long", self.location(name), msg, items).with(ctx));
+                self.errors.push(too_long(self.location(name), max_items, items));
             }
             other => {
                 let msg = "Input should be a valid list";
@@ -178,6 +176,12 @@ impl Fields {
         };
         check_length(&mut self.errors, loc, text, min, max)
     }
+}
+
+pub(super) fn too_long<T: Into<Value>>(loc: Vec<Location>, max_items: usize, items: Vec<T>) -> ValidationError {
+    let msg = format!("List should have at most {max_items} items");
+    let ctx = json!({ "field_type": "List", "max_length": max_items, "actual_length": items.len() });
+    ValidationError::at("too_long", loc, msg, items).with(ctx)
 }
 
 /// The text, if it has `min..=max` characters.

@@ -214,9 +214,9 @@ fn too_large(loc: Vec<Location>, max: i64, input: impl Into<Value>) -> Validatio
     ValidationError::at("less_than_equal", loc, msg, input).with(json!({ "le": max }))
 }
 
-fn not_an_integer(loc: &[&'static str], text: impl Into<Value>) -> ValidationError {
+fn not_an_integer(loc: Vec<Location>, text: impl Into<Value>) -> ValidationError {
     let msg = "Input should be a valid integer, unable to parse string as an integer";
-    ValidationError::new("int_parsing", loc, msg, text)
+    ValidationError::at("int_parsing", loc, msg, text)
 }
 
 /// An id in the path. Digits beyond i64 are an id that no todo has (`Ok(None)`, a 404), not a bad request.
@@ -228,7 +228,7 @@ pub fn parse_id(text: &str) -> Result<Option<i64>, Vec<ValidationError>> {
     if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
         return Ok(None);
     }
-    Err(vec![not_an_integer(&["path", "id"], text)])
+    Err(vec![not_an_integer(location(&["path", "id"]), text)])
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use std::ops::RangeInclusive;
 
-use super::fields::check_length;
-use super::{ValidationError, location, not_an_integer, too_large, too_small};
+use super::fields::{check_length, too_long};
+use super::{Location, ValidationError, location, not_an_integer, too_large, too_small};
 
 /// The parameters of a query. Unknown ones are ignored, as FastAPI does.
 #[derive(Debug, Default)]
@@ -32,22 +32,32 @@ impl Query {
     /// A whole number in this range, if it was sent.
     pub fn integer(&mut self, name: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
         let text = self.last(name)?;
-        self.parse_integer(name, &text, range)
+        self.parse_integer(location(&["query", name]), text, range)
     }
 
-    /// Whole numbers in this range.
-    pub fn integers(&mut self, name: &'static str, range: RangeInclusive<i64>) -> Vec<i64> {
-        let texts = self.all(name);
-        texts.iter().filter_map(|text| self.parse_integer(name, text, range.clone())).collect()
+    /// At most `max_items` values of a parameter, each read by `read`, which also gets its place.
+    pub fn array<T>(
+        &mut self,
+        name: &'static str,
+        max_items: usize,
+        mut read: impl FnMut(&mut Self, Vec<Location>, String) -> Option<T>,
+    ) -> Vec<T> {
+        let values = self.all(name);
+        if values.len() > max_items {
+            self.errors.push(too_long(location(&["query", name]), max_items, values));
+            return Vec::new();
+        }
+        let place = |index: usize| vec!["query".into(), name.into(), index.into()];
+        values.into_iter().enumerate().filter_map(|(index, value)| read(self, place(index), value)).collect()
     }
 
-    fn parse_integer(&mut self, name: &'static str, text: &str, range: RangeInclusive<i64>) -> Option<i64> {
-        let loc = ["query", name];
+    /// A whole number in this range.
+    pub fn parse_integer(&mut self, loc: Vec<Location>, text: String, range: RangeInclusive<i64>) -> Option<i64> {
         let error = match text.parse::<i64>() {
-            Ok(number) if number < *range.start() => too_small(location(&loc), *range.start(), text),
-            Ok(number) if number > *range.end() => too_large(location(&loc), *range.end(), text),
+            Ok(number) if number < *range.start() => too_small(loc, *range.start(), text),
+            Ok(number) if number > *range.end() => too_large(loc, *range.end(), text),
             Ok(number) => return Some(number),
-            Err(_) => not_an_integer(&loc, text),
+            Err(_) => not_an_integer(loc, text),
         };
         self.errors.push(error);
         None
@@ -67,8 +77,8 @@ impl Query {
     }
 
     /// A text of `min..=max` characters.
-    pub fn check_text(&mut self, name: &'static str, text: String, min: usize, max: usize) -> Option<String> {
-        check_length(&mut self.errors, location(&["query", name]), text, min, max)
+    pub fn check_text(&mut self, loc: Vec<Location>, text: String, min: usize, max: usize) -> Option<String> {
+        check_length(&mut self.errors, loc, text, min, max)
     }
 
     /// Adds an error that the caller found.
@@ -102,23 +112,27 @@ mod tests {
             (Some(7), Some(true), None)
         );
         assert_eq!((query.last("d"), query.last("e")), (Some("é x".to_owned()), Some(String::new())));
-        assert_eq!((query.all("n"), query.integers("n", 0..=7)), (vec!["1".to_owned(), "2".to_owned()], vec![1, 2]));
+        assert_eq!(query.array("n", 2, |query, loc, text| query.parse_integer(loc, text, 0..=7)), [1, 2]);
         assert!(query.finish().is_ok());
-        let mut query = Query::new("a=8&b=yes&d=&e=1.5&f=-1");
+        let mut query = Query::new("a=8&b=yes&d=&e=1.5&f=-1&n=7&n=&m=1&m=2");
         assert_eq!((query.integer("a", 0..=7), query.boolean("b")), (None, None));
         assert_eq!((query.integer("e", 0..=7), query.integer("f", 0..=7)), (None, None));
-        let text = query.last("d").unwrap();
-        assert_eq!(query.check_text("d", text, 1, 5), None);
+        let text = |query: &mut Query, loc, text| query.check_text(loc, text, 1, 5);
+        assert_eq!(query.array("d", 1, text), Vec::<String>::new());
+        assert_eq!(query.array("n", 2, text), ["7"]);
+        assert_eq!(query.array("m", 1, text), Vec::<String>::new());
         let errors = query.finish().unwrap_err();
-        let kinds: Vec<_> = errors.iter().map(|error| (error.kind, error.loc[1].clone())).collect();
+        let kinds: Vec<_> = errors.iter().map(|error| (error.kind, error.loc[1..].to_vec())).collect();
         assert_eq!(
             kinds,
             [
-                ("less_than_equal", "a".into()),
-                ("bool_parsing", "b".into()),
-                ("int_parsing", "e".into()),
-                ("greater_than_equal", "f".into()),
-                ("string_too_short", "d".into()),
+                ("less_than_equal", vec!["a".into()]),
+                ("bool_parsing", vec!["b".into()]),
+                ("int_parsing", vec!["e".into()]),
+                ("greater_than_equal", vec!["f".into()]),
+                ("string_too_short", vec!["d".into(), 0.into()]),
+                ("string_too_short", vec!["n".into(), 1.into()]),
+                ("too_long", vec!["m".into()]),
             ]
         );
     }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use crate::domain::account::UserId;
 use crate::domain::change::{Change, Kind, Revision};
 use crate::domain::todo::{Todo, TodoId};
+use texts::Budget;
 use todos::Todos;
 use trash::Trash;
 
@@ -22,6 +23,8 @@ use trash::Trash;
 pub struct TodoMap {
     owners: HashMap<UserId, Owner>,
     count: usize,
+    /// Memory for the texts that are searched.
+    budget: Arc<Budget>,
 }
 
 #[derive(Debug, Default)]
@@ -93,9 +96,9 @@ impl TodoMap {
     /// Applies a committed change, made at `uptime`: seconds that the service had been running.
     pub fn apply(&mut self, change: &Change, uptime: i64) {
         let (id, todo) = (change.todo.id, &change.todo);
-        let owner = self.owners.entry(todo.owner).or_default();
+        let owner = self.owner(todo.owner);
         owner.revision = change.revision;
-        self.count -= owner.todos.count();
+        let before = owner.todos.count();
         match change.kind {
             Kind::Created | Kind::Updated => owner.todos.insert(Arc::clone(todo)),
             Kind::Deleted => {
@@ -109,7 +112,8 @@ impl TodoMap {
                 owner.todos.insert(Arc::clone(todo));
             }
         }
-        self.count += owner.todos.count();
+        let after = owner.todos.count();
+        self.count = self.count - before + after;
     }
 
     /// Removes a todo from the trash.
@@ -121,20 +125,26 @@ impl TodoMap {
 
     /// Sets the revision that the owner's todos are as of.
     pub fn set_revision(&mut self, owner: UserId, revision: Revision) {
-        self.owners.entry(owner).or_default().revision = revision;
+        self.owner(owner).revision = revision;
     }
 
     /// Inserts a todo that the database has in the trash since `uptime`.
     pub fn insert_trashed(&mut self, todo: Arc<Todo>, uptime: i64) {
-        self.owners.entry(todo.owner).or_default().trash.insert(todo, uptime);
+        self.owner(todo.owner).trash.insert(todo, uptime);
     }
 
     /// Inserts a todo that the database has.
     pub fn insert(&mut self, todo: Arc<Todo>) {
-        let owner = self.owners.entry(todo.owner).or_default();
-        self.count -= owner.todos.count();
+        let owner = self.owner(todo.owner);
+        let before = owner.todos.count();
         owner.todos.insert(todo);
-        self.count += owner.todos.count();
+        let after = owner.todos.count();
+        self.count = self.count - before + after;
+    }
+
+    fn owner(&mut self, id: UserId) -> &mut Owner {
+        let new = || Owner { todos: Todos::new(&self.budget), ..Owner::default() };
+        self.owners.entry(id).or_insert_with(new)
     }
 
     /// Forgets the folded texts of todos that nobody has searched since the last call.
@@ -144,7 +154,7 @@ impl TodoMap {
 
     /// How much memory the folded texts of todos take, in bytes.
     pub fn texts_size(&self) -> usize {
-        self.owners.values().map(|owner| owner.todos.texts_size()).sum()
+        self.budget.used()
     }
 
     /// The number of todos in the trash of all owners.

@@ -29,6 +29,11 @@ impl Selection {
         filter.is_empty() && sort.is_by_id() && limit.is_none() && after.is_none()
     }
 
+    /// Whether texts are read, which may be long.
+    pub fn reads_texts(&self) -> bool {
+        self.filter.text.is_some() || self.sort.has_title()
+    }
+
     /// Whether it takes a short time for any number of todos.
     pub fn is_quick(&self) -> bool {
         self.filter.is_empty() && self.sort.is_by_id() && self.limit.is_some()

@@ -1,6 +1,7 @@
 //! The texts of some todos side by side, so that a search reads memory from its beginning to its end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::domain::todo::Todo;
 use crate::domain::todo::filter::Needle;
@@ -8,27 +9,53 @@ use crate::domain::todo::fold::folded;
 
 /// Between two texts: no byte of UTF-8, so that nothing is found across it.
 const SEPARATOR: u8 = 0xff;
+/// Longest texts that are kept together, in bytes. There are characters of which folding makes 18; what is longer than all
+/// that people write is searched without being kept.
+const MAX_LEN: usize = 16 << 20;
+
+/// How much memory texts take, and may take.
+#[derive(Debug)]
+pub struct Budget {
+    used: AtomicUsize,
+    limit: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { used: AtomicUsize::new(0), limit: 256 << 20 }
+    }
+}
+
+impl Budget {
+    /// What is taken, in bytes.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+}
 
 /// The folded titles and descriptions of some todos.
 #[derive(Debug)]
 pub struct Texts {
     bytes: Box<[u8]>,
     /// Where the texts of each todo end.
-    ends: Box<[usize]>,
+    ends: Box<[u32]>,
+    budget: Arc<Budget>,
 }
 
 impl Texts {
-    /// The texts of these todos.
-    pub fn new(todos: &[Arc<Todo>]) -> Self {
+    /// The texts of these todos; none if they take more memory than there is for them.
+    pub fn new(todos: &[Arc<Todo>], budget: &Arc<Budget>) -> Option<Self> {
         let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(todos.len()));
         for todo in todos {
-            for text in [Some(&todo.title), todo.description.as_ref()].into_iter().flatten() {
-                bytes.extend_from_slice(folded(text).as_bytes());
-                bytes.push(SEPARATOR);
+            add(todo, &mut bytes);
+            if bytes.len() > MAX_LEN || budget.used() + bytes.len() > budget.limit {
+                return None;
             }
-            ends.push(bytes.len());
+            ends.push(u32::try_from(bytes.len()).ok()?);
         }
-        Self { bytes: bytes.into(), ends: ends.into() }
+        let texts = Self { bytes: bytes.into(), ends: ends.into(), budget: Arc::clone(budget) };
+        budget.used.fetch_add(texts.size(), Ordering::Relaxed);
+        Some(texts)
     }
 
     /// The indexes of the todos in whose texts it is found.
@@ -37,7 +64,7 @@ impl Texts {
         while let Some(at) = self.bytes.get(start..).and_then(|rest| needle.find(rest)) {
             let at = start + at;
             // Nothing is found at the very end, not even an empty text: each ends with a separator.
-            while let Some(&end) = self.ends.get(index) {
+            while let Some(end) = self.ends.get(index).map(|end| *end as usize) {
                 index += 1;
                 if at < end {
                     found.push(index - 1);
@@ -53,8 +80,32 @@ impl Texts {
     }
 
     /// How much memory they take, in bytes.
-    pub fn size(&self) -> usize {
+    fn size(&self) -> usize {
         self.bytes.len() + size_of_val(&*self.ends)
+    }
+}
+
+impl Drop for Texts {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.size(), Ordering::Relaxed);
+    }
+}
+
+/// The same as [`Texts::search`], without keeping anything.
+pub fn search_each(todos: &[Arc<Todo>], needle: &Needle) -> Vec<usize> {
+    let mut bytes = Vec::new();
+    let mut is_found = |todo: &Arc<Todo>| {
+        bytes.clear();
+        add(todo, &mut bytes);
+        needle.find(&bytes).is_some()
+    };
+    todos.iter().enumerate().filter_map(|(index, todo)| is_found(todo).then_some(index)).collect()
+}
+
+fn add(todo: &Todo, bytes: &mut Vec<u8>) {
+    for text in [Some(&todo.title), todo.description.as_ref()].into_iter().flatten() {
+        bytes.extend_from_slice(folded(text).as_bytes());
+        bytes.push(SEPARATOR);
     }
 }
 
@@ -66,24 +117,24 @@ mod tests {
     use crate::domain::todo::TodoId;
     use crate::domain::todo::input::NewTodo;
 
-    fn texts(texts: &[(&str, Option<&str>)]) -> Texts {
+    fn todos(texts: &[(&str, Option<&str>)]) -> Vec<Arc<Todo>> {
         let todo = |&(title, description): &(&str, Option<&str>)| {
             let new = NewTodo { title: title.into(), description: description.map(Into::into), ..NewTodo::default() };
             Arc::new(new.create(TodoId(1), UserId(1), Timestamp(0)))
         };
-        Texts::new(&texts.iter().map(todo).collect::<Vec<_>>())
+        texts.iter().map(todo).collect()
     }
 
     #[test]
     fn a_text_is_found_anywhere_in_a_title_or_a_description() {
-        let texts = texts(&[
+        let todos = todos(&[
             ("Buy milk", Some("Two LITRES, oat")),
             ("牛乳を買う", None),
             ("Straße", Some("")),
             ("milk milk", Some("milk")),
             ("x", Some("İstanbul, ıspanak")),
         ]);
-        let search = |text: &str| texts.search(&Needle::new(text));
+        let texts = Texts::new(&todos, &Arc::default()).unwrap();
         for (text, expected) in [
             ("MILK", &[0, 3][..]),
             ("litres, o", &[0]),
@@ -103,13 +154,29 @@ mod tests {
             ("", &[0, 1, 2, 3, 4]),
             ("nothing", &[]),
         ] {
-            assert_eq!(search(text), expected, "{text:?}");
+            assert_eq!(texts.search(&Needle::new(text)), expected, "{text:?}");
+            assert_eq!(search_each(&todos, &Needle::new(text)), expected, "{text:?}");
         }
     }
 
     #[test]
     fn there_may_be_nothing_to_search() {
-        assert!(texts(&[]).search(&Needle::new("x")).is_empty());
-        assert!(texts(&[]).search(&Needle::new("")).is_empty());
+        for text in ["x", ""] {
+            assert!(Texts::new(&[], &Arc::default()).unwrap().search(&Needle::new(text)).is_empty());
+        }
+    }
+
+    #[test]
+    fn no_more_is_kept_than_there_is_room_for() {
+        let todos = todos(&[("abc", None), ("defgh", None)]);
+        // Each text has a separator and an end.
+        let needed = 8 + 2 + 2 * size_of::<u32>();
+        let budget = Arc::new(Budget { limit: 10, ..Budget::default() });
+        let texts = Texts::new(&todos, &budget).unwrap();
+        assert_eq!(budget.used(), needed);
+        assert!(Texts::new(&todos, &budget).is_none());
+        drop(texts);
+        assert_eq!(budget.used(), 0);
+        assert!(Texts::new(&todos, &Arc::new(Budget { limit: 9, ..Budget::default() })).is_none());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use super::texts::Texts;
+use super::texts::{Budget, Texts, search_each};
 use crate::domain::todo::filter::Needle;
 use crate::domain::todo::{Todo, TodoId};
 
@@ -19,6 +19,8 @@ pub struct Todos {
     /// None is empty.
     blocks: Vec<Arc<Block>>,
     count: usize,
+    /// For the texts of all owners' todos.
+    budget: Arc<Budget>,
 }
 
 /// Some todos, by id.
@@ -32,6 +34,11 @@ struct Block {
 }
 
 impl Todos {
+    /// None, whose texts will be within a budget.
+    pub fn new(budget: &Arc<Budget>) -> Self {
+        Self { budget: Arc::clone(budget), ..Self::default() }
+    }
+
     /// The number of them.
     pub fn count(&self) -> usize {
         self.count
@@ -63,8 +70,7 @@ impl Todos {
     /// Visits those with a text in their titles or descriptions, by id.
     pub fn search(&self, needle: &Needle, mut visit: impl FnMut(&Arc<Todo>)) {
         for block in &self.blocks {
-            let found = block.texts().search(needle);
-            found.into_iter().filter_map(|at| block.todos.get(at)).for_each(&mut visit);
+            block.search(needle, &self.budget).into_iter().filter_map(|at| block.todos.get(at)).for_each(&mut visit);
         }
     }
 
@@ -132,11 +138,6 @@ impl Todos {
         }
     }
 
-    /// How much memory the texts take that were searched, in bytes.
-    pub fn texts_size(&self) -> usize {
-        self.blocks.iter().map(|block| block.texts.lock().as_ref().map_or(0, |texts| texts.size())).sum()
-    }
-
     fn push(&mut self, todos: Vec<Arc<Todo>>) {
         self.count += todos.len();
         self.blocks.push(Block::new(todos));
@@ -165,9 +166,17 @@ impl Block {
         self.todos.binary_search_by_key(&id, |todo| todo.id)
     }
 
-    fn texts(&self) -> Arc<Texts> {
+    /// The indexes of the todos in whose texts it is found.
+    fn search(&self, needle: &Needle, budget: &Arc<Budget>) -> Vec<usize> {
         self.was_searched.store(true, Ordering::Relaxed);
-        Arc::clone(self.texts.lock().get_or_insert_with(|| Arc::new(Texts::new(&self.todos))))
+        let kept = self.texts.lock().clone();
+        // Made without the lock: nobody waits for it. Two searches may make them at once.
+        let Some(texts) = kept.or_else(|| Texts::new(&self.todos, budget).map(Arc::new)) else {
+            return search_each(&self.todos, needle);
+        };
+        let found = texts.search(needle);
+        *self.texts.lock() = Some(texts);
+        found
     }
 }
 
@@ -294,18 +303,47 @@ mod tests {
     #[test]
     fn texts_are_kept_for_as_long_as_somebody_searches_them() {
         let mut todos = sequence(1000);
-        assert_eq!(todos.texts_size(), 0);
+        let size = |todos: &Todos| todos.budget.used();
+        assert_eq!(size(&todos), 0);
         search(&todos, "99");
         // Each of 1, 2, 3 or 4 digits, a separator, and where it ends.
-        let size = 9 + 90 * 2 + 900 * 3 + 4 + 1000 * (1 + size_of::<usize>());
-        assert_eq!(todos.texts_size(), size);
+        let all = 9 + 90 * 2 + 900 * 3 + 4 + 1000 * (1 + size_of::<u32>());
+        assert_eq!(size(&todos), all);
         todos.insert(todo(1000, "x"));
-        assert!(todos.texts_size() < size, "those of the changed block are gone");
+        assert!(size(&todos) < all, "those of the changed block are gone");
         todos.forget_texts();
-        assert!(todos.texts_size() > 0, "they were searched since the last time");
+        assert!(size(&todos) > 0, "they were searched since the last time");
         search(&todos, "99");
+        assert_eq!(size(&todos), all - 3);
         todos.forget_texts();
         todos.forget_texts();
-        assert_eq!(todos.texts_size(), 0);
+        assert_eq!(size(&todos), 0);
+    }
+
+    #[test]
+    fn searches_beside_changes_find_what_does_not_change() {
+        let todos = Mutex::new(sequence(2000));
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..30 {
+                        let taken = todos.lock().clone();
+                        let expected: Vec<i64> =
+                            (1..=2000).filter(|id| id % 2 == 0 && id.to_string().contains('9')).collect();
+                        let found: Vec<i64> = search(&taken, "9").into_iter().filter(|id| id % 2 == 0).collect();
+                        assert_eq!(found, expected);
+                        taken.forget_texts();
+                    }
+                });
+            }
+            for id in (1..2000).step_by(2) {
+                todos.lock().insert(todo(id, "9"));
+            }
+        });
+        let todos = todos.into_inner();
+        assert_eq!(
+            search(&todos, "9").len(),
+            1000 + (1..=2000).filter(|id| id % 2 == 0 && id.to_string().contains('9')).count()
+        );
     }
 }

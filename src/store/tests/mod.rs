@@ -8,6 +8,7 @@ mod idempotency;
 mod lives;
 mod outbox;
 mod retention;
+mod searches;
 mod sessions;
 mod trash;
 

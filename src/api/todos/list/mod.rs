@@ -3,6 +3,7 @@
 mod cursor;
 mod query;
 mod schema;
+pub mod turns;
 
 use std::sync::Arc;
 
@@ -26,8 +27,8 @@ use cursor::Cursor;
 use query::ListQuery;
 use schema::ListParameters;
 
-/// Todos among which is selected at once, on the thread that answers requests. Of more, elsewhere.
-const MAX_SELECTED_AT_ONCE: usize = 1000;
+/// Todos among which is selected on the thread that answers requests, if no texts are read. Of more, elsewhere.
+const MAX_SELECTED_HERE: usize = 1000;
 
 /// Lists the user's todos.
 ///
@@ -67,7 +68,7 @@ pub async fn list(
     let query = ListQuery::parse(request.query_string())?;
     let (view, epoch) = (state.store.view(user.id).await?, state.store.epoch());
     // Weak: an owner's revision says that nothing has changed, not which bytes were sent.
-    let tag = format!("{epoch}-u{}-{}{}", user.id, view.revision, query.tag);
+    let tag = format!("{epoch}-u{}-{}{}", user.id, view.revision, query.etag_suffix);
     let etag = format!("W/\"{tag}\"");
     if !conditions.matches(&tag) {
         return Err(ApiError::PreconditionFailed { etag: Some(etag), current: None, conflict: Vec::new() });
@@ -110,15 +111,16 @@ async fn selected(state: &AppState, user: UserId, todos: Todos, query: &ListQuer
     if selection.is_everything() {
         return Ok(Selected { total: todos.count(), todos: Box::new(todos.into_todos()), next: None });
     }
-    let Page { todos, total, next } = if todos.count() <= MAX_SELECTED_AT_ONCE || selection.is_quick() {
+    let is_quick = selection.is_quick() || (todos.count() <= MAX_SELECTED_HERE && !selection.reads_texts());
+    let Page { todos, total, next } = if is_quick {
         select(&todos, selection)
     } else {
-        // It takes as much time as a large list.
-        let large = state.lists.begin(user).ok_or(ApiError::TooManyLists)?;
+        let turn = state.selections.take(user).await;
         let selection = selection.clone();
         let page = web::block(move || {
             let page = select(&todos, &selection);
-            drop(large);
+            // Only now, also if the client has gone meanwhile.
+            drop(turn);
             page
         });
         page.await.map_err(|error| ApiError::internal("a list can't be selected", error))?

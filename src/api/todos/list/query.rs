@@ -2,25 +2,26 @@
 
 use ring::digest::{SHA256, digest};
 
-use super::cursor::{Cursor, ListId};
+use super::cursor::Cursor;
 use crate::api::error::ApiError;
 use crate::api::http::MAX_QUERY_LEN;
 use crate::domain::clock::Timestamp;
 use crate::domain::todo::due::Due;
 use crate::domain::todo::filter::{Filter, Needle};
 use crate::domain::todo::sort::Sort;
-use crate::domain::todo::tags::{MAX_TAG_LEN, normalized};
+use crate::domain::todo::tags::{MAX_TAG_LEN, MAX_TAGS, normalized};
 use crate::domain::todo::{MAX_PRIORITY, MAX_TITLE_LEN};
-use crate::domain::validation::{Query, ValidationError};
+use crate::domain::validation::{Query, ValidationError, location};
 use crate::store::map::select::Selection;
 
 /// Most todos of a page.
 const MAX_LIMIT: i64 = 1000;
+/// Most values of `priority`: each that there is.
+const MAX_PRIORITIES: usize = MAX_PRIORITY as usize + 1;
 /// Parameters that say which todos a list has, and in which order.
 const LIST: [&str; 8] = ["completed", "due_after", "due_before", "priority", "q", "sort", "tag", "updated_since"];
-/// Those, and the ones that are the same on all its pages.
-const PAGES: [&str; 10] =
-    ["completed", "due_after", "due_before", "etags", "limit", "priority", "q", "sort", "tag", "updated_since"];
+/// Parameters besides those that all pages of a list have in common.
+const SHAPE: [&str; 2] = ["etags", "limit"];
 
 /// What a client asks for.
 pub struct ListQuery {
@@ -30,68 +31,77 @@ pub struct ListQuery {
     pub with_etags: bool,
     /// What the first page said, on the others.
     pub cursor: Option<Cursor>,
-    list: ListId,
-    /// The query of all pages, without the cursor.
-    pages: String,
-    /// Short, and another one for each query that is answered with other todos; empty for all of them.
-    pub tag: String,
+    /// What the list's entity tag ends with, so that each query has one of its own.
+    pub etag_suffix: String,
+    /// What all pages of a list ask for, encoded, but for their shape.
+    list: String,
+    /// The query of the next page, without its cursor.
+    next: String,
 }
 
 impl ListQuery {
     /// Reads a query, or finds everything that is wrong with it.
     pub fn parse(encoded: &str) -> Result<Self, ApiError> {
         let mut query = Query::new(encoded);
-        let (list, pages) = (list_id(&query.canonical(&LIST)), query.canonical(&PAGES));
-        let cursor = query.last("cursor").and_then(|text| {
-            let cursor = Cursor::decode(&text, list);
-            if cursor.is_none() {
-                let msg = "Value error, the cursor is not one of a list with this filter and order";
-                query.refuse(ValidationError::new("value_error", &["query", "cursor"], msg, text));
-            }
-            cursor
-        });
+        let (list, next) = (query.canonical(&LIST), query.canonical(&[&LIST[..], &SHAPE].concat()));
+        let cursor = cursor(&mut query, &list);
         let filter = filter(&mut query);
         let sort = sort(&mut query);
         let limit = query.integer("limit", 1..=MAX_LIMIT).and_then(|limit| usize::try_from(limit).ok());
         let with_etags = query.boolean("etags").unwrap_or(false);
-        let tag = query.canonical(&["limit", "cursor"]);
-        let tag = if tag.is_empty() && query.canonical(&LIST).is_empty() {
-            String::new()
-        } else {
-            let hash = list_id(&format!("{} {tag}", query.canonical(&LIST)));
-            format!("-{:016x}", u64::from_be_bytes(hash))
-        };
+        let etag_suffix = etag_suffix(&list, &query.canonical(&["cursor", "limit"]), with_etags);
         query.finish()?;
         // The query of the next page is longer, and must not be too long.
         let longest = MAX_QUERY_LEN - Cursor::MAX_LEN - "&cursor=".len();
-        if limit.is_some() && pages.len() > longest {
+        if limit.is_some() && next.len() > longest {
             return Err(ApiError::QueryTooLong { limit: longest });
         }
         let after = cursor.as_ref().map(|cursor| cursor.after.clone());
-        let tag = if with_etags { tag + "-etags" } else { tag };
-        Ok(Self { selection: Selection { filter, sort, limit, after }, with_etags, cursor, list, pages, tag })
+        Ok(Self { selection: Selection { filter, sort, limit, after }, with_etags, cursor, etag_suffix, list, next })
     }
 
     /// The query of the page that begins there.
     pub fn next(&self, cursor: &Cursor) -> String {
-        format!("{}&cursor={}", self.pages, cursor.encode(self.list))
+        format!("{}&cursor={}", self.next, cursor.encode(&self.list))
     }
+}
+
+fn etag_suffix(list: &str, page: &str, with_etags: bool) -> String {
+    let mut suffix = String::new();
+    if !list.is_empty() || !page.is_empty() {
+        let hash = digest(&SHA256, format!("{list} {page}").as_bytes());
+        suffix.push('-');
+        suffix.extend(hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")));
+    }
+    suffix + if with_etags { "-etags" } else { "" }
+}
+
+fn cursor(query: &mut Query, list: &str) -> Option<Cursor> {
+    let text = query.last("cursor")?;
+    let cursor = Cursor::decode(&text, list);
+    if cursor.is_none() {
+        let msg =
+            "Value error, this is no cursor of a list with these parameters: leave it out to begin with the first page";
+        query.refuse(ValidationError::new("value_error", &["query", "cursor"], msg, text));
+    }
+    cursor
 }
 
 fn filter(query: &mut Query) -> Filter {
     let text = query.last("q").map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-    let text = text.and_then(|text| query.check_text("q", text, 0, MAX_TITLE_LEN));
-    let mut tags = Vec::new();
-    for tag in query.all("tag") {
-        tags.extend(query.check_text("tag", normalized(&tag), 1, MAX_TAG_LEN).map(Into::into));
-    }
-    let priorities = query.integers("priority", 0..=MAX_PRIORITY.into());
+    let text = text.and_then(|text| query.check_text(location(&["query", "q"]), text, 0, MAX_TITLE_LEN));
+    let tag = |query: &mut Query, loc, tag: String| query.check_text(loc, normalized(&tag), 1, MAX_TAG_LEN);
+    let mut tags = query.array("tag", MAX_TAGS, tag);
+    tags.sort();
+    tags.dedup();
+    let priority = |query: &mut Query, loc, text| query.parse_integer(loc, text, 0..=MAX_PRIORITY.into());
+    let priorities = query.array("priority", MAX_PRIORITIES, priority);
     Filter {
         text: text.as_deref().map(Needle::new),
         completed: query.boolean("completed"),
         // They are in range.
         priorities: priorities.into_iter().filter_map(|priority| u8::try_from(priority).ok()).collect(),
-        tags,
+        tags: tags.into_iter().map(Into::into).collect(),
         due_before: time(query, "due_before"),
         due_after: time(query, "due_after"),
         updated_since: time(query, "updated_since"),
@@ -121,12 +131,4 @@ fn sort(query: &mut Query) -> Sort {
         query.refuse(error);
         Sort::default()
     })
-}
-
-/// The same for queries that have the same form.
-fn list_id(canonical: &str) -> ListId {
-    let mut id = ListId::default();
-    let hash = digest(&SHA256, canonical.as_bytes());
-    id.iter_mut().zip(hash.as_ref()).for_each(|(id, byte)| *id = *byte);
-    id
 }

@@ -19,22 +19,22 @@ pub struct ListParameters {
     #[param(required = false)]
     completed: bool,
     /// Only todos with this text in their title or description. Case, width and how accents were typed make no difference
-    /// (Unicode's NFKC and default case folding); accents do. White space around it does not count.
+    /// (Unicode's NFKC and default case folding); accents do. White space around it does not count. Up to 200 characters.
     #[param(required = false, max_length = 200)]
     q: String,
-    /// Only todos with this priority; of several, with one of them.
+    /// Only todos with this priority; of several (`priority=3&priority=4`), with one of them.
     #[param(required = false, inline, style = Form, explode)]
     priority: Vec<Priority>,
-    /// Only todos with this tag; of several, with all of them.
+    /// Only todos with this tag; case matters. Of several (`tag=a&tag=b`), with all of them; at most 20.
     #[param(required = false, inline, style = Form, explode)]
     tag: Vec<Tag>,
     /// Only todos that are due before this date (`2025-02-01`) or time (`2025-02-01T08:00:00Z`). A date counts as its 00:00 in UTC.
     #[param(required = false, inline)]
     due_before: DateOrTime,
-    /// Only todos that are due then or later.
+    /// Only todos that are due at this date or time, or later.
     #[param(required = false, inline)]
     due_after: DateOrTime,
-    /// Only todos that have changed then or later.
+    /// Only todos that have changed at this date or time, or later.
     #[param(required = false, inline)]
     updated_since: DateOrTime,
     /// By what the list is sorted, such as `-priority,due_at`: `id`, `title`, `completed`, `created_at`, `updated_at`, `due_at`, `priority`, `order`; several are
@@ -45,10 +45,10 @@ pub struct ListParameters {
         pattern = r"^-?(id|title|completed|created_at|updated_at|due_at|priority|order)(,-?(id|title|completed|created_at|updated_at|due_at|priority|order))*$"
     )]
     sort: String,
-    /// Todos of a page, at most. Without it, the answer has all of them.
+    /// Todos of a page, at most: 1 to 1000. Without it, the answer has all of them.
     #[param(required = false, minimum = 1, maximum = 1000)]
     limit: i64,
-    /// Where the page begins: from the `Link` of the page before.
+    /// Where the page begins: from the `Link` of the page before, with the same parameters.
     #[param(required = false)]
     cursor: String,
     /// Whether each todo has its entity tag, as `etag`.
