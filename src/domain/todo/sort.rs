@@ -3,7 +3,7 @@
 use super::fold::folded;
 use super::{Todo, TodoId};
 
-/// Characters of a title, and of what folding makes of them, that are compared; the rest makes no difference.
+/// Characters of a folded title that are compared; what comes after them makes no difference.
 const COMPARED_TITLE_LEN: usize = 100;
 
 /// What a list can be sorted by.
@@ -50,9 +50,10 @@ impl SortField {
         match self {
             Self::Id => key.extend(ordered(todo.id.0)),
             Self::Title => {
-                let title = folded(beginning(&todo.title));
+                let title = folded(&todo.title);
                 // No byte of UTF-8 is 255. The end, 0, is before all that could be there instead.
-                key.extend(beginning(&title).bytes().map(|byte| byte + 1));
+                let end = title.char_indices().nth(COMPARED_TITLE_LEN).map_or(title.len(), |(end, _)| end);
+                key.extend(title.bytes().take(end).map(|byte| byte + 1));
                 key.push(0);
             }
             Self::Completed => key.push(u8::from(todo.completed)),
@@ -76,10 +77,6 @@ impl SortField {
         }
         true
     }
-}
-
-fn beginning(title: &str) -> &str {
-    title.char_indices().nth(COMPARED_TITLE_LEN).map_or(title, |(end, _)| &title[..end])
 }
 
 /// Bytes that are ordered as numbers are.

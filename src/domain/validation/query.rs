@@ -86,7 +86,8 @@ impl Query {
         self.errors.push(error);
     }
 
-    /// These parameters and their values, sorted by name, encoded: the same for queries that mean the same.
+    /// These parameters and their values, sorted by name, encoded: the same however they were encoded, and in whatever
+    /// order the names came.
     pub fn canonical(&self, names: &[&str]) -> String {
         let mut pairs: Vec<&(String, String)> =
             self.pairs.iter().filter(|(name, _)| names.contains(&name.as_str())).collect();
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn queries_that_mean_the_same_have_one_form() {
+    fn parameters_have_one_form_however_they_were_sent() {
         let canonical = |encoded: &str| Query::new(encoded).canonical(&["a", "b"]);
         assert_eq!(canonical("b=%41&x=1&a=2&a=1"), "a=2&a=1&b=A");
         assert_eq!(canonical("a=2&b=A&a=1"), canonical("b=A&a=2&a=1"));

@@ -9,6 +9,9 @@ use crate::domain::todo::filter::Filter;
 use crate::domain::todo::sort::{Key, Sort};
 use crate::domain::todo::{Todo, TodoId};
 
+/// Todos among which it takes a short time to select, whatever is asked for, unless their texts are read.
+const MAX_QUICK: usize = 1000;
+
 /// A list, or a page of it.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
@@ -29,14 +32,12 @@ impl Selection {
         filter.is_empty() && sort.is_by_id() && limit.is_none() && after.is_none()
     }
 
-    /// Whether texts are read, which may be long.
-    pub fn reads_texts(&self) -> bool {
-        self.filter.text.is_some() || self.sort.has_title()
-    }
-
-    /// Whether it takes a short time for any number of todos.
-    pub fn is_quick(&self) -> bool {
-        self.filter.is_empty() && self.sort.is_by_id() && self.limit.is_some()
+    /// Whether it takes a short time to select from `count` todos.
+    pub fn is_quick(&self, count: usize) -> bool {
+        // Of few todos, the texts may still be long.
+        let reads_texts = self.filter.text.is_some() || self.sort.has_title();
+        let is_page = self.filter.is_empty() && self.sort.is_by_id() && self.limit.is_some();
+        !reads_texts && (is_page || count <= MAX_QUICK)
     }
 }
 
@@ -51,7 +52,7 @@ pub struct Page {
     pub next: Option<Key>,
 }
 
-/// Selects from todos. Takes time: off the async threads if they are many.
+/// Selects from todos. Off the async threads unless [`Selection::is_quick`].
 pub fn select(todos: &Todos, selection: &Selection) -> Page {
     if selection.sort.is_by_id() { by_id(todos, selection) } else { sorted(todos, selection) }
 }
@@ -266,6 +267,29 @@ mod tests {
             let page = select(&todos, &selection);
             assert_eq!((page.todos, page.next), (expected(&model, &selection), None), "{sort}");
         }
+    }
+
+    #[test]
+    fn what_reads_texts_or_many_todos_is_not_quick() {
+        let by = |sort: &str| Selection { sort: Sort::parse(sort).unwrap(), ..Selection::default() };
+        let page = |selection| Selection { limit: Some(1000), ..selection };
+        let search = Selection { filter: Filter { text: Some(Needle::new("x")), ..Filter::default() }, ..by("id") };
+        let done = Selection { filter: Filter { completed: Some(true), ..Filter::default() }, ..by("id") };
+        for (selection, quick_of_few, quick_of_many) in [
+            (page(by("id")), true, true),
+            (page(by("priority")), true, false),
+            (page(done.clone()), true, false),
+            (done, true, false),
+            (by("-id"), true, false),
+            (page(by("title")), false, false),
+            (page(by("-priority,title")), false, false),
+            (page(search.clone()), false, false),
+            (search, false, false),
+        ] {
+            let is_quick = (selection.is_quick(1000), selection.is_quick(1001));
+            assert_eq!(is_quick, (quick_of_few, quick_of_many), "{selection:?}");
+        }
+        assert!(!page(by("title")).is_quick(1), "it may be long");
     }
 
     #[test]

@@ -22,40 +22,68 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { used: AtomicUsize::new(0), limit: 256 << 20 }
+        Self::new(256 << 20)
     }
 }
 
 impl Budget {
+    /// A budget of which nothing is taken, in bytes.
+    pub fn new(limit: usize) -> Self {
+        Self { used: AtomicUsize::new(0), limit }
+    }
+
     /// What is taken, in bytes.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 }
 
+/// What is taken of a budget, until it is dropped.
+#[derive(Debug)]
+struct Share {
+    budget: Arc<Budget>,
+    size: usize,
+}
+
+impl Share {
+    /// Takes more, if it is there.
+    fn grow(&mut self, size: usize) -> Option<()> {
+        let grown = |used: usize| Some(used + size).filter(|used| *used <= self.budget.limit);
+        self.budget.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).ok()?;
+        self.size += size;
+        Some(())
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.size, Ordering::Relaxed);
+    }
+}
+
 /// The folded titles and descriptions of some todos.
 #[derive(Debug)]
 pub struct Texts {
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
     /// Where the texts of each todo end.
     ends: Box<[u32]>,
-    budget: Arc<Budget>,
+    _share: Share,
 }
 
 impl Texts {
     /// The texts of these todos; none if they take more memory than there is for them.
     pub fn new(todos: &[Arc<Todo>], budget: &Arc<Budget>) -> Option<Self> {
+        let mut share = Share { budget: Arc::clone(budget), size: 0 };
+        share.grow(todos.len() * size_of::<u32>())?;
         let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(todos.len()));
         for todo in todos {
+            let before = bytes.len();
             add(todo, &mut bytes);
-            if bytes.len() > MAX_LEN || budget.used() + bytes.len() > budget.limit {
-                return None;
-            }
-            ends.push(u32::try_from(bytes.len()).ok()?);
+            share.grow(bytes.len() - before)?;
+            ends.push(u32::try_from(bytes.len()).ok().filter(|_| bytes.len() <= MAX_LEN)?);
         }
-        let texts = Self { bytes: bytes.into(), ends: ends.into(), budget: Arc::clone(budget) };
-        budget.used.fetch_add(texts.size(), Ordering::Relaxed);
-        Some(texts)
+        bytes.shrink_to_fit();
+        Some(Self { bytes, ends: ends.into(), _share: share })
     }
 
     /// The indexes of the todos in whose texts it is found.
@@ -77,17 +105,6 @@ impl Texts {
             }
         }
         found
-    }
-
-    /// How much memory they take, in bytes.
-    fn size(&self) -> usize {
-        self.bytes.len() + size_of_val(&*self.ends)
-    }
-}
-
-impl Drop for Texts {
-    fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.size(), Ordering::Relaxed);
     }
 }
 
@@ -167,16 +184,18 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_kept_than_there_is_room_for() {
+    fn no_more_is_taken_than_there_is() {
         let todos = todos(&[("abc", None), ("defgh", None)]);
         // Each text has a separator and an end.
         let needed = 8 + 2 + 2 * size_of::<u32>();
-        let budget = Arc::new(Budget { limit: 10, ..Budget::default() });
+        let budget = Arc::new(Budget::new(needed));
         let texts = Texts::new(&todos, &budget).unwrap();
         assert_eq!(budget.used(), needed);
-        assert!(Texts::new(&todos, &budget).is_none());
+        assert!(Texts::new(&todos[..1], &budget).is_none());
         drop(texts);
         assert_eq!(budget.used(), 0);
-        assert!(Texts::new(&todos, &Arc::new(Budget { limit: 9, ..Budget::default() })).is_none());
+        let less = Arc::new(Budget::new(needed - 1));
+        assert!(Texts::new(&todos, &less).is_none());
+        assert_eq!(less.used(), 0);
     }
 }

@@ -121,7 +121,7 @@ impl Todos {
                 && one.todos.len() + other.todos.len() <= BLOCK_LEN / 2
             {
                 let other = other.todos.clone();
-                self.blocks.remove(first + 1);
+                Block::change(&mut self.blocks.remove(first + 1)).clear();
                 if let Some(one) = self.blocks.get_mut(first) {
                     Block::change(one).extend(other);
                 }
@@ -156,9 +156,9 @@ impl Block {
 
     /// Its todos, to be changed. They are copied first if somebody has taken them.
     fn change(block: &mut Arc<Self>) -> &mut Vec<Arc<Todo>> {
-        let block = Arc::make_mut(block);
-        *block.texts.get_mut() = None;
-        &mut block.todos
+        // Also of a block that only a reader has from now on.
+        *block.texts.lock() = None;
+        &mut Arc::make_mut(block).todos
     }
 
     /// Where the todo with this id is, or would be.
@@ -318,6 +318,23 @@ mod tests {
         todos.forget_texts();
         todos.forget_texts();
         assert_eq!(size(&todos), 0);
+    }
+
+    #[test]
+    fn texts_of_what_has_changed_are_forgotten_also_where_somebody_has_taken_it() {
+        let mut todos = sequence(1000);
+        search(&todos, "99");
+        let taken = todos.clone();
+        [1, 300, 600, 900].into_iter().for_each(|id| todos.insert(todo(id, "x")));
+        assert_eq!((todos.budget.used(), taken.count()), (0, 1000));
+    }
+
+    #[test]
+    fn without_room_a_search_finds_the_same() {
+        let mut todos = Todos::new(&Arc::new(Budget::new(100)));
+        (1..=1000).for_each(|id| todos.insert(todo(id, &id.to_string())));
+        assert_eq!(search(&todos, "99"), search(&sequence(1000), "99"));
+        assert_eq!(todos.budget.used(), 0);
     }
 
     #[test]

@@ -27,9 +27,6 @@ use cursor::Cursor;
 use query::ListQuery;
 use schema::ListParameters;
 
-/// Todos among which is selected on the thread that answers requests, if no texts are read. Of more, elsewhere.
-const MAX_SELECTED_HERE: usize = 1000;
-
 /// Lists the user's todos.
 ///
 /// All of them, in the order in which they were created, unless something else is asked for. A todo is in the list if it
@@ -111,10 +108,10 @@ async fn selected(state: &AppState, user: UserId, todos: Todos, query: &ListQuer
     if selection.is_everything() {
         return Ok(Selected { total: todos.count(), todos: Box::new(todos.into_todos()), next: None });
     }
-    let is_quick = selection.is_quick() || (todos.count() <= MAX_SELECTED_HERE && !selection.reads_texts());
-    let Page { todos, total, next } = if is_quick {
+    let Page { todos, total, next } = if selection.is_quick(todos.count()) {
         select(&todos, selection)
     } else {
+        // Off the threads that answer requests.
         let turn = state.selections.take(user).await;
         let selection = selection.clone();
         let page = web::block(move || {

@@ -23,10 +23,10 @@ pub struct ListParameters {
     #[param(required = false, max_length = 200)]
     q: String,
     /// Only todos with this priority; of several (`priority=3&priority=4`), with one of them.
-    #[param(required = false, inline, style = Form, explode)]
+    #[param(required = false, inline, max_items = 5, style = Form, explode)]
     priority: Vec<Priority>,
     /// Only todos with this tag; case matters. Of several (`tag=a&tag=b`), with all of them; at most 20.
-    #[param(required = false, inline, style = Form, explode)]
+    #[param(required = false, inline, max_items = 20, style = Form, explode)]
     tag: Vec<Tag>,
     /// Only todos that are due before this date (`2025-02-01`) or time (`2025-02-01T08:00:00Z`). A date counts as its 00:00 in UTC.
     #[param(required = false, inline)]
