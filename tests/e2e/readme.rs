@@ -9,10 +9,10 @@ use crate::cleanup::{LIMIT, Processes, take_ports, wait_until_free};
 use crate::process::{Process, in_terminal};
 use crate::stack::{PATIENCE, SERVICE, Stack, project, tool};
 
-/// The `bash` blocks of a document.
-fn blocks(document: &str) -> Vec<String> {
+/// The blocks of a document in a language.
+fn blocks(document: &str, language: &str) -> Vec<String> {
     let text = std::fs::read_to_string(project().join(document)).unwrap();
-    text.split("```bash\n").skip(1).map(|rest| rest.split("\n```").next().unwrap().to_owned()).collect()
+    text.split(&format!("```{language}\n")).skip(1).map(|rest| rest.split("\n```").next().unwrap().to_owned()).collect()
 }
 
 /// What a newcomer has after `git clone`, changes that are not committed yet included.
@@ -74,26 +74,37 @@ fn ctrl_c(mut process: Process, all: &Processes, ports: &[u16]) {
 async fn the_examples_about_todos_work_as_written() {
     let stack = Stack::started();
     let client = stack.client("demo", "demo123").await;
-    let blocks = blocks("docs/todos.md");
-    let [conditions, retry] = &blocks[..] else { panic!("it has other commands now: {blocks:?}") };
-    let run = |script: &str| {
+    let (curl, python) = (blocks("docs/todos.md", "bash"), blocks("docs/todos.md", "python"));
+    let [search, page, conditions, retry] = &curl[..] else { panic!("it has other commands now: {curl:?}") };
+    let [pages] = &python[..] else { panic!("it has other programs now: {python:?}") };
+    let execute = |program: &str, flags: &str, script: &str| {
         let script = script.replace("localhost:8000", &format!("localhost:{}", stack.service_port()));
-        let mut command = Command::new("bash");
-        let output = command.args(["-ec", &script]).env("TOKEN", client.token()).output().unwrap();
+        let mut command = Command::new(program);
+        let output = command.args([flags, &script]).env("TOKEN", client.token()).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
+    let run = |script: &str| execute("bash", "-ec", script);
     let answers = run(conditions);
     let statuses: Vec<&str> = answers.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
     assert_eq!(statuses, ["200", "412"], "{answers}");
     assert!(answers.contains(r#""current":{"id":1,"title":"Buy milk""#), "{answers}");
     assert_eq!(run(retry), run(retry));
+
+    let found = client.create("Buy milk, and bread").await;
+    assert!(run(search).starts_with(&format!("[{{\"id\":{found},\"title\":\"Buy milk, and bread\"")));
+    assert!(run(page).contains("\nlink: <todos?limit=2&sort=title&cursor="));
+    for n in 0..110 {
+        client.create(&n.to_string()).await;
+    }
+    let all = format!("token = '{}'\n{pages}\nprint(len(todos), todos[-1]['title'])", client.token());
+    assert_eq!(execute(tool("PYTHON"), "-c", &all), "113 once\n");
 }
 
 #[test]
 fn the_commands_work_as_written() {
     let _ports = take_ports();
-    let blocks = blocks("README.md");
+    let blocks = blocks("README.md", "bash");
     let [make, cargo, dapr, walkthrough] = &blocks[..] else { panic!("the README has other commands now: {blocks:?}") };
     let build = Duration::from_secs(600);
     let directory = tempfile::tempdir().unwrap();
