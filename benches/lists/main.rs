@@ -48,7 +48,7 @@ async fn main() {
         let resident = resident();
         fill(address, &english_token, ENGLISH);
         println!(
-            "{TODOS} todos of 30 + 100 characters take {} bytes each, with the log's pages",
+            "{TODOS} todos of 30 + 100 characters take {} bytes of memory each",
             (self::resident() - resident) / TODOS
         );
         fill(address, &russian_token, RUSSIAN);

@@ -10,8 +10,12 @@ use serde_json::{Value, json};
 use crate::app::{TestApp, with_app, with_settings};
 use crate::client::{Answer, RequestExt};
 
+async fn get(app: &TestApp, query: &str) -> Answer {
+    app.get(&format!("/todos?{query}")).bearer_auth(app.token("demo")).answer().await
+}
+
 async fn list(app: &TestApp, query: &str) -> Answer {
-    let answer = app.get(&format!("/todos?{query}")).bearer_auth(app.token("demo")).answer().await;
+    let answer = get(app, query).await;
     assert_eq!(answer.status, 200, "{query}: {}", answer.body);
     answer
 }
@@ -282,7 +286,7 @@ async fn misspelt_values_are_refused_all_at_once() {
             "x".repeat(51),
             "x".repeat(201)
         );
-        let answer = app.get(&format!("/todos?{query}")).bearer_auth(app.token("demo")).answer().await;
+        let answer = get(app, &query).await;
         let date = "Input should be a date (2025-01-31) or a time with its offset from UTC (2025-01-31T10:30:00+01:00)";
         let boolean = "Input should be a valid boolean, unable to interpret input";
         let integer = "Input should be a valid integer, unable to parse string as an integer";
@@ -331,12 +335,11 @@ async fn misspelt_values_are_refused_all_at_once() {
                 error("bool_parsing", at("etags"), boolean, "2", None),
             ]),
         );
-        let too_many = app.get(&format!("/todos?{}{}", "tag=x&".repeat(21), "priority=1&".repeat(6)));
-        let too_many = too_many.bearer_auth(app.token("demo")).answer().await;
+        let too_many = get(app, &format!("{}{}", "tag=x&".repeat(21), "priority=1&".repeat(6))).await;
         assert_eq!(too_many.problems(), ["too_long tag", "too_long priority"]);
         let enough = format!("{}{}", "tag=x&".repeat(20), "priority=1&".repeat(5));
         assert_lists(&enough, &list(app, &enough).await, &[]);
-        let too_many = app.get("/todos?limit=1001").bearer_auth(app.token("demo")).answer().await;
+        let too_many = get(app, "limit=1001").await;
         assert_eq!(too_many.problems(), ["less_than_equal limit"]);
     })
     .await;
@@ -353,8 +356,7 @@ async fn a_cursor_is_for_the_list_that_gave_it() {
         for (list, cursor) in
             refused.map(|list| (list, &cursors[0])).into_iter().chain(cursors[1..].iter().map(|it| ("sort=-id&", it)))
         {
-            let answer =
-                app.get(&format!("/todos?{list}cursor={cursor}")).bearer_auth(app.token("demo")).answer().await;
+            let answer = get(app, &format!("{list}cursor={cursor}")).await;
             assert_eq!(answer.problems(), ["value_error cursor"], "{list}{cursor}");
         }
         // It is a place, not a secret: for others it is one in their own list.
@@ -370,13 +372,11 @@ async fn a_query_is_short_enough_for_the_next_page() {
     with_app(async |app| {
         create_all(app, [json!({"title": "\u{1d11e}".repeat(200)}), json!({"title": "x"})]).await;
         let tags = |count: usize| format!("&tag={}", "%F0%9D%84%9E".repeat(45)).repeat(count);
-        let get =
-            async |query: String| app.get(&format!("/todos?{query}")).bearer_auth(app.token("demo")).answer().await;
-        let too_long = get(format!("limit=1{}", tags(14))).await;
+        let too_long = get(app, &format!("limit=1{}", tags(14))).await;
         too_long.assert_refused(414, "The query is longer than 7416 bytes");
         // Without pages, it may be as long as any query.
-        assert_eq!(get(tags(14)).await.status, 200);
-        assert_eq!(get(format!("limit=1{}", tags(13))).await.status, 200);
+        assert_eq!(get(app, &tags(14)).await.status, 200);
+        assert_eq!(get(app, &format!("limit=1{}", tags(13))).await.status, 200);
         // Whatever is in a cursor.
         let pages =
             pages(app, "/todos?limit=1&sort=-title,completed,-created_at,updated_at,due_at,priority,order").await;

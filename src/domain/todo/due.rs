@@ -7,6 +7,7 @@ use time::macros::format_description;
 use time::{Date, Time};
 
 use crate::domain::clock::Timestamp;
+use crate::domain::validation::{Location, ValidationError};
 
 /// When a todo is due: on a day, or at a point in time.
 ///
@@ -20,6 +21,9 @@ pub enum Due {
 }
 
 impl Due {
+    /// How it is written, in words.
+    const RULE: &'static str = "a date (2025-01-31) or a time with its offset from UTC (2025-01-31T10:30:00+01:00)";
+
     /// The time as which it is compared.
     pub fn time(self) -> Timestamp {
         match self {
@@ -27,8 +31,10 @@ impl Due {
         }
     }
 
-    /// How it is written, in words.
-    pub const RULE: &'static str = "a date (2025-01-31) or a time with its offset from UTC (2025-01-31T10:30:00+01:00)";
+    /// What is wrong with a text that is no date and no time.
+    pub fn error(loc: Vec<Location>, text: String) -> ValidationError {
+        ValidationError::at("datetime_parsing", loc, format!("Input should be {}", Self::RULE), text)
+    }
 
     /// Parses a date, or an RFC 3339 time, whose offset is not kept. What is finer than a millisecond is cut off.
     pub fn parse(text: &str) -> Option<Self> {

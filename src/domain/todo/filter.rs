@@ -4,6 +4,7 @@ use memchr::memmem::Finder;
 
 use super::Todo;
 use super::fold::folded;
+use super::tags::Tags;
 use crate::domain::clock::Timestamp;
 
 /// What todos have in common: all that is set.
@@ -15,8 +16,8 @@ pub struct Filter {
     pub completed: Option<bool>,
     /// They have one of these priorities.
     pub priorities: Vec<u8>,
-    /// They have all of these tags, as [`super::tags::normalized`] gives them.
-    pub tags: Vec<Box<str>>,
+    /// They have all of these tags.
+    pub tags: Tags,
     /// They are due before this.
     pub due_before: Option<Timestamp>,
     /// They are due then or later.
@@ -38,7 +39,7 @@ impl Filter {
         let due = todo.due_at.map(|due| due.time());
         self.completed.is_none_or(|completed| todo.completed == completed)
             && (self.priorities.is_empty() || todo.priority.is_some_and(|priority| self.priorities.contains(&priority)))
-            && self.tags.iter().all(|wanted| todo.tags.iter().any(|tag| tag == &**wanted))
+            && self.tags.iter().all(|wanted| todo.tags.iter().any(|tag| tag == wanted))
             && self.due_before.is_none_or(|end| due.is_some_and(|due| due < end))
             && self.due_after.is_none_or(|start| due.is_some_and(|due| due >= start))
             && self.updated_since.is_none_or(|start| todo.updated_at >= start)
@@ -68,7 +69,6 @@ mod tests {
     use crate::domain::todo::TodoId;
     use crate::domain::todo::due::Due;
     use crate::domain::todo::input::NewTodo;
-    use crate::domain::todo::tags::Tags;
 
     fn todo() -> Todo {
         let new = NewTodo {
@@ -98,7 +98,7 @@ mod tests {
             let filter = Filter { completed: Some(completed), ..Filter::default() };
             assert_eq!(matches(&filter), (expected, expected));
         }
-        let tags = |tags: &[&str]| tags.iter().map(|&tag| tag.into()).collect();
+        let tags = |tags: &[&str]| Tags::new(tags.iter().map(|&tag| tag.into()));
         for (wanted, expected) in [(tags(&["b"]), true), (tags(&["b", "a"]), true), (tags(&["a", "B"]), false)] {
             assert_eq!(matches(&Filter { tags: wanted, ..Filter::default() }), (expected, false));
         }

@@ -205,8 +205,7 @@ fn due_at(fields: &mut Fields) -> Option<Option<Due>> {
         let text = fields.string(name, 0, usize::MAX)?;
         let due = Due::parse(&text);
         if due.is_none() {
-            let msg = format!("Input should be {}", Due::RULE);
-            fields.refuse(ValidationError::at("datetime_parsing", fields.location(name), msg, text));
+            fields.refuse(Due::error(fields.location(name), text));
         }
         due
     })

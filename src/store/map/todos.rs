@@ -120,8 +120,7 @@ impl Todos {
             if let Some([one, other]) = self.blocks.get(first..first.wrapping_add(2))
                 && one.todos.len() + other.todos.len() <= BLOCK_LEN / 2
             {
-                let other = other.todos.clone();
-                Block::change(&mut self.blocks.remove(first + 1)).clear();
+                let other = std::mem::take(Block::change(&mut self.blocks.remove(first + 1)));
                 if let Some(one) = self.blocks.get_mut(first) {
                     Block::change(one).extend(other);
                 }

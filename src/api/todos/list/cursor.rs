@@ -26,14 +26,14 @@ impl Cursor {
     pub fn encode(&self, list: &str) -> String {
         let (epoch, revision) = (self.epoch.0.to_be_bytes(), self.revision.0.to_be_bytes());
         let content = [&epoch[..], &revision, &self.after].concat();
-        URL_SAFE_NO_PAD.encode([&check(list, &content)[..], &content].concat())
+        URL_SAFE_NO_PAD.encode([&short_hash(list, &content)[..], &content].concat())
     }
 
     /// Reads a cursor of this list.
     pub fn decode(text: &str, list: &str) -> Option<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (sent, content) = bytes.split_first_chunk()?;
-        if *sent != check(list, content) {
+        if *sent != short_hash(list, content) {
             return None;
         }
         let (epoch, rest) = content.split_first_chunk()?;
@@ -43,17 +43,18 @@ impl Cursor {
     }
 }
 
-/// Finds damaged cursors, and those of other lists. No secret: whoever makes cursors up gets pages of their own todos.
-fn check(list: &str, content: &[u8]) -> [u8; 8] {
+/// Tells lists and what belongs to them apart, such as damaged cursors and those of other lists. No secret: whoever makes
+/// cursors up gets pages of their own todos.
+pub fn short_hash(list: &str, content: &[u8]) -> [u8; 8] {
     let mut digest = Context::new(&SHA256);
     // The format of cursors: other versions of the service may have others.
     digest.update(b"1 ");
     digest.update(list.as_bytes());
     digest.update(&[0]);
     digest.update(content);
-    let mut check = [0; 8];
-    check.iter_mut().zip(digest.finish().as_ref()).for_each(|(to, byte)| *to = *byte);
-    check
+    let mut hash = [0; 8];
+    hash.iter_mut().zip(digest.finish().as_ref()).for_each(|(to, byte)| *to = *byte);
+    hash
 }
 
 #[cfg(test)]

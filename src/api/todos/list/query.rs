@@ -1,26 +1,26 @@
 //! Which todos a client asks for.
 
-use ring::digest::{SHA256, digest};
-
-use super::cursor::Cursor;
+use super::cursor::{Cursor, short_hash};
 use crate::api::error::ApiError;
 use crate::api::http::MAX_QUERY_LEN;
 use crate::domain::clock::Timestamp;
+use crate::domain::todo::MAX_PRIORITY;
 use crate::domain::todo::due::Due;
 use crate::domain::todo::filter::{Filter, Needle};
 use crate::domain::todo::sort::Sort;
-use crate::domain::todo::tags::{MAX_TAG_LEN, MAX_TAGS, normalized};
-use crate::domain::todo::{MAX_PRIORITY, MAX_TITLE_LEN};
+use crate::domain::todo::tags::{MAX_TAG_LEN, MAX_TAGS, Tags, normalized};
 use crate::domain::validation::{Query, ValidationError, location};
 use crate::store::map::select::Selection;
 
 /// Most todos of a page.
 const MAX_LIMIT: i64 = 1000;
+/// Longest text that is searched for, in characters.
+const MAX_TEXT_LEN: usize = 200;
 /// Most values of `priority`: each that there is.
 const MAX_PRIORITIES: usize = MAX_PRIORITY as usize + 1;
 /// Parameters that say which todos a list has, and in which order.
 const LIST: [&str; 8] = ["completed", "due_after", "due_before", "priority", "q", "sort", "tag", "updated_since"];
-/// Parameters besides those that all pages of a list have in common.
+/// Parameters that all pages of a list have in common besides those.
 const SHAPE: [&str; 2] = ["etags", "limit"];
 
 /// What a client asks for.
@@ -67,13 +67,11 @@ impl ListQuery {
 }
 
 fn etag_suffix(list: &str, page: &str, with_etags: bool) -> String {
-    let mut suffix = String::new();
-    if !list.is_empty() || !page.is_empty() {
-        let hash = digest(&SHA256, format!("{list} {page}").as_bytes());
-        suffix.push('-');
-        suffix.extend(hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")));
+    let etags = if with_etags { "-etags" } else { "" };
+    if list.is_empty() && page.is_empty() {
+        return etags.to_owned();
     }
-    suffix + if with_etags { "-etags" } else { "" }
+    format!("-{:016x}{etags}", u64::from_be_bytes(short_hash(list, page.as_bytes())))
 }
 
 fn cursor(query: &mut Query, list: &str) -> Option<Cursor> {
@@ -89,11 +87,9 @@ fn cursor(query: &mut Query, list: &str) -> Option<Cursor> {
 
 fn filter(query: &mut Query) -> Filter {
     let text = query.last("q").map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-    let text = text.and_then(|text| query.check_text(location(&["query", "q"]), text, 0, MAX_TITLE_LEN));
+    let text = text.and_then(|text| query.check_text(location(&["query", "q"]), text, 0, MAX_TEXT_LEN));
     let tag = |query: &mut Query, loc, tag: String| query.check_text(loc, normalized(&tag), 1, MAX_TAG_LEN);
-    let mut tags = query.array("tag", MAX_TAGS, tag);
-    tags.sort();
-    tags.dedup();
+    let tags = query.array("tag", MAX_TAGS, tag);
     let priority = |query: &mut Query, loc, text| query.parse_integer(loc, text, 0..=MAX_PRIORITY.into());
     let priorities = query.array("priority", MAX_PRIORITIES, priority);
     Filter {
@@ -101,7 +97,7 @@ fn filter(query: &mut Query) -> Filter {
         completed: query.boolean("completed"),
         // They are in range.
         priorities: priorities.into_iter().filter_map(|priority| u8::try_from(priority).ok()).collect(),
-        tags: tags.into_iter().map(Into::into).collect(),
+        tags: Tags::new(tags.into_iter().map(Into::into)),
         due_before: time(query, "due_before"),
         due_after: time(query, "due_after"),
         updated_since: time(query, "updated_since"),
@@ -114,8 +110,7 @@ fn time(query: &mut Query, name: &'static str) -> Option<Timestamp> {
     // A plus sign that was not encoded, as in +01:00, is a space.
     let due = Due::parse(&text.replace(' ', "+"));
     if due.is_none() {
-        let msg = format!("Input should be {}", Due::RULE);
-        query.refuse(ValidationError::new("datetime_parsing", &["query", name], msg, text));
+        query.refuse(Due::error(location(&["query", name]), text));
     }
     due.map(Due::time)
 }
@@ -127,8 +122,7 @@ fn sort(query: &mut Query) -> Sort {
     }
     let text = sent.join(",");
     Sort::parse(&text).unwrap_or_else(|| {
-        let error = ValidationError::not_one_of(vec!["query".into(), "sort".into()], Sort::RULE, text);
-        query.refuse(error);
+        query.refuse(ValidationError::not_one_of(location(&["query", "sort"]), Sort::RULE, text));
         Sort::default()
     })
 }

@@ -14,8 +14,8 @@ const MAX_CONCURRENT: usize = 2;
 const MAX_REMEMBERED: usize = 1000;
 
 /// The turns of all users.
-#[derive(Clone, Default)]
-pub struct Turns(Arc<Mutex<HashMap<UserId, Weak<Semaphore>>>>);
+#[derive(Default)]
+pub struct Turns(Mutex<HashMap<UserId, Weak<Semaphore>>>);
 
 impl Turns {
     /// Waits for a turn, which is over when it is dropped. `None`: never, there are no turns any more.
