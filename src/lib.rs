@@ -39,7 +39,7 @@
 //! rusqlite     store
 //! reqwest      cli events
 //! rustls       events
-//! ring         auth api
+//! ring         cli auth api
 //! jsonwebtoken auth config
 //! tokio        main cli app api connection events store auth
 //! ```

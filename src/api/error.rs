@@ -82,6 +82,35 @@ pub enum ApiError {
     TodoNotFound,
     /// 409: the todo can't be restored, because it is not deleted.
     NotDeleted,
+    /// 409: the user has as many todos as it may.
+    TooManyTodos {
+        /// So many.
+        limit: usize,
+    },
+    /// 404: the user has made no such change.
+    ChangeNotFound,
+    /// 410: a change can't be undone any more.
+    ChangeGone,
+    /// 409: a change can't be undone, because a later one is about the same.
+    ChangedSince {
+        /// The entity tag that the todo has.
+        etag: String,
+        /// The todo as it is.
+        current: Arc<Todo>,
+        /// What both are about: names of fields, and `deleted_at`.
+        conflict: Vec<&'static str>,
+    },
+    /// An import has ended before its end.
+    Import {
+        /// Todos that were imported until then.
+        imported: usize,
+        /// Why.
+        error: Box<Self>,
+    },
+    /// 429: todos are being imported for this user.
+    ImportRunning,
+    /// 415: not a format of todos that can be imported.
+    NotImportable,
     /// 412: what the request is about is not as the client expects.
     PreconditionFailed {
         /// The entity tag that it has, if it has one.
@@ -180,7 +209,15 @@ impl ApiError {
             Refusal::PreconditionFailed { current, etag, conflict } => {
                 Self::PreconditionFailed { etag: Some(etag.quoted()), current: Some(current), conflict }
             }
-            Refusal::NoSuchTrash => Self::PreconditionFailed { etag: None, current: None, conflict: Vec::new() },
+            Refusal::TooManyTodos { limit } => Self::TooManyTodos { limit },
+            Refusal::ChangeNotFound => Self::ChangeNotFound,
+            Refusal::ChangeGone => Self::ChangeGone,
+            Refusal::ChangedSince { current, etag, conflict } => {
+                Self::ChangedSince { etag: etag.quoted(), current, conflict }
+            }
+            Refusal::NoSuchTrash | Refusal::ListChanged => {
+                Self::PreconditionFailed { etag: None, current: None, conflict: Vec::new() }
+            }
             Refusal::TooManyTags => {
                 at.push("tags_add".into());
                 let msg = format!("The todo would have more than {MAX_TAGS} tags");
@@ -197,9 +234,10 @@ impl ApiError {
                 let msg = "With Prefer: merge, If-Match should be the one entity tag that the client knows";
                 Self::Invalid(vec![ValidationError::new("value_error", &["header", "If-Match"], msg, Value::Null)])
             }
-            Refusal::Unanswerable => {
-                Self::internal("a request can't be repeated", "what was answered can't be read or written")
-            }
+            Refusal::Unanswerable => Self::internal(
+                "a request can't be answered",
+                "what it needs can't be read, or its answer not be written",
+            ),
             Refusal::NoLongerAllowed => Self::InvalidToken,
             Refusal::AccountNotFound => Self::UserNotFound,
             Refusal::AccountDeleted => Self::AccountDeleted,
@@ -259,9 +297,9 @@ impl ResponseError for ApiError {
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::InvalidHost | Self::UnreadableBody | Self::OAuth { .. } => StatusCode::BAD_REQUEST,
             Self::PayloadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NotJson | Self::NotMergePatch => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::NotJson | Self::NotMergePatch | Self::NotImportable => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::PreconditionFailed { .. } => StatusCode::PRECONDITION_FAILED,
-            Self::Operation { error, .. } => error.status_code(),
+            Self::Operation { error, .. } | Self::Import { error, .. } => error.status_code(),
             Self::NotAuthenticated | Self::InvalidToken | Self::InvalidCredentials | Self::SidecarToken => {
                 StatusCode::UNAUTHORIZED
             }
@@ -270,10 +308,16 @@ impl ResponseError for ApiError {
             | Self::WrongPassword
             | Self::ReadOnlyToken
             | Self::PersonalToken => StatusCode::FORBIDDEN,
-            Self::NameTaken | Self::LastAdmin | Self::AccountDeleted | Self::TooManyTokens | Self::NotDeleted => {
-                StatusCode::CONFLICT
-            }
+            Self::NameTaken
+            | Self::LastAdmin
+            | Self::AccountDeleted
+            | Self::TooManyTokens
+            | Self::TooManyTodos { .. }
+            | Self::ChangedSince { .. }
+            | Self::NotDeleted => StatusCode::CONFLICT,
+            Self::ChangeGone => StatusCode::GONE,
             Self::TodoNotFound
+            | Self::ChangeNotFound
             | Self::NotFound
             | Self::EventNotParked
             | Self::UserNotFound
@@ -282,7 +326,7 @@ impl ResponseError for ApiError {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::QueryTooLong { .. } => StatusCode::URI_TOO_LONG,
-            Self::Limited(_) | Self::TooManyLists => StatusCode::TOO_MANY_REQUESTS,
+            Self::Limited(_) | Self::TooManyLists | Self::ImportRunning => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy | Self::NotStored | Self::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -307,7 +351,25 @@ impl ResponseError for ApiError {
                 response.insert_header(("Accept-Patch", "application/merge-patch+json, application/json")),
                 "Content-Type must be application/merge-patch+json or application/json",
             ),
+            Self::NotImportable => detail(
+                response.insert_header((header::ACCEPT, "application/x-ndjson, application/json")),
+                "Content-Type must be application/x-ndjson or application/json",
+            ),
             Self::NotDeleted => detail(&mut response, "Todo is not deleted"),
+            Self::TooManyTodos { limit } => {
+                detail(&mut response, &format!("This user has {limit} todos, the most allowed: delete some first"))
+            }
+            Self::ChangeNotFound => detail(&mut response, "Change not found"),
+            Self::ChangeGone => {
+                detail(&mut response, "The change is too old, or its todo was removed: it can't be undone")
+            }
+            Self::ChangedSince { etag, current, conflict } => {
+                let body =
+                    json!({ "detail": "A later change is about the same", "current": current, "conflict": conflict });
+                private(response.insert_header((header::ETAG, etag.as_str()))).json(body)
+            }
+            Self::Import { imported, error } => with(error, "imported", json!(imported)),
+            Self::ImportRunning => retry(&mut response, 1, "Todos are being imported for this user already"),
             Self::PreconditionFailed { etag, current, conflict } => {
                 let mut body = json!({ "detail": "Precondition Failed" });
                 if let Some(current) = current {
@@ -321,7 +383,7 @@ impl ResponseError for ApiError {
                 }
                 private(&mut response).json(body)
             }
-            Self::Operation { index, error } => of_operation(*index, error),
+            Self::Operation { index, error } => with(error, "operation", json!(index)),
             Self::NotAuthenticated => challenge(&mut response, "Bearer", "Not authenticated"),
             Self::InvalidToken => challenge(
                 &mut response,
@@ -387,12 +449,12 @@ fn detail(response: &mut HttpResponseBuilder, text: &str) -> HttpResponse {
     response.json(json!({ "detail": text }))
 }
 
-/// The answer to a request that is only this operation, and which one it is.
-fn of_operation(index: usize, error: &ApiError) -> HttpResponse {
+/// The answer to `error`, with one more member in its body.
+fn with(error: &ApiError, name: &str, value: Value) -> HttpResponse {
     let (response, body) = error.error_response().into_parts();
     let body = body.try_into_bytes().ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let mut body: Value = body.unwrap_or_else(|| json!({}));
-    body["operation"] = json!(index);
+    body[name] = value;
     response.set_body(BoxBody::new(body.to_string()))
 }
 

@@ -152,6 +152,7 @@ mod tests {
             demo_users: DemoUsers::None,
             may_upgrade: true,
             retention: config.retention,
+            max_todos: config.max_todos_per_user,
             metrics: std::sync::Arc::default(),
         };
         let store = Store::open(options).unwrap();

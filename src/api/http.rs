@@ -1,6 +1,6 @@
 //! What every route shares: methods with HEAD and a full `Allow`, bodies with a limit, and unknown paths.
 
-use std::future::Future;
+use std::future::{Future, Ready, ready};
 use std::net::Ipv6Addr;
 use std::pin::Pin;
 
@@ -11,6 +11,7 @@ use actix_web::http::{Method, header};
 use actix_web::middleware::Next;
 use actix_web::web::{self, Bytes, PayloadConfig};
 use actix_web::{Error, FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, Route, guard};
+use futures_util::StreamExt;
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
@@ -189,6 +190,44 @@ struct BodyLimit(usize);
 /// A request's body, read up to the route's limit.
 pub struct RawBody(pub Bytes);
 
+/// A request's body, read piece by piece up to the route's limit.
+pub struct StreamedBody {
+    request: HttpRequest,
+    payload: Payload,
+    limit: usize,
+    read: usize,
+}
+
+impl FromRequest for StreamedBody {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (limit, length) = (body_limit(request), request.headers().get(header::CONTENT_LENGTH));
+        let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        ready(if length.is_some_and(|length| length > limit as u64) {
+            Err(ApiError::PayloadTooLarge { limit })
+        } else {
+            Ok(Self { request: request.clone(), payload: payload.take(), limit, read: 0 })
+        })
+    }
+}
+
+impl StreamedBody {
+    /// The `Content-Type` as it was sent, or an empty string.
+    pub fn content_type(&self) -> &str {
+        content_type(&self.request)
+    }
+
+    /// The next piece; none after the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
+        let Some(piece) = self.payload.next().await else { return Ok(None) };
+        let piece = piece.map_err(|error| body_error(&self.request, Some(&error), self.limit))?;
+        self.read += piece.len();
+        if self.read > self.limit { Err(ApiError::PayloadTooLarge { limit: self.limit }) } else { Ok(Some(piece)) }
+    }
+}
+
 /// A request's JSON object, read up to the route's limit. The handler reports what is wrong with it, together with what
 /// else is wrong.
 pub struct JsonBody(pub Result<Map<String, Value>, BodyError>);
@@ -230,27 +269,35 @@ impl FromRequest for RawBody {
     type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let limit = request.app_data::<BodyLimit>().map_or(MAX_BODY_LEN, |limit| limit.0);
+        let limit = body_limit(request);
         let body = Bytes::from_request(request, payload);
         let request = request.clone();
-        Box::pin(async move {
-            body.await.map(Self).map_err(|error| match error.as_error::<PayloadError>() {
-                Some(PayloadError::Overflow) => ApiError::PayloadTooLarge { limit },
-                _ if connection::is_too_slow(&request) => ApiError::TooSlow,
-                _ => ApiError::UnreadableBody,
-            })
-        })
+        Box::pin(async move { body.await.map(Self).map_err(|error| body_error(&request, error.as_error(), limit)) })
+    }
+}
+
+/// The largest body that the request may have, in bytes.
+fn body_limit(request: &HttpRequest) -> usize {
+    request.app_data::<BodyLimit>().map_or(MAX_BODY_LEN, |limit| limit.0)
+}
+
+/// Why a body can't be read.
+fn body_error(request: &HttpRequest, error: Option<&PayloadError>, limit: usize) -> ApiError {
+    match error {
+        Some(PayloadError::Overflow) => ApiError::PayloadTooLarge { limit },
+        _ if connection::is_too_slow(request) => ApiError::TooSlow,
+        _ => ApiError::UnreadableBody,
     }
 }
 
 /// The trace context of a request: the one it sent, or a new one.
 impl FromRequest for TraceParent {
     type Error = ApiError;
-    type Future = std::future::Ready<Result<Self, ApiError>>;
+    type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let sent = request.headers().get(trace::HEADER).and_then(|value| value.to_str().ok());
-        std::future::ready(Ok(sent.and_then(Self::parse).unwrap_or_else(Self::random)))
+        ready(Ok(sent.and_then(Self::parse).unwrap_or_else(Self::random)))
     }
 }
 

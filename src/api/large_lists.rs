@@ -19,16 +19,31 @@ use super::error::ApiError;
 use crate::domain::account::UserId;
 
 /// A chunk ends with the todo that makes it at least this long, in bytes.
-const CHUNK_LEN: usize = 64 << 10;
+pub const CHUNK_LEN: usize = 64 << 10;
 /// Most lists of more than one chunk that are sent to one user at the same time.
 const MAX_CONCURRENT: usize = 8;
 
 /// Counts the lists of more than one chunk that are being sent to each user. Each keeps its todos in memory, as they
 /// were, until the client has read it.
-#[derive(Clone, Default)]
-pub struct LargeLists(Arc<Mutex<HashMap<UserId, usize>>>);
+#[derive(Clone)]
+pub struct LargeLists {
+    counts: Arc<Mutex<HashMap<UserId, usize>>>,
+    /// Most of one user.
+    limit: usize,
+}
+
+impl Default for LargeLists {
+    fn default() -> Self {
+        Self::at_most(MAX_CONCURRENT)
+    }
+}
 
 impl LargeLists {
+    /// Allows each user so many at the same time.
+    pub fn at_most(limit: usize) -> Self {
+        Self { counts: Arc::default(), limit }
+    }
+
     /// The body of an answer with `todos`, or [`ApiError::TooManyLists`]. HEAD has no content, and no limit.
     pub fn body<T: Serialize + 'static>(
         &self,
@@ -58,9 +73,9 @@ impl LargeLists {
 
     /// What is counted as a large list until it is dropped; `None` if the user has reached the limit.
     pub fn begin(&self, user: UserId) -> Option<LargeList> {
-        let mut counts = self.0.lock();
+        let mut counts = self.counts.lock();
         let count = counts.entry(user).or_default();
-        if *count == MAX_CONCURRENT {
+        if *count == self.limit {
             return None;
         }
         *count += 1;
@@ -76,7 +91,7 @@ pub struct LargeList {
 
 impl Drop for LargeList {
     fn drop(&mut self) {
-        let mut counts = self.all.0.lock();
+        let mut counts = self.all.counts.lock();
         if let Some(count) = counts.get_mut(&self.user) {
             *count -= 1;
             if *count == 0 {
@@ -216,7 +231,7 @@ mod tests {
         for body in bodies {
             to_bytes(body).await.unwrap();
         }
-        assert!(lists.0.lock().is_empty());
+        assert!(lists.counts.lock().is_empty());
     }
 
     #[actix_web::test]
@@ -224,11 +239,11 @@ mod tests {
         let lists = LargeLists::default();
         let body = |length| Counted::body(vec![b'x'; length], lists.begin(OWNER).unwrap());
         let small = body(CHUNK_LEN - 1);
-        assert!(lists.0.lock().is_empty());
+        assert!(lists.counts.lock().is_empty());
         let large = body(CHUNK_LEN);
-        assert_eq!((large.size(), lists.0.lock()[&OWNER]), (BodySize::Sized(CHUNK_LEN as u64), 1));
+        assert_eq!((large.size(), lists.counts.lock()[&OWNER]), (BodySize::Sized(CHUNK_LEN as u64), 1));
         assert_eq!(to_bytes(large).await.unwrap().len(), CHUNK_LEN);
-        assert!(lists.0.lock().is_empty());
+        assert!(lists.counts.lock().is_empty());
         drop(small);
     }
 

@@ -122,14 +122,75 @@ pub struct TooManyTokens(ErrorBody);
 )]
 pub struct TodoNotFound(ErrorBody);
 
-/// Not deleted.
+/// A todo can't be restored.
 #[derive(IntoResponses)]
 #[response(
     status = 409,
-    description = "The todo can't be restored: it is not deleted.",
-    example = json!({ "detail": "Todo is not deleted" })
+    description = "The todo is not deleted, or the user has as many as it may.",
+    examples(
+        ("not deleted" = (value = json!({ "detail": "Todo is not deleted" }))),
+        ("too many" = (value = json!({ "detail": "This user has 100000 todos, the most allowed: delete some first" }))),
+    )
 )]
-pub struct NotDeleted(ErrorBody);
+pub struct RestoreConflict(ErrorBody);
+
+/// Too many todos.
+#[derive(IntoResponses)]
+#[response(
+    status = 409,
+    description = "The user has as many todos as it may, or would have more (MAX_TODOS_PER_USER).",
+    example = json!({ "detail": "This user has 100000 todos, the most allowed: delete some first" })
+)]
+pub struct TooManyTodos(ErrorBody);
+
+/// No such change.
+#[derive(IntoResponses)]
+#[response(
+    status = 404,
+    description = "The user has made no change with this number.",
+    example = json!({ "detail": "Change not found" })
+)]
+pub struct ChangeNotFound(ErrorBody);
+
+/// It is too late to undo a change.
+#[derive(IntoResponses)]
+#[response(
+    status = 410,
+    description = "The log does not have the change any more, or what was before it, or its todo was removed for good.",
+    example = json!({ "detail": "The change is too old, or its todo was removed: it can't be undone" })
+)]
+pub struct ChangeGone(ErrorBody);
+
+/// A later change is about the same.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "detail": "A later change is about the same",
+    "current": {
+        "id": 1, "title": "Learn Dapr", "description": null, "completed": true,
+        "created_at": "2025-01-15T10:30:00.000Z", "updated_at": "2025-01-16T08:00:00.000Z",
+    },
+    "conflict": ["title"],
+}))]
+pub struct UndoConflictBody {
+    /// What went wrong.
+    detail: String,
+    /// The todo as it is.
+    #[schema(required = false)]
+    current: Todo,
+    /// What both changes are about: names of fields, and `deleted_at` where that is whether it is deleted.
+    #[schema(required = false)]
+    conflict: Vec<String>,
+}
+
+/// A later change is about the same.
+#[derive(IntoResponses)]
+#[response(
+    status = 409,
+    description = "A later change is about the same fields, or about whether the todo is deleted. Or it would be restored, \
+        and the user has as many as it may. Nothing was changed.",
+    headers(("ETag" = String, description = "The entity tag that the todo has."))
+)]
+pub struct UndoConflict(UndoConflictBody);
 
 /// What the client has is what there is.
 #[derive(IntoResponses)]
@@ -178,6 +239,15 @@ pub struct PreconditionFailed(PreconditionFailedBody);
 )]
 pub struct ListPreconditionFailed(ErrorBody);
 
+/// The todos are not as the client expects.
+#[derive(IntoResponses)]
+#[response(
+    status = 412,
+    description = "Something has changed since the list that `If-Match` names. Nothing was deleted.",
+    example = json!({ "detail": "Precondition Failed" })
+)]
+pub struct BulkPreconditionFailed(ErrorBody);
+
 /// The trash is not as the client expects.
 #[derive(IntoResponses)]
 #[response(
@@ -213,12 +283,17 @@ pub struct OperationError {
 #[response(status = 404, description = "The user has no todo with the id or `ref` of this operation.")]
 pub struct BatchNotFound(OperationError);
 
-/// A batch restores a todo that is not deleted.
+/// A batch restores a todo that is not deleted, or creates too many.
 #[derive(IntoResponses)]
 #[response(
     status = 409,
-    description = "The todo of this operation can't be restored: it is not deleted.",
-    example = json!({ "detail": "Todo is not deleted", "operation": 3 })
+    description = "The todo of this operation can't be restored: it is not deleted. Or the user would have too many.",
+    examples(
+        ("not deleted" = (value = json!({ "detail": "Todo is not deleted", "operation": 3 }))),
+        ("too many" = (value = json!({
+            "detail": "This user has 100000 todos, the most allowed: delete some first", "operation": 3,
+        }))),
+    )
 )]
 pub struct BatchConflict(OperationError);
 
@@ -364,6 +439,39 @@ pub struct TooLarge(ErrorBody);
     example = json!({ "detail": "Request body is larger than 1048576 bytes" })
 )]
 pub struct BatchTooLarge(ErrorBody);
+
+/// An import is too large.
+#[derive(IntoResponses)]
+#[response(
+    status = 413,
+    description = "The body is larger than 16 MiB.",
+    example = json!({ "detail": "Request body is larger than 16777216 bytes" })
+)]
+pub struct ImportTooLarge(ErrorBody);
+
+/// Todos in another format.
+#[derive(IntoResponses)]
+#[response(
+    status = 415,
+    description = "It is no format that can be imported.",
+    headers(("Accept" = String, description = "Those that can.")),
+    example = json!({ "detail": "Content-Type must be application/x-ndjson or application/json" })
+)]
+pub struct NotImportable(ErrorBody);
+
+/// An import at a time.
+#[derive(IntoResponses)]
+#[response(
+    status = 429,
+    description = "Todos are being imported for this user already. Or a limit of requests is reached. Nothing was changed.",
+    headers(
+        ("Retry-After" = u32, description = "Seconds to wait before trying again."),
+        ("RateLimit-Policy" = String, description = "For a limit of requests: `\"NAME\";q=QUOTA;w=SECONDS` (draft-ietf-httpapi-ratelimit-headers-10)."),
+        ("RateLimit" = String, description = "For a limit of requests: `\"NAME\";r=0;t=SECONDS`."),
+    ),
+    example = json!({ "detail": "Todos are being imported for this user already" })
+)]
+pub struct ImportRunning(ErrorBody);
 
 /// Errors of a batch.
 #[derive(Serialize, ToSchema)]

@@ -45,6 +45,8 @@ pub struct AppState {
     pub selections: Turns,
     /// Long lists that are being sent.
     pub lists: LargeLists,
+    /// Imports, which keep what they import in memory.
+    pub imports: LargeLists,
     /// What `/health/ready` depends on besides the store.
     pub readiness: Readiness,
 }

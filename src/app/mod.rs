@@ -68,7 +68,7 @@ const CORS_REQUEST_HEADERS: [&str; 12] = [
 ];
 
 /// Response headers that pages on other origins may read.
-const CORS_EXPOSED_HEADERS: [&str; 13] = [
+const CORS_EXPOSED_HEADERS: [&str; 14] = [
     "ETag",
     "Location",
     "Link",
@@ -79,6 +79,7 @@ const CORS_EXPOSED_HEADERS: [&str; 13] = [
     "WWW-Authenticate",
     "Accept-Patch",
     "Preference-Applied",
+    "Change-Revision",
     "Idempotent-Replayed",
     "Sync-Token",
     "X-Request-Id",
@@ -155,6 +156,7 @@ impl App {
             subscription: Subscription::new(&config),
             selections: Turns::default(),
             lists: LargeLists::default(),
+            imports: LargeLists::at_most(1),
             readiness: Readiness { sidecar: sidecar.subscribe(), stop: stop.clone() },
         });
         let (settings, timeouts) = (config.clone(), config.timeouts);
@@ -247,6 +249,7 @@ fn open_store(config: &Config, passwords: &Passwords, metrics: &Arc<Metrics>) ->
         demo_users: if config.debug { DemoUsers::Created(&hash) } else { DemoUsers::None },
         may_upgrade: true,
         retention: config.retention,
+        max_todos: config.max_todos_per_user,
         metrics: Arc::clone(metrics),
     };
     Store::open(options)

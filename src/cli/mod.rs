@@ -1,12 +1,14 @@
 //! The command line: `todo-backend [serve]`, and commands for operators and containers.
 
 mod healthcheck;
+mod import;
 mod users;
 
 use std::io::{self, ErrorKind, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use thiserror::Error;
@@ -15,8 +17,10 @@ use crate::api::docs;
 use crate::app::{App, StartError};
 use crate::config::env_file::EnvFile;
 use crate::config::{Config, Database, authority};
-use crate::store::maintenance;
+use crate::store::error::DatabaseError;
+use crate::store::{DemoUsers, Options, Store, maintenance};
 use crate::telemetry::logging;
+use crate::telemetry::metrics::Metrics;
 
 /// A Todo backend whose every change reaches Kafka through Dapr. Settings come from the environment and .env.
 #[derive(Parser)]
@@ -45,6 +49,14 @@ enum Command {
     RestoreBackup {
         /// The backup to restore
         file: PathBuf,
+    },
+    /// Create an account's todos from a file: an export, or a JSON array of todos; the service must not be running
+    Import {
+        /// The file
+        file: PathBuf,
+        /// The account's name
+        #[arg(long, value_name = "NAME")]
+        user: String,
     },
     /// Create, list and change accounts; the service must not be running
     User {
@@ -80,6 +92,7 @@ async fn dispatch(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>
         Command::Check => check(database(&database_settings()?)?),
         Command::Backup { file } => backup(database(&database_settings()?)?, &file),
         Command::RestoreBackup { file } => restore(database(&database_settings()?)?, &file),
+        Command::Import { file, user } => import::run(&file, &user, &database_settings()?).await,
         Command::User { command } => users::run(command, &database_settings()?).await,
         Command::Openapi => Ok(print(&docs::openapi::json()?)?),
     }
@@ -113,6 +126,34 @@ fn database(config: &Config) -> Result<&Path, String> {
         Database::File(path) => Ok(path),
         Database::Temporary => Err("DATABASE_URL names a temporary database: there is no file to work with".to_owned()),
     }
+}
+
+/// Opens the store as it is: demo users are not created, and an older database is not upgraded.
+fn open(config: &Config, instead: &str) -> Result<Store, Box<dyn std::error::Error>> {
+    let options = Options {
+        database: &config.database,
+        clock: config.clock.clone(),
+        demo_users: if config.debug { DemoUsers::Existing } else { DemoUsers::None },
+        may_upgrade: false,
+        retention: config.retention,
+        max_todos: config.max_todos_per_user,
+        metrics: Arc::new(Metrics::new()),
+    };
+    Store::open(options).map_err(|error| match error {
+        DatabaseError::Locked { path } => {
+            format!("the service is running on {}; stop it, or use {instead}", path.display()).into()
+        }
+        other => other.into(),
+    })
+}
+
+/// What there is to be said if there is no database.
+fn missing(path: &Path) -> String {
+    format!("{}; check DATABASE_URL and the working directory", DatabaseError::Missing { path: path.to_owned() })
+}
+
+fn no_account(name: &str) -> String {
+    format!("there is no account {name}; `todo-backend user list` shows all")
 }
 
 fn check(path: &Path) -> Result<(), Box<dyn std::error::Error>> {

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use clap::{Subcommand, ValueEnum};
 
-use super::{database, report};
+use super::{database, missing, no_account, open, report};
 use crate::auth::password::{Passwords, Turn, validate_import};
 use crate::auth::password_rules;
 use crate::config::Config;
+use crate::domain;
 use crate::domain::account::{User, UserId, Username};
 use crate::store::decide::Refusal;
-use crate::store::error::{DatabaseError, StoreError};
-use crate::store::{AccountCommand, AccountUpdate, DemoUsers, NewAccount, Options, Store};
-use crate::{domain, telemetry};
+use crate::store::error::StoreError;
+use crate::store::{AccountCommand, AccountUpdate, NewAccount, Store};
 
 /// What can be done about accounts.
 #[derive(Subcommand)]
@@ -87,11 +87,10 @@ pub async fn run(command: Command, config: &Config) -> Result<(), Box<dyn Error>
     let path = database(config)?;
     let is_new = !path.exists();
     if is_new && !matches!(command, Command::Add { .. }) {
-        let missing = DatabaseError::Missing { path: path.to_owned() };
-        return Err(format!("{missing}; check DATABASE_URL and the working directory").into());
+        return Err(missing(path).into());
     }
     let prepared = prepare(command).await?;
-    let store = open(config)?;
+    let store = open(config, "its routes under /admin/users")?;
     let done = run_on(&store, prepared).await;
     let location = store.location();
     store.close();
@@ -130,25 +129,6 @@ async fn prepare(command: Command) -> Result<Prepared, Box<dyn Error>> {
     })
 }
 
-/// Opens the store as it is: demo users are not created, and an older database is not upgraded.
-fn open(config: &Config) -> Result<Store, Box<dyn Error>> {
-    let options = Options {
-        database: &config.database,
-        clock: config.clock.clone(),
-        demo_users: if config.debug { DemoUsers::Existing } else { DemoUsers::None },
-        may_upgrade: false,
-        retention: config.retention,
-        metrics: Arc::new(telemetry::metrics::Metrics::new()),
-    };
-    Store::open(options).map_err(|error| match error {
-        DatabaseError::Locked { path } => {
-            format!("the service is running on {}; stop it, or use its routes under /admin/users", path.display())
-                .into()
-        }
-        other => other.into(),
-    })
-}
-
 /// Returns what to report.
 async fn run_on(store: &Store, prepared: Prepared) -> Result<Vec<String>, Box<dyn Error>> {
     match prepared {
@@ -160,7 +140,7 @@ async fn run_on(store: &Store, prepared: Prepared) -> Result<Vec<String>, Box<dy
         }
         Prepared::Update { name, update, done } => {
             let user = store.account_named(&name).await?;
-            let user = user.ok_or_else(|| format!("there is no account {name}; `todo-backend user list` shows all"))?;
+            let user = user.ok_or_else(|| no_account(&name))?;
             apply(store, &name, AccountCommand::Update(user.id, update)).await?;
             Ok(vec![format!("{} {done}", user.username)])
         }

@@ -53,6 +53,7 @@ struct Raw {
     history_retention_days: Option<String>,
     history_max_per_user: Option<String>,
     trash_retention_days: Option<String>,
+    max_todos_per_user: Option<String>,
     trusted_proxies: Option<String>,
     hsts_max_age: Option<String>,
     docs: Option<String>,
@@ -111,6 +112,8 @@ pub struct Config {
     pub metrics_token: Option<Secret>,
     /// How long the log keeps published changes, and how many of one user. Default: 30 days, 10,000.
     pub retention: Retention,
+    /// Live todos of one user, at most. Default: 100,000.
+    pub max_todos_per_user: usize,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// How long browsers are told to use only https, in seconds; 0: they aren't.
@@ -352,6 +355,7 @@ impl Config {
                 per_owner: number("HISTORY_MAX_PER_USER", raw.history_max_per_user, 10_000, 100, 1_000_000_000)?,
                 trash: days("TRASH_RETENTION_DAYS", raw.trash_retention_days, 30)?,
             },
+            max_todos_per_user: number("MAX_TODOS_PER_USER", raw.max_todos_per_user, 100_000, 1, 10_000_000)?,
             trusted_proxies: trusted_proxies(raw.trusted_proxies)?,
             hsts_max_age: number("HSTS_MAX_AGE", raw.hsts_max_age, 0, 0, 63_072_000)?,
             docs: boolean("DOCS", raw.docs, true)?,

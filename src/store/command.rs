@@ -68,6 +68,9 @@ pub struct Commands {
     pub commands: Vec<Command>,
     /// Whether the client sees them as one: then their changes say so, and a refusal says which command is refused.
     pub is_batch: bool,
+    /// How many live todos more the owner must be allowed to have: what is made in several requests is refused before the
+    /// first of them.
+    pub room: usize,
     /// Set if the request can be repeated.
     pub idempotency: Option<Idempotency>,
 }
@@ -96,8 +99,24 @@ pub enum Command {
     },
     /// Moves a todo to the trash.
     Delete(Target, Condition),
+    /// Moves todos to the trash: those that are completed, those that are not, or all.
+    DeleteMany {
+        /// Which.
+        completed: Option<bool>,
+        /// How many, at most.
+        limit: usize,
+        /// Under which condition: about the owner's last change.
+        condition: Condition<Revision>,
+    },
     /// Takes a todo out of the trash.
     Restore(TodoId, Condition),
+    /// Makes the opposite of a change.
+    Undo {
+        /// The change.
+        revision: Revision,
+        /// And of all that were made together with it.
+        whole_batch: bool,
+    },
     /// Removes a todo from the trash for good.
     Purge(TodoId, Condition),
     /// Removes what is in the trash for good.
@@ -109,6 +128,13 @@ pub enum Command {
     },
     /// Deletes a todo of an account that is deleted, for good; the change does not say what was in it.
     Erase(TodoId),
+}
+
+impl Command {
+    /// Whether it can make several changes, which are one for the client.
+    pub fn makes_several_changes(&self) -> bool {
+        matches!(self, Self::DeleteMany { .. } | Self::Undo { whole_batch: true, .. })
+    }
 }
 
 /// Which todo a command is about.
@@ -127,12 +153,12 @@ impl From<TodoId> for Target {
 }
 
 /// Under which condition a command is applied, or a todo is read (RFC 9110, section 13).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Condition {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition<V = Version> {
     /// `If-Match`: the todo has one of these versions.
-    pub if_match: Option<Versions>,
+    pub if_match: Option<Versions<V>>,
     /// `If-None-Match`: it has none of these.
-    pub if_none_match: Option<Versions>,
+    pub if_none_match: Option<Versions<V>>,
     /// Whether a change is merged with those of others.
     pub merge: Merge,
 }
@@ -149,18 +175,18 @@ pub enum Merge {
     Impossible,
 }
 
-/// Versions of a todo that a client knows.
+/// Versions of a todo that a client knows, or revisions of all that it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Versions {
+pub enum Versions<V = Version> {
     /// Whatever there is: `*`.
     Any,
     /// These.
-    Of(Vec<Version>),
+    Of(Vec<V>),
 }
 
-impl Versions {
+impl<V: PartialEq> Versions<V> {
     /// Whether this version is one of them.
-    pub fn include(&self, version: Version) -> bool {
+    pub fn include(&self, version: V) -> bool {
         match self {
             Self::Any => true,
             Self::Of(versions) => versions.contains(&version),
@@ -168,14 +194,20 @@ impl Versions {
     }
 }
 
-impl Condition {
+impl<V> Default for Condition<V> {
+    fn default() -> Self {
+        Self { if_match: None, if_none_match: None, merge: Merge::No }
+    }
+}
+
+impl<V: PartialEq> Condition<V> {
     /// Whether `If-Match` allows this version.
-    pub fn matches(&self, version: Version) -> bool {
+    pub fn matches(&self, version: V) -> bool {
         self.if_match.as_ref().is_none_or(|versions| versions.include(version))
     }
 
     /// Whether `If-None-Match` allows this version.
-    pub fn is_new(&self, version: Version) -> bool {
+    pub fn is_new(&self, version: V) -> bool {
         !self.if_none_match.as_ref().is_some_and(|versions| versions.include(version))
     }
 }

@@ -36,6 +36,8 @@ impl StoreError {
         match self {
             Self::Refused(refusal) | Self::OperationRefused { refusal, .. } => match refusal {
                 Refusal::TodoNotFound
+                | Refusal::ChangeNotFound
+                | Refusal::ChangeGone
                 | Refusal::AccountNotFound
                 | Refusal::SessionNotFound
                 | Refusal::TokenNotFound => "not_found",
@@ -46,9 +48,11 @@ impl StoreError {
                 | Refusal::TooManyTokens
                 | Refusal::NotInTrash
                 | Refusal::TooManyTags
+                | Refusal::TooManyTodos { .. }
+                | Refusal::ChangedSince { .. }
                 | Refusal::CannotMerge
                 | Refusal::KeyReused => "conflict",
-                Refusal::PreconditionFailed { .. } | Refusal::NoSuchTrash => "precondition",
+                Refusal::PreconditionFailed { .. } | Refusal::NoSuchTrash | Refusal::ListChanged => "precondition",
                 Refusal::Unanswerable => "unanswerable",
             },
             Self::Busy => "busy",

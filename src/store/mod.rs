@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 
 use crate::config::{Database, Retention};
 use crate::domain::account::{AccountState, DEMO_USERS, DemoUser, TokenEpoch, User, UserId};
-use crate::domain::change::{Change, Epoch};
+use crate::domain::change::{Change, Epoch, Revision};
 use crate::domain::clock::{Clock, Timestamp};
 use crate::domain::network::Network;
 use crate::domain::session::{PersonalToken, PersonalTokenId, Session, SessionId, TokenHash};
@@ -66,6 +66,8 @@ pub struct Options<'a> {
     pub may_upgrade: bool,
     /// How long the log keeps published changes, and how long deleted todos can be restored.
     pub retention: Retention,
+    /// Live todos of a user, at most.
+    pub max_todos: usize,
     /// Counts commits, refusals and more.
     pub metrics: Arc<Metrics>,
 }
@@ -87,6 +89,8 @@ pub struct Store {
     queue: SyncSender<Job>,
     writer: Mutex<Option<JoinHandle<()>>>,
     reader: Mutex<Connection>,
+    /// The relay does not wait for clients that read what they did.
+    history: Mutex<Connection>,
     path: PathBuf,
     /// Until it is closed: the lock on the database, and the directory of a temporary one.
     lock: Mutex<Option<(DatabaseLock, Option<TempDir>)>>,
@@ -199,6 +203,7 @@ impl Store {
         };
         let loaded = load::load(&connection, demo_users).map_err(&failed)?;
         let reader = sqlite::open_reader(&path).map_err(&failed)?;
+        let history = sqlite::open_reader(&path).map_err(&failed)?;
         let kept_bytes = loaded.kept.total();
         let loaded_log = Log {
             heads: loaded.heads,
@@ -222,7 +227,8 @@ impl Store {
             metrics: options.metrics,
         });
         let (queue, jobs) = sync_channel(MAX_QUEUED);
-        let writer = Writer::new(connection, Arc::clone(&shared), options.clock, options.retention, loaded_log);
+        let Options { clock, retention, max_todos, .. } = options;
+        let writer = Writer::new(connection, Arc::clone(&shared), clock, retention, max_todos, loaded_log);
         let writer = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run(&jobs))
@@ -232,6 +238,7 @@ impl Store {
             queue,
             writer: Mutex::new(Some(writer)),
             reader: Mutex::new(reader),
+            history: Mutex::new(history),
             path,
             lock: Mutex::new(Some((lock, directory))),
         })
@@ -448,6 +455,19 @@ impl Store {
         found.map_err(DatabaseError::sqlite(&self.path))
     }
 
+    /// The changes of `owner` after a revision, up to another one, at most `limit`; those that the log does not have any
+    /// more are missing. Blocks on the disk.
+    pub fn history(
+        &self,
+        owner: UserId,
+        after: Revision,
+        through: Revision,
+        limit: usize,
+    ) -> Result<Vec<Change>, DatabaseError> {
+        let page = sqlite::history::page(&self.history.lock(), self.shared.epoch, owner, after, through, limit);
+        page.map_err(DatabaseError::sqlite(&self.path))
+    }
+
     /// Parked changes, oldest first. Blocks on the disk.
     pub fn parked(&self, limit: usize) -> Result<Vec<Change>, DatabaseError> {
         let parked = sqlite::admin::read_parked(&self.reader.lock(), self.shared.epoch, limit);
@@ -494,9 +514,11 @@ impl Store {
         // Closing any descriptor of a file gives up all of the process's POSIX locks on it, SQLite's too
         // (https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_): the
         // last connection goes before the lock.
-        match Connection::open_in_memory() {
-            Ok(nothing) => *self.reader.lock() = nothing,
-            Err(error) => log::warn!("the connection that reads is closed late: {error}"),
+        for reader in [&self.reader, &self.history] {
+            match Connection::open_in_memory() {
+                Ok(nothing) => *reader.lock() = nothing,
+                Err(error) => log::warn!("a connection that reads is closed late: {error}"),
+            }
         }
         drop(lock);
     }

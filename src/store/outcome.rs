@@ -1,5 +1,6 @@
 //! What requests about todos did.
 
+use std::slice;
 use std::sync::Arc;
 
 use crate::domain::change::{Change, Revision};
@@ -21,6 +22,13 @@ pub enum Outcome {
     Changed(Arc<Change>),
     /// The todo was already as it should be.
     Unchanged(Arc<Todo>),
+    /// It made these changes, or none.
+    Several {
+        /// In commit order.
+        changes: Vec<Arc<Change>>,
+        /// Whether there are more that were asked for.
+        more: bool,
+    },
     /// Todos were removed from the trash for good.
     Purged {
         /// How many.
@@ -31,20 +39,21 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The change, if it made one.
-    pub fn change(&self) -> Option<&Arc<Change>> {
+    /// The changes that it made.
+    pub fn changes(&self) -> &[Arc<Change>] {
         match self {
-            Self::Changed(change) => Some(change),
-            Self::Unchanged(_) | Self::Purged { .. } => None,
+            Self::Changed(change) => slice::from_ref(change),
+            Self::Several { changes, .. } => changes,
+            Self::Unchanged(_) | Self::Purged { .. } => &[],
         }
     }
 
-    /// The todo after it, unless it was removed for good.
+    /// The todo after it, if it was about one that is still there.
     pub fn todo(&self) -> Option<&Arc<Todo>> {
         match self {
             Self::Changed(change) => Some(&change.todo),
             Self::Unchanged(todo) => Some(todo),
-            Self::Purged { .. } => None,
+            Self::Several { .. } | Self::Purged { .. } => None,
         }
     }
 }

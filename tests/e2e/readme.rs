@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::cleanup::{LIMIT, Processes, take_ports, wait_until_free};
 use crate::process::{Process, in_terminal};
 use crate::stack::{PATIENCE, SERVICE, Stack, project, tool};
@@ -75,7 +77,9 @@ async fn the_examples_about_todos_work_as_written() {
     let stack = Stack::started();
     let client = stack.client("demo", "demo123").await;
     let (curl, python) = (blocks("docs/todos.md", "bash"), blocks("docs/todos.md", "python"));
-    let [search, page, conditions, retry] = &curl[..] else { panic!("it has other commands now: {curl:?}") };
+    let [search, page, conditions, retry, clear, undo, transfer] = &curl[..] else {
+        panic!("it has other commands now: {curl:?}")
+    };
     let [pages] = &python[..] else { panic!("it has other programs now: {python:?}") };
     let execute = |program: &str, flags: &str, script: &str| {
         let script = script.replace("localhost:8000", &format!("localhost:{}", stack.service_port()));
@@ -99,6 +103,19 @@ async fn the_examples_about_todos_work_as_written() {
     }
     let all = format!("token = '{}'\n{pages}\nprint(len(todos), todos[-1]['title'])", client.token());
     assert_eq!(execute(tool("PYTHON"), "-c", &all), "113 once\n");
+
+    let cleared = |answer: &str| answer.contains(r#""deleted":1,"has_more":false"#);
+    assert!(cleared(&run(clear)));
+    client.send("POST", "/todos", Some(json!({"title": "done", "completed": true}))).await;
+    let undone = run(undo);
+    assert!(
+        undone
+            .starts_with(r#"{"changes":[{"revision":118,"event":"restored","id":114,"todo":{"id":114,"title":"done""#),
+        "{undone}"
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let transferred = run(&format!("cd {}\n{transfer}", directory.path().display()));
+    assert_eq!(transferred, r#"{"imported":113,"skipped":119}"#);
 }
 
 #[test]

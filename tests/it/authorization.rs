@@ -31,7 +31,7 @@ enum Access {
 use Access::{Account, Admin, Anybody, Sidecar, Todos};
 
 /// A route that is missing here fails the test.
-const ROUTES: [(&str, &str, Access); 45] = [
+const ROUTES: [(&str, &str, Access); 49] = [
     ("GET", "/", Anybody),
     ("GET", "/health", Anybody),
     ("GET", "/health/live", Anybody),
@@ -59,7 +59,11 @@ const ROUTES: [(&str, &str, Access); 45] = [
     ("GET", "/trash", Todos),
     ("DELETE", "/trash", Todos),
     ("DELETE", "/trash/{id}", Todos),
+    ("DELETE", "/todos", Todos),
     ("POST", "/batch", Todos),
+    ("POST", "/changes/{revision}/undo", Todos),
+    ("GET", "/export", Todos),
+    ("POST", "/import", Todos),
     ("GET", "/admin/events/parked", Admin),
     ("POST", "/admin/events/republish", Admin),
     ("POST", "/admin/events/{id}/retry", Admin),
@@ -178,7 +182,7 @@ async fn tokens(app: &TestApp) -> Vec<(&'static str, Option<String>, Holder)> {
 
 async fn call(app: &TestApp, method: &str, path: &str, token: Option<&str>) -> Answer {
     // A body that no route accepts, and ids that nothing has: nobody's token changes anything.
-    let request = app.request(method, &path.replace("{id}", "987654"));
+    let request = app.request(method, &path.replace("{id}", "987654").replace("{revision}", "987654"));
     let request = token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);
     request.json_bytes("[]").answer().await
 }
@@ -256,6 +260,12 @@ async fn a_user_cannot_tell_another_users_todo_from_none() {
             let batch = app.post("/batch").bearer_auth(app.token(username));
             let refused = batch.send_json(json!({ "operations": operations })).await;
             assert_eq!((refused.status, refused.json()["detail"].clone()), (404, json!("Todo not found")));
+            let all = app.delete("/todos?all=true").bearer_auth(app.token(username)).answer().await;
+            assert_eq!(all.json(), json!({"deleted": 0, "has_more": false}));
+            let undone = app.post("/changes/1/undo").bearer_auth(app.token(username)).answer().await;
+            undone.assert_refused(404, "Change not found");
+            let exported = app.get("/export").bearer_auth(app.token(username)).answer().await;
+            assert_eq!((exported.status, exported.body.as_str()), (200, ""));
         }
     })
     .await;

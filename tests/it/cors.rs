@@ -7,8 +7,9 @@ use crate::client::{Answer, RequestExt};
 use crate::config_start::PRODUCTION;
 
 const PAGE: &str = "https://app.example.org";
-const EXPOSED: [&str; 13] = [
+const EXPOSED: [&str; 14] = [
     "accept-patch",
+    "change-revision",
     "etag",
     "idempotent-replayed",
     "link",

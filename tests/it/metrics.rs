@@ -167,11 +167,23 @@ async fn what_the_relay_does_is_counted() {
 
 #[actix_web::test]
 async fn events_that_come_back_are_measured_and_what_retention_removes_is_counted() {
-    with_settings(&[("HISTORY_MAX_PER_USER", "100")], async |app| {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("todos.db");
+    let database = format!("sqlite:{}", file.display());
+    let settings = [("HISTORY_MAX_PER_USER", "100"), ("DATABASE_URL", &database)];
+    with_settings(&settings, async |app| {
         let token = app.token("demo");
         for title in 0..103 {
             app.create(&token, json!({ "title": title.to_string() })).await;
         }
+        app.published().await;
+    })
+    .await;
+    // All of that was more than 24 hours of running time ago.
+    let log = rusqlite::Connection::open(&file).unwrap();
+    log.execute("UPDATE changes SET uptime = uptime - 90000", []).unwrap();
+    drop(log);
+    with_settings(&settings, async |app| {
         app.metric_becomes("todo_backend_log_pruned_changes_total", 3.0).await;
         assert_eq!(app.metric("todo_backend_log_changes").await, Some(100.0));
         assert_eq!(app.metric("todo_backend_todos").await, Some(103.0));

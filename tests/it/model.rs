@@ -30,6 +30,20 @@ struct Model {
     last_id: i64,
     /// Kinds of events with ids, in commit order.
     events: Vec<(String, String)>,
+    /// The same changes, as undo needs them.
+    log: Vec<Entry>,
+}
+
+/// A change of one todo.
+#[derive(Debug, Clone, PartialEq)]
+struct Entry {
+    id: i64,
+    kind: &'static str,
+    changed: Vec<String>,
+    /// The todo's fields before it.
+    before: Map<String, Value>,
+    /// Where the request begins in the log, if its changes belong together.
+    batch: Option<usize>,
 }
 
 /// A change that is asked for.
@@ -44,9 +58,14 @@ enum Change {
     Purge(i64),
     Empty,
     Batch(Vec<Change>),
+    Import(Vec<Map<String, Value>>),
+    /// Those that are completed, those that are not, or all.
+    DeleteMany(Option<bool>),
+    /// The number of a change, and whether with all that were made together with it.
+    Undo(i64, bool),
 }
 
-use Change::{Batch, Create, Delete, Empty, Patch, Purge, Put, Restore};
+use Change::{Batch, Create, Delete, DeleteMany, Empty, Import, Patch, Purge, Put, Restore, Undo};
 
 impl Model {
     /// The status that the change is answered with; it is made if that is a success.
@@ -59,16 +78,18 @@ impl Model {
                     Todo { version: 1, fields: of_every_todo.as_object().unwrap().clone(), changed: BTreeMap::new() };
                 todo.set(fields);
                 todo.changed.clear();
+                let changed = todo.fields.keys().cloned().collect();
                 self.live.insert(self.last_id, todo);
-                self.published("created", self.last_id, 1);
+                self.published("created", self.last_id, 1, changed, Map::new());
                 201
             }
             Put(id, fields) => {
                 let Some(todo) = self.live.get_mut(id) else { return 404 };
+                let before = todo.fields.clone();
                 todo.version += 1;
-                todo.set(fields);
+                let changed = todo.set(fields);
                 let version = todo.version;
-                self.published("updated", *id, version);
+                self.published("updated", *id, version, changed, before);
                 200
             }
             Patch(id, fields, known, merge) => {
@@ -79,13 +100,7 @@ impl Model {
                         return 412;
                     }
                 }
-                let mut after = todo.clone();
-                after.version += 1;
-                if after.set(fields) {
-                    let version = after.version;
-                    *todo = after;
-                    self.published("updated", *id, version);
-                }
+                self.update(*id, fields);
                 200
             }
             Delete(id, known) => {
@@ -93,20 +108,17 @@ impl Model {
                 if known.is_some_and(|known| known != todo.version) {
                     return 412;
                 }
-                let mut todo = self.live.remove(id).unwrap();
-                todo.version += 1;
-                self.published("deleted", *id, todo.version);
-                self.trash.insert(*id, todo);
+                self.delete(*id);
                 204
             }
             Restore(id) => {
                 if self.live.contains_key(id) {
                     return 409;
                 }
-                let Some(mut todo) = self.trash.remove(id) else { return 404 };
-                todo.version += 1;
-                self.published("restored", *id, todo.version);
-                self.live.insert(*id, todo);
+                if !self.trash.contains_key(id) {
+                    return 404;
+                }
+                self.restore(*id);
                 200
             }
             Purge(id) => {
@@ -124,9 +136,59 @@ impl Model {
                 let mut after = self.clone();
                 for change in changes {
                     let status = after.apply(change);
+                    if let (412, Patch(id, ..) | Delete(id, _)) = (status, change)
+                        && *id > self.last_id
+                    {
+                        // What the batch itself would have created was never there.
+                        return 404;
+                    }
                     if status >= 300 {
                         return status;
                     }
+                }
+                after.belong_together(self.log.len());
+                *self = after;
+                200
+            }
+            Import(todos) => {
+                todos.iter().for_each(|todo| _ = self.apply(&Create(todo.clone())));
+                200
+            }
+            DeleteMany(completed) => {
+                let from = self.log.len();
+                let is_wanted = |todo: &Todo| completed.is_none_or(|completed| todo.fields["completed"] == completed);
+                let wanted: Vec<i64> =
+                    self.live.iter().filter(|(_, todo)| is_wanted(todo)).map(|(id, _)| *id).collect();
+                wanted.into_iter().for_each(|id| self.delete(id));
+                self.belong_together(from);
+                200
+            }
+            Undo(revision, whole_batch) => {
+                let target =
+                    usize::try_from(*revision).ok().and_then(|revision| self.log.get(revision.checked_sub(1)?));
+                let Some(target) = target else { return 404 };
+                let at = usize::try_from(*revision).unwrap() - 1;
+                let batch = target.batch.filter(|_| *whole_batch);
+                let undone: Vec<(usize, Entry)> = (0..).zip(self.log.clone()).collect();
+                let undone = undone.into_iter().filter(|(n, it)| *n == at || (batch.is_some() && it.batch == batch));
+                let undone: Vec<(usize, Entry)> = undone.collect();
+                let mut after = self.clone();
+                let mut ids: Vec<i64> = Vec::new();
+                for (_, entry) in &undone {
+                    if !ids.contains(&entry.id) {
+                        ids.push(entry.id);
+                    }
+                }
+                // What was done last is undone first.
+                for id in ids.into_iter().rev() {
+                    let of_todo: Vec<_> = undone.iter().filter(|(_, entry)| entry.id == id).collect();
+                    match after.undo_of_one(id, &of_todo) {
+                        200 => {}
+                        refused => return refused,
+                    }
+                }
+                if *whole_batch {
+                    after.belong_together(self.log.len());
                 }
                 *self = after;
                 200
@@ -134,15 +196,86 @@ impl Model {
         }
     }
 
-    fn published(&mut self, kind: &str, id: i64, version: i64) {
+    /// Undoes changes of one todo, with their places in the log.
+    fn undo_of_one(&mut self, id: i64, undone: &[&(usize, Entry)]) -> u16 {
+        let Some(now) = self.live.get(&id).or_else(|| self.trash.get(&id)).cloned() else { return 410 };
+        let (first, last) = (undone[0], undone[undone.len() - 1]);
+        // Those that this undo has made are about other todos.
+        let later: Vec<&Entry> = self.log.iter().skip(last.0 + 1).filter(|entry| entry.id == id).collect();
+        let was_live = ["updated", "deleted"].contains(&first.1.kind);
+        let moves = |entry: &Entry| entry.kind != "updated";
+        let touched: Vec<&String> = undone.iter().flat_map(|(_, entry)| &entry.changed).collect();
+        let is_touched = |name: &String| !was_live || touched.contains(&name);
+        let is_gone = self.trash.contains_key(&id) && last.1.kind != "deleted";
+        let moved = undone.iter().any(|(_, entry)| moves(entry)) && later.iter().any(|entry| moves(entry));
+        if is_gone || moved || later.iter().any(|entry| entry.changed.iter().any(is_touched)) {
+            return 409;
+        }
+        let mut fields = Map::new();
+        for name in touched.into_iter().filter(|_| first.1.kind != "created") {
+            let before = first.1.before.get(name).cloned().unwrap_or_default();
+            if now.fields.get(name).cloned().unwrap_or_default() != before {
+                fields.insert(name.clone(), before);
+            }
+        }
+        if self.trash.contains_key(&id) && (was_live || !fields.is_empty()) {
+            self.restore(id);
+        }
+        if !fields.is_empty() {
+            self.update(id, &fields);
+        }
+        if !was_live && self.live.contains_key(&id) {
+            self.delete(id);
+        }
+        200
+    }
+
+    fn update(&mut self, id: i64, fields: &Map<String, Value>) {
+        let todo = self.live.get_mut(&id).unwrap();
+        let mut after = todo.clone();
+        after.version += 1;
+        let changed = after.set(fields);
+        if !changed.is_empty() {
+            let (version, before) = (after.version, std::mem::replace(todo, after).fields);
+            self.published("updated", id, version, changed, before);
+        }
+    }
+
+    fn delete(&mut self, id: i64) {
+        let mut todo = self.live.remove(&id).unwrap();
+        todo.version += 1;
+        self.published("deleted", id, todo.version, Vec::new(), todo.fields.clone());
+        self.trash.insert(id, todo);
+    }
+
+    fn restore(&mut self, id: i64) {
+        let mut todo = self.trash.remove(&id).unwrap();
+        todo.version += 1;
+        self.published("restored", id, todo.version, Vec::new(), todo.fields.clone());
+        self.live.insert(id, todo);
+    }
+
+    fn published(
+        &mut self,
+        kind: &'static str,
+        id: i64,
+        version: i64,
+        changed: Vec<String>,
+        before: Map<String, Value>,
+    ) {
         self.events.push((format!("todo.{kind}"), format!("{id}-{version}")));
+        self.log.push(Entry { id, kind, changed, before, batch: None });
+    }
+
+    fn belong_together(&mut self, from: usize) {
+        self.log[from..].iter_mut().for_each(|entry| entry.batch = Some(from));
     }
 }
 
 impl Todo {
-    /// Sets fields, as its version; whether any is different now.
-    fn set(&mut self, sent: &Map<String, Value>) -> bool {
-        let before = self.fields.clone();
+    /// Sets fields, as its version; those that are different now.
+    fn set(&mut self, sent: &Map<String, Value>) -> Vec<String> {
+        let (before, mut changed) = (self.fields.clone(), Vec::new());
         for (name, value) in sent {
             let is_unset = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
             if is_unset && name != "description" {
@@ -152,9 +285,10 @@ impl Todo {
             }
             if self.fields.get(name) != before.get(name) {
                 self.changed.insert(name.clone(), self.version);
+                changed.push(name.clone());
             }
         }
-        self.fields != before
+        changed
     }
 }
 
@@ -184,7 +318,7 @@ fn random_change(random: &mut SmallRng, model: &Model, in_batch: bool) -> Change
             .random_bool(0.5)
             .then(|| (version - i64::from(random.random_bool(0.4))).max(1) + i64::from(random.random_bool(0.1)))
     };
-    match random.random_range(0..if in_batch { 12 } else { 18 }) {
+    match random.random_range(0..if in_batch { 12 } else { 25 }) {
         0..3 => {
             let mut fields = random_fields(random);
             fields.insert("title".into(), json!("new"));
@@ -195,7 +329,22 @@ fn random_change(random: &mut SmallRng, model: &Model, in_batch: bool) -> Change
         9..12 => Restore(id),
         12 => Purge(id),
         13 if random.random_bool(0.2) => Empty,
+        13 if random.random_bool(0.2) => DeleteMany(random.random_bool(0.6).then(|| random.random())),
         13..15 => Put(id, random_fields(random)),
+        15 if random.random_bool(0.4) => {
+            let mut new = || {
+                let mut fields = random_fields(random);
+                fields.insert("title".into(), json!("imported"));
+                fields
+            };
+            Import((0..3).map(|_| new()).collect())
+        }
+        16..21 => {
+            let revisions = i64::try_from(model.log.len()).unwrap();
+            // Most are about what was done lately.
+            let from = if random.random_bool(0.8) { (revisions - 6).max(0) } else { 0 };
+            Undo(random.random_range(from..=revisions + 1), random.random_bool(0.5))
+        }
         _ => Batch((0..random.random_range(0..6)).map(|_| random_change(random, model, true)).collect()),
     }
 }
@@ -213,7 +362,9 @@ fn operation(change: &Change, epoch: &str) -> Value {
         Patch(id, fields, known, _) => with_tag(json!({"op": "update", "id": id, "todo": fields}), *id, *known),
         Delete(id, known) => with_tag(json!({"op": "delete", "id": id}), *id, *known),
         Restore(id) => json!({"op": "restore", "id": id}),
-        Put(..) | Purge(_) | Empty | Batch(_) => unreachable!("no operation of a batch"),
+        Put(..) | Purge(_) | Empty | Batch(_) | Import(_) | DeleteMany(_) | Undo(..) => {
+            unreachable!("no operation of a batch")
+        }
     }
 }
 
@@ -231,6 +382,10 @@ async fn send(app: &TestApp, change: &Change, key: Option<&str>) -> Answer {
             let operations: Vec<Value> = changes.iter().map(|change| operation(change, &epoch)).collect();
             ("POST", "/batch".to_owned(), json!({ "operations": operations }))
         }
+        Import(todos) => ("POST", "/import".to_owned(), json!(todos)),
+        DeleteMany(None) => ("DELETE", "/todos?all=true".to_owned(), json!(null)),
+        DeleteMany(Some(completed)) => ("DELETE", format!("/todos?completed={completed}"), json!(null)),
+        Undo(revision, batch) => ("POST", format!("/changes/{revision}/undo?batch={batch}"), json!(null)),
     };
     let mut call = app.request(method, &path).bearer_auth(app.token("demo"));
     if let Patch(id, _, Some(known), _) | Delete(id, Some(known)) = change {
@@ -270,14 +425,19 @@ async fn check(app: &TestApp, model: &Model, context: &str) {
     }
 }
 
-async fn live(app: &TestApp, random: &mut SmallRng, model: &mut Model, seed: u64) {
+async fn live(app: &TestApp, random: &mut SmallRng, model: &mut Model, seed: u64, undos: &mut BTreeMap<u16, usize>) {
     for step in 0..80 {
         let change = random_change(random, model, false);
         let context = format!("seed {seed}, step {step}: {change:?}");
         let key = random.random_bool(0.5).then(|| format!("{seed} {} {step}", model.events.len()));
+        let before = model.events.len();
         let expected = model.apply(&change);
         let answer = send(app, &change, key.as_deref()).await;
         assert_eq!(answer.status, expected, "{context}: {}", answer.body);
+        if expected < 300 && model.events.len() > before {
+            assert_eq!(answer.header("change-revision"), Some(&*model.events.len().to_string()), "{context}");
+        }
+        *undos.entry(expected).or_insert(0) += usize::from(matches!(change, Undo(..)));
         if key.is_some() && expected < 300 {
             let again = send(app, &change, key.as_deref()).await;
             assert_eq!((again.status, &again.body), (answer.status, &answer.body), "{context}");
@@ -289,6 +449,7 @@ async fn live(app: &TestApp, random: &mut SmallRng, model: &mut Model, seed: u64
 
 #[actix_web::test]
 async fn the_service_agrees_with_a_simple_model() {
+    let mut undos = BTreeMap::new();
     for seed in 0..6 {
         let mut random = SmallRng::seed_from_u64(seed);
         let mut model = Model::default();
@@ -298,11 +459,12 @@ async fn the_service_agrees_with_a_simple_model() {
             let before = model.events.len();
             with_settings(&[("DATABASE_URL", database.as_str()), ("RATE_LIMIT_USER", "0")], async |app| {
                 check(app, &model, "at the start").await;
-                live(app, &mut random, &mut model, seed).await;
+                live(app, &mut random, &mut model, seed, &mut undos).await;
                 let events = app.published().await.into_iter().map(|event| (event.kind, event.id));
                 assert_eq!(events.collect::<Vec<_>>(), model.events[before..], "seed {seed}");
             })
             .await;
         }
     }
+    assert!([200, 404, 409, 410].iter().all(|status| undos.get(status).is_some_and(|count| *count >= 10)), "{undos:?}");
 }

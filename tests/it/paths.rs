@@ -8,15 +8,18 @@ use crate::client::RequestExt;
 /// Every path and what it allows. `ID` stands for a todo's id.
 const AT_THE_ROOT: [(&str, &str); 4] =
     [("/", "GET, HEAD"), ("/health", "GET, HEAD"), ("/dapr/subscribe", "GET, HEAD"), ("/events/todos", "POST")];
-const UNDER_BOTH: [(&str, &str); 8] = [
+const UNDER_BOTH: [(&str, &str); 11] = [
     ("/auth/login", "POST"),
     ("/auth/token", "POST"),
-    ("/todos", "GET, HEAD, POST"),
+    ("/todos", "GET, HEAD, POST, DELETE"),
     ("/todos/ID", "GET, HEAD, PUT, PATCH, DELETE"),
     ("/todos/ID/restore", "POST"),
     ("/trash", "GET, HEAD, DELETE"),
     ("/trash/ID", "DELETE"),
     ("/batch", "POST"),
+    ("/changes/1/undo", "POST"),
+    ("/export", "GET, HEAD"),
+    ("/import", "POST"),
 ];
 
 fn every_path(id: &str) -> Vec<(String, &'static str)> {
@@ -65,7 +68,9 @@ async fn head_answers_as_get_without_the_body() {
             for name in ["content-type", "content-length", "cache-control", "vary"] {
                 assert_eq!(head.header(name), get.header(name), "{name} of {path}");
             }
-            assert_eq!(head.header("content-length"), Some(get.body.len().to_string().as_str()), "{path}");
+            // Of an export, nobody knows the length before it is sent.
+            let length = (!path.ends_with("/export")).then(|| get.body.len().to_string());
+            assert_eq!(head.header("content-length"), length.as_deref(), "{path}");
         }
     })
     .await;

@@ -12,7 +12,7 @@ use utoipa::{IntoResponses, Modify, OpenApi};
 use crate::api::health::VERSION;
 use crate::api::responses::{
     BatchErrors, ErrorBody, Limited, OperationError, OperationPreconditionFailed, PreconditionFailedBody, QueryTooLong,
-    TooSlow, ValidationErrors,
+    TooSlow, UndoConflictBody, ValidationErrors,
 };
 
 /// What the document says about the service as a whole.
@@ -42,6 +42,7 @@ use crate::api::responses::{
         (name = "auth", description = "Logging in, and one's own account."),
         (name = "todos", description = "The todos of the user who is logged in."),
         (name = "trash", description = "What the user has deleted, and can restore."),
+        (name = "changes", description = "What the user has changed, and can undo."),
         (name = "admin", description = "For operators: requires the role admin."),
         (name = "health", description = "Whether the service works. Served at the root only."),
     ),
@@ -69,7 +70,11 @@ use crate::api::responses::{
         crate::api::todos::update,
         crate::api::todos::patch,
         crate::api::todos::delete,
+        crate::api::todos::bulk::delete,
         crate::api::todos::batch::apply,
+        crate::api::todos::undo::undo,
+        crate::api::todos::transfer::export::export,
+        crate::api::todos::transfer::import::import,
         crate::api::todos::trash::restore,
         crate::api::todos::trash::list,
         crate::api::todos::trash::empty,
@@ -91,7 +96,8 @@ use crate::api::responses::{
         BatchErrors,
         OperationError,
         OperationPreconditionFailed,
-        PreconditionFailedBody
+        PreconditionFailedBody,
+        UndoConflictBody
     )),
     modifiers(&WholeDocument)
 )]
@@ -142,7 +148,7 @@ impl Modify for WholeDocument {
                     add_missing::<QueryTooLong>(operation);
                 }
                 add_request_id(operation);
-                if operation.tags.iter().flatten().any(|tag| ["todos", "trash"].contains(&tag.as_str())) {
+                if operation.tags.iter().flatten().any(|tag| ["todos", "trash", "changes"].contains(&tag.as_str())) {
                     add_conditions(operation, is_safe);
                 }
             }
@@ -204,6 +210,10 @@ fn add_conditions(operation: &mut Operation, is_safe: bool) {
         }
         if !is_safe {
             add("Sync-Token", "How far the user's changes have come; opaque.");
+            add(
+                "Change-Revision",
+                "The number of the change, or of the last of several, with which they can be undone.",
+            );
             add("Idempotent-Replayed", "`true`: the request was applied before, and this is what was answered then.");
         }
     }

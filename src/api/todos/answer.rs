@@ -19,6 +19,8 @@ use crate::store::outcome::{Applied, Outcome};
 
 /// How far the owner's changes have come.
 pub const SYNC_TOKEN: &str = "Sync-Token";
+/// The number of the change that a request has made, or of the last of several: with it, they can be undone.
+pub const CHANGE_REVISION: &str = "Change-Revision";
 /// Set to `true` where an answer is repeated.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// RFC 7240, section 3.
@@ -39,6 +41,16 @@ impl TaggedTodo {
     pub fn new(epoch: Epoch, todo: Arc<Todo>) -> Self {
         Self { etag: EntityTag::of(epoch, &todo).quoted(), todo }
     }
+}
+
+/// How much was deleted, or removed.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "deleted": 3, "has_more": false }))]
+pub struct Deleted {
+    /// The number of todos.
+    pub deleted: usize,
+    /// Whether there are more: then send it again, with another key if it has one.
+    pub has_more: bool,
 }
 
 /// The `Sync-Token` of a revision of an owner.
@@ -65,16 +77,21 @@ pub fn created(epoch: Epoch, applied: &Applied) -> serde_json::Result<KeptAnswer
 
 /// 204.
 pub fn no_content(epoch: Epoch, applied: &Applied) -> serde_json::Result<KeptAnswer> {
-    let headers = vec![(SYNC_TOKEN.to_owned(), sync_token(epoch, applied.revision))];
-    Ok(KeptAnswer { status: StatusCode::NO_CONTENT.as_u16(), headers, body: Vec::new() })
+    Ok(KeptAnswer { status: StatusCode::NO_CONTENT.as_u16(), headers: headers(epoch, applied), body: Vec::new() })
+}
+
+/// How far the owner's changes have come, and which was the last that was made.
+fn headers(epoch: Epoch, applied: &Applied) -> Vec<(String, String)> {
+    let mut headers = vec![(SYNC_TOKEN.to_owned(), sync_token(epoch, applied.revision))];
+    let last = applied.outcomes.iter().flat_map(Outcome::changes).last();
+    headers.extend(last.map(|change| (CHANGE_REVISION.to_owned(), change.revision.to_string())));
+    headers
 }
 
 /// 200 with any JSON.
 pub fn json(epoch: Epoch, applied: &Applied, body: &impl Serialize) -> serde_json::Result<KeptAnswer> {
-    let headers = vec![
-        (header::CONTENT_TYPE.to_string(), "application/json".to_owned()),
-        (SYNC_TOKEN.to_owned(), sync_token(epoch, applied.revision)),
-    ];
+    let mut headers = headers(epoch, applied);
+    headers.push((header::CONTENT_TYPE.to_string(), "application/json".to_owned()));
     Ok(KeptAnswer { status: StatusCode::OK.as_u16(), headers, body: serde_json::to_vec(body)? })
 }
 

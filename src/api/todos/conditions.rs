@@ -7,7 +7,7 @@ use actix_web::dev::Payload;
 use actix_web::http::header::{self, HeaderMap, HeaderName};
 use actix_web::{FromRequest, HttpRequest};
 
-use crate::domain::change::Epoch;
+use crate::domain::change::{Epoch, Revision};
 use crate::domain::etag::EntityTag;
 use crate::domain::todo::TodoId;
 use crate::store::{Condition, Merge, Versions};
@@ -54,6 +54,20 @@ impl Conditions {
             _ => Merge::No,
         };
         Condition { merge, ..self.on(epoch, todo) }
+    }
+
+    /// What they mean for all todos of a user, whose lists have tags that begin with `prefix` and the revision.
+    pub fn on_list(&self, prefix: &str) -> Condition<Revision> {
+        let revisions = |tags: &Tags| match tags {
+            Tags::Any => Versions::Any,
+            Tags::Listed(tags) => {
+                let rest = tags.iter().filter_map(|tag| tag.strip_prefix(prefix));
+                let revision = rest.map(|rest| rest.split_once('-').map_or(rest, |(revision, _)| revision));
+                Versions::Of(revision.filter_map(|text| text.parse().ok().map(Revision)).collect())
+            }
+        };
+        let (if_match, if_none_match) = (self.if_match.as_ref(), self.if_none_match.as_ref());
+        Condition { if_match: if_match.map(revisions), if_none_match: if_none_match.map(revisions), merge: Merge::No }
     }
 
     /// What they mean for something that has no entity tag.

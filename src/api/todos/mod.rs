@@ -1,12 +1,15 @@
-//! `/todos`, `/trash` and `/batch`: reads come from memory, changes go through the store and are durable when they are
+//! `/todos`, `/trash` and what else is about todos: reads come from memory, changes go through the store and are durable when they are
 //! answered.
 
 mod answer;
 pub mod batch;
+pub mod bulk;
 mod conditions;
 pub mod list;
 mod mutation;
+pub mod transfer;
 pub mod trash;
+pub mod undo;
 
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, web};
@@ -16,8 +19,8 @@ use super::caching::private;
 use super::error::ApiError;
 use super::http::{Endpoint, JsonBody, MergePatch};
 use super::responses::{
-    Invalid, NotMergePatch, NotModified, PreconditionFailed, ReadOnlyToken, TodoNotFound, TooLarge, Unauthenticated,
-    Unavailable, UnreadableBody,
+    Invalid, NotMergePatch, NotModified, PreconditionFailed, ReadOnlyToken, TodoNotFound, TooLarge, TooManyTodos,
+    Unauthenticated, Unavailable, UnreadableBody,
 };
 use super::state::AppState;
 use super::user::AuthUser;
@@ -30,15 +33,19 @@ use crate::store::outcome::{Applied, Outcome};
 use crate::store::{Command, Merge};
 use conditions::Conditions;
 use mutation::{Identity, Mutation};
+use transfer::{export, import};
 
 /// The routes of todos.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
-        .service(Endpoint::new("/todos").get(list::list).post(create).build())
+        .service(Endpoint::new("/todos").get(list::list).post(create).delete(bulk::delete).build())
         .service(Endpoint::new("/todos/{id}").get(read).put(update).patch(patch).delete(delete).build())
         .service(Endpoint::new("/todos/{id}/restore").post(trash::restore).build())
         .service(Endpoint::new("/trash").get(trash::list).delete(trash::empty).build())
         .service(Endpoint::new("/trash/{id}").delete(trash::purge).build())
+        .service(Endpoint::new("/changes/{revision}/undo").post(undo::undo).build())
+        .service(Endpoint::new("/export").get(export::export).build())
+        .service(Endpoint::new("/import").post(import::import).body_limit(import::MAX_BODY_LEN).build())
         .service(Endpoint::new("/batch").post(batch::apply).body_limit(batch::MAX_BODY_LEN).build());
 }
 
@@ -53,7 +60,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
             status = 201, description = "The todo was created; it is durable.", body = Todo,
             headers(("Location" = String, description = "The new todo, relative to this path."))
         ),
-        UnreadableBody, Unauthenticated, ReadOnlyToken, TooLarge, Invalid, Unavailable,
+        UnreadableBody, Unauthenticated, ReadOnlyToken, TooManyTodos, TooLarge, Invalid, Unavailable,
     )
 )]
 pub async fn create(mutation: Mutation, JsonBody(body): JsonBody) -> Result<HttpResponse, ApiError> {
@@ -209,9 +216,14 @@ fn existing(id: Option<i64>) -> Result<TodoId, ApiError> {
     id.map(TodoId).ok_or(ApiError::TodoNotFound)
 }
 
+/// One line for many that were created.
+fn log_imported(count: usize, username: &str) {
+    log::info!("{count} todos imported by user: {username}");
+}
+
 /// One line for each change, as the original has them.
 fn log_changes(applied: &Applied, username: &str) {
-    for change in applied.outcomes.iter().filter_map(Outcome::change) {
+    for change in applied.outcomes.iter().flat_map(Outcome::changes) {
         log::info!("Todo {} with ID: {} by user: {username}", change.kind.name(), change.todo.id);
     }
 }

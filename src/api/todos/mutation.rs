@@ -16,6 +16,7 @@ use crate::api::error::ApiError;
 use crate::api::large_lists::LargeList;
 use crate::api::state::AppState;
 use crate::api::user::AuthUser;
+use crate::domain::account::User;
 use crate::domain::change::Epoch;
 use crate::domain::trace::TraceParent;
 use crate::domain::validation::ValidationError;
@@ -84,27 +85,33 @@ impl Mutation {
     /// What makes it the same request as another one: `path`, which is the same at the root and under `/v1`, and its body.
     pub fn identity(&self, path: &str, body: Option<&Map<String, Value>>) -> Identity {
         Identity(self.key.as_ref().map(|key| {
-            let mut digest = Digest::new(&SHA256);
-            let mut add = |part: &[u8]| {
-                digest.update(&part.len().to_be_bytes());
-                digest.update(part);
-            };
-            add(self.method.as_str().as_bytes());
-            add(path.as_bytes());
-            // However it is encoded.
-            let query: Vec<(String, String)> = serde_urlencoded::from_str(&self.query).unwrap_or_default();
-            query.iter().for_each(|(name, value)| [name, value].into_iter().for_each(|part| add(part.as_bytes())));
-            add(&[]);
-            if let Some(body) = body {
-                // Neither white space nor the order of keys makes a difference.
-                let mut body = Value::Object(body.clone());
-                body.sort_all_objects();
-                add(body.to_string().as_bytes());
-            }
-            let mut fingerprint = Fingerprint::default();
-            fingerprint.copy_from_slice(digest.finish().as_ref());
-            (format!("{} {path} {key}", self.method).into(), fingerprint)
+            let mut content = self.content(path);
+            body.into_iter().for_each(|body| content.add(&Value::Object(body.clone())));
+            self.named(path, key, content.fingerprint())
         }))
+    }
+
+    /// The same for a part of a request that is made in several commits, in the order of their numbers. `content`: of the
+    /// whole request.
+    pub fn identity_of_part(&self, path: &str, part: usize, content: &Content) -> Identity {
+        let named = |key: &Arc<str>| self.named(&format!("{path}/{part}"), key, content.clone().fingerprint());
+        Identity(self.key.as_ref().map(named))
+    }
+
+    /// What makes the request the same as another one, but for its body.
+    pub fn content(&self, path: &str) -> Content {
+        let mut content = Content(self.key.as_ref().map(|_| Digest::new(&SHA256)));
+        content.add_text(self.method.as_str());
+        content.add_text(path);
+        // However it is encoded.
+        let query: Vec<(String, String)> = serde_urlencoded::from_str(&self.query).unwrap_or_default();
+        query.iter().flat_map(|(name, value)| [name, value]).for_each(|text| content.add_text(text));
+        content.add_text("");
+        content
+    }
+
+    fn named(&self, path: &str, key: &str, fingerprint: Fingerprint) -> (Arc<str>, Fingerprint) {
+        (format!("{} {path} {key}", self.method).into(), fingerprint)
     }
 
     /// Applies the commands, or finds out what was answered when the request came first.
@@ -112,25 +119,85 @@ impl Mutation {
         self,
         identity: Identity,
         commands: Vec<Command>,
-        render: impl Fn(Epoch, &Applied) -> serde_json::Result<KeptAnswer> + Clone + Send + 'static,
+        render: impl Render,
     ) -> Result<HttpResponse, ApiError> {
+        let (answer, applied) = self.commit(identity, commands, 0, render).await?;
+        if let Some(applied) = &applied {
+            super::log_changes(applied, &self.user().username);
+        }
+        self.send(answer, applied.is_none())
+    }
+
+    /// The same, for one of several commits. The answer, and what was done, unless that was before. `room`: see
+    /// [`Commands::room`].
+    pub async fn commit(
+        &self,
+        identity: Identity,
+        commands: Vec<Command>,
+        room: usize,
+        render: impl Render,
+    ) -> Result<(Arc<KeptAnswer>, Option<Applied>), ApiError> {
         let epoch = self.epoch();
-        let idempotency = identity.0.zip(self.key).map(|((request, fingerprint), key)| {
+        let idempotency = identity.0.zip(self.key.clone()).map(|((request, fingerprint), key)| {
             let render = render.clone();
             Idempotency { request, key, fingerprint, answer: Box::new(move |applied| render(epoch, applied)) }
         });
-        let AuthUser { user, authority } = self.caller;
-        let context = Context::of(&user, authority, self.trace);
-        let commands = Commands { commands, is_batch: self.is_batch, idempotency };
-        match self.state.store.apply(context, commands).await? {
+        let AuthUser { user, authority } = &self.caller;
+        let context = Context::of(user, *authority, self.trace.clone());
+        let commands = Commands { commands, is_batch: self.is_batch, room, idempotency };
+        Ok(match self.state.store.apply(context, commands).await? {
             Answered::Applied(applied, kept) => {
-                super::log_changes(&applied, &user.username);
                 let answer = kept.map_or_else(|| render(epoch, &applied).map(Arc::new), Ok);
                 let answer = answer.map_err(|error| ApiError::internal("an answer can't be written", error))?;
-                answer::send(Arc::unwrap_or_clone(answer), false, self.large)
+                (answer, Some(applied))
             }
-            Answered::Repeated(answer) => answer::send(Arc::unwrap_or_clone(answer), true, self.large),
+            Answered::Repeated(answer) => (answer, None),
+        })
+    }
+
+    /// Sends an answer; `repeated`: it was given before.
+    pub fn send(self, answer: Arc<KeptAnswer>, repeated: bool) -> Result<HttpResponse, ApiError> {
+        answer::send(Arc::unwrap_or_clone(answer), repeated, self.large)
+    }
+
+    /// Whose todos they are.
+    pub fn user(&self) -> &User {
+        &self.caller.user
+    }
+}
+
+/// Writes the answer to what was applied.
+pub trait Render: Fn(Epoch, &Applied) -> serde_json::Result<KeptAnswer> + Clone + Send + 'static {}
+
+impl<F: Fn(Epoch, &Applied) -> serde_json::Result<KeptAnswer> + Clone + Send + 'static> Render for F {}
+
+/// What is in a request, as far as it makes a difference; only if it can be repeated.
+#[derive(Clone)]
+pub struct Content(Option<Digest>);
+
+impl Content {
+    /// Adds a body, or a part of one. Neither white space nor the order of keys makes a difference.
+    pub fn add(&mut self, body: &Value) {
+        if self.0.is_some() {
+            let mut body = body.clone();
+            body.sort_all_objects();
+            self.add_text(&body.to_string());
         }
+    }
+
+    fn add_text(&mut self, text: &str) {
+        if let Some(digest) = &mut self.0 {
+            digest.update(&text.len().to_be_bytes());
+            digest.update(text.as_bytes());
+        }
+    }
+
+    fn fingerprint(self) -> Fingerprint {
+        let mut fingerprint = Fingerprint::default();
+        if let Some(digest) = self.0 {
+            fingerprint.copy_from_slice(digest.finish().as_ref());
+        }
+        fingerprint
     }
 }
 

@@ -9,18 +9,19 @@ use actix_web::web;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::{self, SYNC_TOKEN, TaggedTodo, sync_token};
+use super::answer::{self, Deleted, SYNC_TOKEN, TaggedTodo, sync_token};
 use super::conditions::Conditions;
 use super::mutation::Mutation;
 use super::{existing, parse_id};
 use crate::api::caching::private;
 use crate::api::error::ApiError;
 use crate::api::responses::{
-    Invalid, NotDeleted, PreconditionFailed, ReadOnlyToken, TodoNotFound, TooManyLists, TrashPreconditionFailed,
+    Invalid, PreconditionFailed, ReadOnlyToken, RestoreConflict, TodoNotFound, TooManyLists, TrashPreconditionFailed,
     Unauthenticated, Unavailable,
 };
 use crate::api::state::AppState;
 use crate::api::user::AuthUser;
+use crate::domain::change::Epoch;
 use crate::domain::clock::Timestamp;
 use crate::domain::todo::Todo;
 use crate::store::Command;
@@ -41,14 +42,12 @@ pub struct TrashedTodo {
     deleted_at: Timestamp,
 }
 
-/// How much was removed.
-#[derive(Serialize, ToSchema)]
-#[schema(example = json!({ "deleted": 3, "has_more": false }))]
-pub struct Emptied {
-    /// The number of todos that were removed for good.
-    deleted: usize,
-    /// Whether there are more: then send it again, with another key if it has one.
-    has_more: bool,
+impl TrashedTodo {
+    /// A todo in the trash of the database with this epoch.
+    pub fn new(epoch: Epoch, todo: Arc<Todo>) -> Self {
+        // Its last change was its deletion.
+        Self { deleted_at: todo.updated_at, todo: TaggedTodo::new(epoch, todo) }
+    }
 }
 
 /// Todos that one request removes, at most.
@@ -74,12 +73,11 @@ pub async fn list(
     state: web::Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
     let (trash, epoch) = (state.store.trash(user.id).await?, state.store.epoch());
-    let trashed = move |todo: Arc<Todo>| {
-        // Its last change was its deletion.
-        let deleted_at = todo.updated_at;
-        TrashedTodo { todo: TaggedTodo::new(epoch, todo), deleted_at }
-    };
-    let body = state.lists.body(user.id, trash.todos.into_iter().map(trashed), method != Method::HEAD)?;
+    let body = state.lists.body(
+        user.id,
+        trash.todos.into_iter().map(move |todo| TrashedTodo::new(epoch, todo)),
+        method != Method::HEAD,
+    )?;
     Ok(private(&mut HttpResponse::Ok())
         .content_type(ContentType::json())
         .insert_header((SYNC_TOKEN, sync_token(epoch, trash.revision)))
@@ -95,7 +93,7 @@ pub async fn list(
     params(("id" = i64, Path, description = "The todo's id.", example = 1)),
     responses(
         (status = 200, description = "The todo; that it is back is durable.", body = Todo),
-        Unauthenticated, ReadOnlyToken, TodoNotFound, NotDeleted, PreconditionFailed, Invalid, Unavailable,
+        Unauthenticated, ReadOnlyToken, TodoNotFound, RestoreConflict, PreconditionFailed, Invalid, Unavailable,
     )
 )]
 pub async fn restore(
@@ -137,7 +135,7 @@ pub async fn purge(
 #[utoipa::path(
     delete, path = "/trash", tag = "trash", operation_id = "emptyTrash", security(("bearer" = []), ("password" = [])),
     responses(
-        (status = 200, description = "They are removed, durably.", body = Emptied),
+        (status = 200, description = "They are removed, durably.", body = Deleted),
         Unauthenticated, ReadOnlyToken, TrashPreconditionFailed, Invalid, Unavailable,
     )
 )]
@@ -148,7 +146,7 @@ pub async fn empty(mutation: Mutation, conditions: Conditions) -> Result<HttpRes
             Some(&Outcome::Purged { count, more }) => (count, more),
             _ => (0, false),
         };
-        answer::json(epoch, applied, &Emptied { deleted, has_more })
+        answer::json(epoch, applied, &Deleted { deleted, has_more })
     };
     let command = Command::EmptyTrash { limit: MAX_EMPTIED, condition: conditions.on_untagged() };
     mutation.apply(identity, vec![command], emptied).await

@@ -38,6 +38,9 @@ pub struct NewTodo {
     /// Its place among others, for clients that sort by it: smaller is first.
     #[schema(value_type = Option<f64>, required = false)]
     pub order: Option<f64>,
+    /// When it was created, if that was somewhere else.
+    #[schema(ignore)]
+    pub created_at: Option<Timestamp>,
 }
 
 impl NewTodo {
@@ -60,6 +63,7 @@ impl NewTodo {
             priority: priority.flatten(),
             tags: tags.flatten().unwrap_or_default(),
             order: order.flatten(),
+            created_at: None,
         })
     }
 
@@ -73,7 +77,8 @@ impl NewTodo {
             title: self.title,
             description: self.description,
             completed: self.completed,
-            created_at: at,
+            // Not in the future, whatever another clock says.
+            created_at: self.created_at.unwrap_or(at).min(at),
             updated_at: at,
             due_at: self.due_at,
             priority: self.priority,
@@ -151,6 +156,23 @@ impl TodoPatch {
             tags: fields.nullable("tags", tags).map(|tags| TagsChange::Replace(tags.unwrap_or_default())),
             order: fields.nullable("order", Fields::number),
         }
+    }
+
+    /// Gives a todo the values that these fields have in another one.
+    pub fn to(other: &Todo, fields: &[Field]) -> Self {
+        let mut patch = Self::default();
+        for field in fields {
+            match field {
+                Field::Title => patch.title = Some(other.title.clone()),
+                Field::Description => patch.description = Some(other.description.clone()),
+                Field::Completed => patch.completed = Some(other.completed),
+                Field::DueAt => patch.due_at = Some(other.due_at),
+                Field::Priority => patch.priority = Some(other.priority),
+                Field::Tags => patch.tags = Some(TagsChange::Replace(other.tags.clone())),
+                Field::Order => patch.order = Some(other.order),
+            }
+        }
+        patch
     }
 
     /// The fields that were sent.

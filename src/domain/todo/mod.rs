@@ -4,6 +4,7 @@ pub mod due;
 pub mod field;
 pub mod filter;
 pub mod fold;
+pub mod import;
 pub mod input;
 pub mod schema;
 pub mod sort;

@@ -1,6 +1,7 @@
 //! Reads untrusted JSON field by field and collects every error in FastAPI's 422 format (pydantic v2 error types).
 
 mod fields;
+mod items;
 mod query;
 
 use std::borrow::Cow;
@@ -11,6 +12,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 pub use fields::Fields;
+pub use items::Items;
 pub use query::Query;
 
 /// The longest input that an error shows whole, in bytes: otherwise an answer could be several times as long as its
@@ -47,14 +49,20 @@ pub struct ValidationError {
 #[serde(untagged)]
 pub enum Location {
     /// A name.
-    Name(&'static str),
+    Name(Cow<'static, str>),
     /// An index from 0, or an offset in characters.
     Number(u64),
 }
 
 impl From<&'static str> for Location {
     fn from(name: &'static str) -> Self {
-        Self::Name(name)
+        Self::Name(name.into())
+    }
+}
+
+impl From<String> for Location {
+    fn from(name: String) -> Self {
+        Self::Name(name.into())
     }
 }
 
@@ -156,7 +164,7 @@ pub fn parse_object(body: &[u8], is_json: bool) -> Result<Map<String, Value>, Bo
         Ok(other) => Err(BodyError::Invalid(vec![not_an_object(location(&["body"]), other)])),
         Err(error) => Err(BodyError::Invalid(vec![ValidationError {
             kind: "json_invalid",
-            loc: vec!["body".into(), offset(text, &error).into()],
+            loc: vec!["body".into(), offset_in(text, &error).into()],
             msg: "JSON decode error".into(),
             input: json!({}),
             ctx: Some(json!({ "error": reason(&error) })),
@@ -194,7 +202,7 @@ pub fn is_json(content_type: &str) -> bool {
 }
 
 /// Where serde_json stopped, in characters. It counts lines and columns from 1, columns in bytes.
-fn offset(text: &str, error: &serde_json::Error) -> usize {
+fn offset_in(text: &str, error: &serde_json::Error) -> usize {
     if error.is_eof() {
         return text.chars().count();
     }
@@ -221,6 +229,11 @@ fn not_an_integer(loc: Vec<Location>, text: impl Into<Value>) -> ValidationError
 
 /// An id in the path. Digits beyond i64 are an id that no todo has (`Ok(None)`, a 404), not a bad request.
 pub fn parse_id(text: &str) -> Result<Option<i64>, Vec<ValidationError>> {
+    parse_number("id", text)
+}
+
+/// The same for a number that has another name.
+pub fn parse_number(name: &'static str, text: &str) -> Result<Option<i64>, Vec<ValidationError>> {
     if let Ok(id) = text.parse() {
         return Ok(Some(id));
     }
@@ -228,7 +241,7 @@ pub fn parse_id(text: &str) -> Result<Option<i64>, Vec<ValidationError>> {
     if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
         return Ok(None);
     }
-    Err(vec![not_an_integer(location(&["path", "id"]), text)])
+    Err(vec![not_an_integer(location(&["path", name]), text)])
 }
 
 #[cfg(test)]

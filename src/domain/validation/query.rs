@@ -81,6 +81,23 @@ impl Query {
         check_length(&mut self.errors, loc, text, min, max)
     }
 
+    /// Refuses all parameters but these, and more than one of them.
+    pub fn only_once(&mut self, names: &[&'static str]) {
+        let mut seen: Vec<&str> = Vec::new();
+        for (name, value) in &self.pairs {
+            let error = match names.iter().find(|known| *known == name) {
+                None => ("extra_forbidden", "Extra inputs are not permitted"),
+                Some(_) if seen.contains(&name.as_str()) => ("value_error", "Should be sent once"),
+                Some(known) => {
+                    seen.push(known);
+                    continue;
+                }
+            };
+            let loc = vec!["query".into(), name.clone().into()];
+            self.errors.push(ValidationError::at(error.0, loc, error.1, value.as_str()));
+        }
+    }
+
     /// Adds an error that the caller found.
     pub fn refuse(&mut self, error: ValidationError) {
         self.errors.push(error);

@@ -5,7 +5,7 @@
 //! at a time, each in a group of its own, gives the same changes: the tests compare both.
 //!
 //! A store prepares what a group needs before it decides: the state of the owners that it names, the [`Facts`], and what
-//! is [`Known`](super::idempotency::Known) of each request. So nothing here ever waits, and each store fetches in its own
+//! was before each request, its [`Prior`]. So nothing here ever waits, and each store fetches in its own
 //! way: SQLite's writer has almost everything in memory, one that shares its database locks the owners first.
 
 mod accounts;
@@ -13,11 +13,12 @@ pub mod sessions;
 #[cfg(test)]
 mod tests;
 pub mod todos;
+pub mod undo;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::idempotency::Kept;
+use super::idempotency::{Kept, Known};
 use crate::domain::account::{User, UserId};
 use crate::domain::change::{Change, Epoch, Place, Revision};
 use crate::domain::clock::Timestamp;
@@ -26,6 +27,7 @@ use crate::domain::session::{PersonalToken, PersonalTokenId, Session, SessionId}
 use crate::domain::todo::field::Field;
 use crate::domain::todo::{Todo, TodoId};
 use todos::Whereabouts;
+use undo::Undone;
 
 /// The committed state that a group is decided on.
 pub trait State {
@@ -37,6 +39,12 @@ pub trait State {
 
     /// A todo in this owner's trash.
     fn trashed(&self, owner: UserId, id: TodoId) -> Option<Arc<Todo>>;
+
+    /// The first live todos of this owner, by id: those that are completed, those that are not, or all.
+    fn todos(&self, owner: UserId, completed: Option<bool>, limit: usize) -> Vec<Arc<Todo>>;
+
+    /// The number of live todos of this owner.
+    fn todo_count(&self, owner: UserId) -> usize;
 
     /// The ids of everything in this owner's trash.
     fn trash(&self, owner: UserId) -> Vec<TodoId>;
@@ -100,6 +108,18 @@ pub struct Facts {
     pub next: Next,
     /// Whether the demo users exist: only in development.
     pub demo_users: bool,
+    /// Live todos of an owner, at most.
+    pub max_todos: usize,
+}
+
+/// What earlier groups have left that a request is about.
+#[derive(Debug, Default)]
+pub struct Prior {
+    /// What is known of the request, if it can be repeated.
+    pub answer: Option<Known>,
+    /// What it undoes, by todo; none: the log does not have all of it. The request is the first of its group, so that
+    /// nothing comes after this.
+    pub undone: Vec<Undone>,
 }
 
 /// The answers that are kept of requests that can be repeated, by their users and names.
@@ -123,9 +143,29 @@ pub enum Refusal {
     },
     /// The todo would have too many tags.
     TooManyTags,
+    /// The owner has as many live todos as it may.
+    TooManyTodos {
+        /// So many.
+        limit: usize,
+    },
+    /// The owner has made no such change.
+    ChangeNotFound,
+    /// The log does not have the change any more, or what was before it; or its todo was removed for good.
+    ChangeGone,
+    /// A later change is about the same as one that is to be undone.
+    ChangedSince {
+        /// The todo as it is.
+        current: Arc<Todo>,
+        /// The version that this is.
+        etag: EntityTag,
+        /// What both are about: names of fields, and `deleted_at`.
+        conflict: Vec<&'static str>,
+    },
+    /// The list is not as the client expects.
+    ListChanged,
     /// Another request had this idempotency key.
     KeyReused,
-    /// What is answered to the request can't be written, or what was answered when it came first can't be read.
+    /// What is answered to the request can't be written, or what it needs of the database can't be read.
     Unanswerable,
     /// The condition is about a version of the trash, which has none; or that there is none.
     NoSuchTrash,
@@ -170,6 +210,8 @@ pub struct Decided {
     pub heads: HashMap<UserId, Head>,
     /// The first numbers that are unused after these changes.
     pub next: Next,
+    /// How many live todos more the owners have after these changes, or fewer.
+    grown: HashMap<UserId, isize>,
     /// Where the todos are that were changed or purged, and whose they are.
     todos: HashMap<TodoId, (UserId, Whereabouts)>,
 }
@@ -186,6 +228,7 @@ impl Decided {
             answers: BTreeMap::new(),
             heads: HashMap::new(),
             next,
+            grown: HashMap::new(),
             todos: HashMap::new(),
         }
     }
@@ -214,6 +257,7 @@ impl Decided {
         self.answers.extend(later.answers);
         self.heads.extend(later.heads);
         self.next = later.next;
+        later.grown.into_iter().for_each(|(owner, by)| *self.grown.entry(owner).or_default() += by);
         self.todos.extend(later.todos);
     }
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Decided, Group, Head, Refusal, State};
+use super::undo::Undone;
+use super::{Decided, Group, Head, Prior, Refusal, State};
 use crate::domain::account::{AccountState, User, UserId};
 use crate::domain::change::{Change, Kind, Place, Revision, SCRUBBED_TITLE};
 use crate::domain::clock::Timestamp;
@@ -41,27 +42,29 @@ impl From<Refusal> for Refused {
 }
 
 /// A request that is being decided.
-struct Request<'a> {
+pub(super) struct Request<'a> {
     context: &'a Context,
-    account: &'a User,
+    pub(super) account: &'a User,
     /// See [`Change::batch`].
     batch: Option<Revision>,
     /// See [`Change::op`].
     op: Option<Arc<str>>,
-    decided: Decided,
+    /// See [`Prior::undone`].
+    pub(super) undone: Vec<Undone>,
+    pub(super) decided: Decided,
     outcomes: Vec<Outcome>,
 }
 
 impl<S: State> Group<'_, S> {
-    /// What a request changes: all of its commands, or nothing. `known`: what is known of it, if it can be repeated.
-    pub fn decide(&mut self, context: &Context, commands: Commands, known: Option<Known>) -> Result<Answered, Refused> {
+    /// What a request changes: all of its commands, or nothing.
+    pub fn decide(&mut self, context: &Context, commands: Commands, prior: Prior) -> Result<Answered, Refused> {
         if let Some(authority) = context.authority {
             self.still_valid(authority)?;
         }
-        let Commands { commands, is_batch, idempotency } = commands;
+        let Commands { commands, is_batch, room, idempotency } = commands;
         // Before anything else: if the request was applied, its own change may be why it would be refused now.
         let of_this_group = idempotency.as_ref().and_then(|idempotency| self.answered(context.owner, idempotency));
-        match of_this_group.or(known) {
+        match of_this_group.or(prior.answer) {
             None => {}
             Some(Known::Answered(answer)) => return Ok(Answered::Repeated(answer)),
             Some(Known::Other) => return Err(Refusal::KeyReused.into()),
@@ -69,14 +72,17 @@ impl<S: State> Group<'_, S> {
         }
         let account = self.account(context.owner).ok_or(Refusal::NoLongerAllowed)?;
         let decided = Decided::nothing(self.decided.next);
+        let is_one = is_batch || commands.iter().any(Command::makes_several_changes);
         let mut request = Request {
             context,
             account: &account,
-            batch: is_batch.then(|| self.head(&decided, account.id).revision.next()),
+            batch: is_one.then(|| self.head(&decided, account.id).revision.next()),
             op: idempotency.as_ref().map(|idempotency| Arc::clone(&idempotency.key)),
+            undone: prior.undone,
             decided,
             outcomes: Vec::with_capacity(commands.len()),
         };
+        self.has_room(&request, room)?;
         for (index, command) in commands.into_iter().enumerate() {
             let outcome = self.decide_one(&mut request, command);
             let outcome = outcome.map_err(|refusal| Refused { command: Some(index), refusal })?;
@@ -107,7 +113,7 @@ impl<S: State> Group<'_, S> {
             return Err(Refusal::NoLongerAllowed);
         }
         match command {
-            Command::Create(new) => Ok(self.create(request, new)),
+            Command::Create(new) => self.create(request, new),
             Command::Update { todo, patch, always, condition } => {
                 let id = request.resolve(todo)?;
                 let before = self.live(request, id)?;
@@ -117,8 +123,17 @@ impl<S: State> Group<'_, S> {
             Command::Delete(todo, condition) => {
                 let before = self.live(request, request.resolve(todo)?)?;
                 self.check(request, &condition, &before, &[])?;
-                let after = self.next_version(request, &before);
-                Ok(self.change(request, Kind::Deleted, after, Vec::new()))
+                Ok(self.delete(request, &before))
+            }
+            Command::DeleteMany { completed, limit, condition } => {
+                let revision = self.head(&request.decided, owner).revision;
+                if !condition.matches(revision) || !condition.is_new(revision) {
+                    return Err(Refusal::ListChanged);
+                }
+                let (todos, more) = self.first(request, completed, limit);
+                let deleted: Vec<Outcome> = todos.iter().map(|todo| self.delete(request, todo)).collect();
+                let changes = deleted.iter().flat_map(Outcome::changes).cloned().collect();
+                Ok(Outcome::Several { changes, more })
             }
             Command::Restore(id, condition) => {
                 let before = match self.find(request, id) {
@@ -127,9 +142,9 @@ impl<S: State> Group<'_, S> {
                     Whereabouts::Gone => return Err(Refusal::TodoNotFound),
                 };
                 self.check(request, &condition, &before, &[])?;
-                let after = self.next_version(request, &before);
-                Ok(self.change(request, Kind::Restored, after, Vec::new()))
+                self.restore(request, &before)
             }
+            Command::Undo { revision, .. } => self.undo(request, revision),
             Command::Purge(id, condition) => {
                 let Whereabouts::Trashed(todo) = self.find(request, id) else { return Err(Refusal::TodoNotFound) };
                 self.check(request, &condition, &todo, &[])?;
@@ -161,15 +176,55 @@ impl<S: State> Group<'_, S> {
         }
     }
 
-    fn create(&self, request: &mut Request<'_>, new: NewTodo) -> Outcome {
+    fn create(&self, request: &mut Request<'_>, new: NewTodo) -> Result<Outcome, Refusal> {
+        self.has_room(request, 1)?;
         let id = request.decided.next.id;
         request.decided.next.id = TodoId(id.0 + 1);
         let changed = new.fields();
         let todo = new.create(id, request.account.id, self.now(request));
-        self.change(request, Kind::Created, todo, changed)
+        Ok(self.change(request, Kind::Created, todo, changed))
     }
 
-    fn update(
+    pub(super) fn delete(&self, request: &mut Request<'_>, todo: &Todo) -> Outcome {
+        let after = self.next_version(request, todo);
+        self.change(request, Kind::Deleted, after, Vec::new())
+    }
+
+    pub(super) fn restore(&self, request: &mut Request<'_>, todo: &Todo) -> Result<Outcome, Refusal> {
+        self.has_room(request, 1)?;
+        let after = self.next_version(request, todo);
+        Ok(self.change(request, Kind::Restored, after, Vec::new()))
+    }
+
+    /// Whether the owner may have so many live todos more.
+    fn has_room(&self, request: &Request<'_>, more: usize) -> Result<(), Refusal> {
+        if more == 0 {
+            return Ok(());
+        }
+        let (owner, limit) = (request.account.id, self.facts.max_todos);
+        let grown = |decided: &Decided| decided.grown.get(&owner).copied().unwrap_or_default();
+        let grown = grown(&self.decided) + grown(&request.decided);
+        let count = self.state.todo_count(owner).saturating_add_signed(grown);
+        if count.saturating_add(more) <= limit { Ok(()) } else { Err(Refusal::TooManyTodos { limit }) }
+    }
+
+    /// The owner's first live todos, by id, at most `limit`, and whether there are more.
+    fn first(&self, request: &Request<'_>, completed: Option<bool>, limit: usize) -> (Vec<Arc<Todo>>, bool) {
+        let is_wanted = |todo: &Arc<Todo>| completed.is_none_or(|completed| todo.completed == completed);
+        let mut decided: Vec<TodoId> = self.decided.todos.keys().chain(request.decided.todos.keys()).copied().collect();
+        decided.sort_unstable();
+        decided.dedup();
+        // Those that this group has changed count as it has left them.
+        let mut todos = self.state.todos(request.account.id, completed, limit + 1 + decided.len());
+        todos.retain(|todo| decided.binary_search(&todo.id).is_err());
+        todos.extend(decided.into_iter().filter_map(|id| self.live(request, id).ok()).filter(is_wanted));
+        todos.sort_unstable_by_key(|todo| todo.id);
+        let more = todos.len() > limit;
+        todos.truncate(limit);
+        (todos, more)
+    }
+
+    pub(super) fn update(
         &self,
         request: &mut Request<'_>,
         before: Arc<Todo>,
@@ -197,6 +252,12 @@ impl<S: State> Group<'_, S> {
             Kind::Deleted if scrubbed => Whereabouts::Gone,
             Kind::Deleted => Whereabouts::Trashed(Arc::clone(&todo)),
         };
+        let grown = decided.grown.entry(owner).or_default();
+        match kind {
+            Kind::Created | Kind::Restored => *grown += 1,
+            Kind::Deleted => *grown -= 1,
+            Kind::Updated => {}
+        }
         decided.todos.insert(todo.id, (owner, whereabouts));
         let (revision, at) = (head.revision.next(), todo.updated_at);
         decided.heads.insert(owner, Head { revision, last_at: at, ..head });
@@ -231,8 +292,13 @@ impl<S: State> Group<'_, S> {
     }
 
     /// Where the owner's todo is.
-    fn find(&self, request: &Request<'_>, id: TodoId) -> Whereabouts {
+    pub(super) fn find(&self, request: &Request<'_>, id: TodoId) -> Whereabouts {
         self.find_among(&[&request.decided, &self.decided], request.account.id, id)
+    }
+
+    /// Where it was before the request.
+    pub(super) fn find_before(&self, request: &Request<'_>, id: TodoId) -> Whereabouts {
+        self.find_among(&[&self.decided], request.account.id, id)
     }
 
     /// The same, on top of the committed state and of what is decided, the last first.
@@ -292,7 +358,7 @@ impl<S: State> Group<'_, S> {
     /// The todo is not as the client expects. What is shown of it is what there was before the request: what the request
     /// itself has made of it will never be.
     fn unexpected(&self, request: &Request<'_>, id: TodoId, conflict: Vec<Field>) -> Refusal {
-        match self.find_among(&[&self.decided], request.account.id, id) {
+        match self.find_before(request, id) {
             Whereabouts::Live(current) | Whereabouts::Trashed(current) => {
                 let etag = EntityTag::of(self.facts.epoch, &current);
                 Refusal::PreconditionFailed { current, etag, conflict }

@@ -162,6 +162,11 @@ impl TodoMap {
         self.owners.values().map(|owner| owner.trash.count()).sum()
     }
 
+    /// The number of live todos of `owner`.
+    pub fn count_of(&self, owner: UserId) -> usize {
+        self.owners.get(&owner).map_or(0, |owner| owner.todos.count())
+    }
+
     /// The number of live todos of all owners.
     pub fn count(&self) -> usize {
         self.count

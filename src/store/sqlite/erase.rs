@@ -15,7 +15,7 @@ use crate::domain::account::{User, UserId};
 use crate::domain::change::{DeliveryState, Revision, SCRUBBED_TITLE};
 use crate::domain::todo::TodoId;
 use crate::domain::trace::TraceParent;
-use crate::store::decide::{Decided, Group, Refusal};
+use crate::store::decide::{Decided, Group, Prior, Refusal};
 use crate::store::error::StoreError;
 use crate::store::{Command, Context};
 
@@ -189,7 +189,7 @@ impl Writer {
         let state = self.state();
         let mut group = Group::new(&state, self.facts());
         let commands: Vec<Command> = todos.into_iter().map(Command::Erase).collect();
-        let decided = group.decide(&context(&account), commands.into(), None);
+        let decided = group.decide(&context(&account), commands.into(), Prior::default());
         let decided = decided.map(|_| group.finish()).map_err(|refused| StoreError::Refused(refused.refusal))?;
         self.commit(decided, operations)
     }

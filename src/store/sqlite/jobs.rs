@@ -9,7 +9,7 @@ use crate::domain::change::Revision;
 use crate::store::decide::sessions::SessionOutcome;
 use crate::store::error::StoreError;
 use crate::store::idempotency::Answered;
-use crate::store::{AccountCommand, Authority, Commands, Context, OutboxCommand, SessionCommand};
+use crate::store::{AccountCommand, Authority, Command, Commands, Context, OutboxCommand, SessionCommand};
 
 /// What the writer is asked to do.
 pub enum Job {
@@ -48,6 +48,15 @@ impl Request {
             Self::Todos { commands, .. } => commands.commands.len().max(1),
             Self::Account { .. } | Self::Session { .. } => 1,
         }
+    }
+
+    /// The change that it undoes, and whether with all that were made together with it.
+    pub fn undoes(&self) -> Option<(Revision, bool)> {
+        let Self::Todos { commands, .. } = self else { return None };
+        commands.commands.iter().find_map(|command| match command {
+            &Command::Undo { revision, whole_batch } => Some((revision, whole_batch)),
+            _ => None,
+        })
     }
 
     /// Answers a request that was not decided.

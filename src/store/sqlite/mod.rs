@@ -5,6 +5,7 @@ pub mod commit;
 pub mod database_file;
 mod erase;
 mod expire;
+pub mod history;
 mod idempotency;
 pub mod jobs;
 pub mod load;

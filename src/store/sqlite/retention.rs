@@ -16,6 +16,8 @@ const ROUND_PAUSE: Duration = Duration::from_secs(60);
 const STEP_OWNERS: usize = 200;
 /// Changes removed per step, at most: about as many as a group adds.
 const STEP_CHANGES: usize = 500;
+/// Changes of this age, in seconds, or younger are kept however many they are: what was done today can be undone.
+const KEEP_ANY: i64 = 24 * 3600;
 
 impl Writer {
     /// Prunes the next owners' changes: a little at a time, so that requests don't wait for it, and at most half of the
@@ -30,8 +32,12 @@ impl Writer {
         let owners: Vec<(UserId, Head)> =
             self.prune_next.drain(..step).filter_map(|owner| Some((owner, *self.log.heads.get(&owner)?))).collect();
         let keep = i64::try_from(self.retention.keep.as_secs()).unwrap_or(i64::MAX);
-        let keep_from = self.uptime().saturating_sub(keep);
-        let pruned = prune(&mut self.connection, &owners, keep_from, self.retention.per_owner, STEP_CHANGES);
+        let rule = Rule {
+            keep_from: self.uptime().saturating_sub(keep),
+            keep_any_from: self.uptime().saturating_sub(KEEP_ANY),
+            per_owner: self.retention.per_owner,
+        };
+        let pruned = prune(&mut self.connection, &owners, rule, STEP_CHANGES);
         let mut pause = started.elapsed();
         match pruned {
             Ok(pruned) => {
@@ -68,25 +74,32 @@ pub struct Pruned {
     pub more: bool,
 }
 
+/// What is kept; uptimes are in seconds that the service had been running.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// Older changes are removed.
+    pub keep_from: i64,
+    /// Older changes are removed if they are too many.
+    pub keep_any_from: i64,
+    /// Changes of one owner, at most.
+    pub per_owner: i64,
+}
+
 /// Removes what retention no longer keeps of each owner: a prefix of its changes, never past an unpublished one. At
 /// most `limit` changes in all, fairly shared between the owners.
 pub fn prune(
     connection: &mut Connection,
     owners: &[(UserId, Head)],
-    keep_from_uptime: i64,
-    keep_per_owner: i64,
+    rule: Rule,
     limit: usize,
 ) -> Result<Vec<Pruned>, CommitError> {
-    in_transaction(connection, |transaction| {
-        delete_prefixes(transaction, owners, keep_from_uptime, keep_per_owner, limit)
-    })
+    in_transaction(connection, |transaction| delete_prefixes(transaction, owners, rule, limit))
 }
 
 fn delete_prefixes(
     transaction: &Transaction<'_>,
     owners: &[(UserId, Head)],
-    keep_from_uptime: i64,
-    keep_per_owner: i64,
+    rule: Rule,
     limit: usize,
 ) -> rusqlite::Result<Vec<Pruned>> {
     // Published or skipped. Any other state, also one that this version doesn't know, ends the prefix.
@@ -102,8 +115,8 @@ fn delete_prefixes(
         let mut rows = read.query(params![owner, head.pruned_through])?;
         while let Some(row) = rows.next()? {
             let (revision, uptime, is_settled): (Revision, i64, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            let too_many = revision.0 <= head.revision.0 - keep_per_owner;
-            if !is_settled || !(too_many || uptime < keep_from_uptime) {
+            let is_too_much = revision.0 <= head.revision.0 - rule.per_owner && uptime < rule.keep_any_from;
+            if !is_settled || !(is_too_much || uptime < rule.keep_from) {
                 break;
             }
             if share == 0 {

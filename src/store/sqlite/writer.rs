@@ -16,22 +16,24 @@ use rusqlite::hooks::Wal;
 
 use super::commit::{self, CommitError};
 use super::erase::Erasures;
+use super::history;
 use super::idempotency::{self, KeptSizes};
 use super::jobs::{Decision, Job, Operation, Request};
 use crate::config::Retention;
 use crate::domain::account::{AccountState, User, UserId};
+use crate::domain::change::Revision;
 use crate::domain::clock::Clock;
 use crate::domain::session::{PersonalToken, PersonalTokenId, Session, SessionId};
 use crate::domain::todo::{Todo, TodoId};
 use crate::store::decide::todos::Refused;
-use crate::store::decide::{Decided, Facts, Group, Head, Next, Refusal, State};
+use crate::store::decide::{Decided, Facts, Group, Head, Next, Prior, Refusal, State};
 use crate::store::error::StoreError;
 use crate::store::idempotency::Known;
 use crate::store::map::TodoMap;
 use crate::store::map::sessions::{PersonalTokens, Sessions};
 use crate::store::map::users::Users;
 use crate::store::outbox::Marks;
-use crate::store::{Commands, Shared};
+use crate::store::{Commands, Context, Shared};
 
 /// Operations in one commit, at most.
 const MAX_GROUP_OPERATIONS: usize = 512;
@@ -68,6 +70,8 @@ pub struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
     pub(super) retention: Retention,
+    /// See [`Facts::max_todos`].
+    max_todos: usize,
     pub(super) log: Log,
     pub(super) started: Instant,
     pub(super) marks_due: Instant,
@@ -105,6 +109,17 @@ impl State for Committed<'_> {
         self.todos.read().trash(owner)?.get(id).cloned()
     }
 
+    fn todos(&self, owner: UserId, completed: Option<bool>, limit: usize) -> Vec<Arc<Todo>> {
+        // Readers don't wait for the search.
+        let todos = self.todos.read().view(owner).todos;
+        let is_wanted = |todo: &&Arc<Todo>| completed.is_none_or(|completed| todo.completed == completed);
+        todos.iter().filter(is_wanted).take(limit).cloned().collect()
+    }
+
+    fn todo_count(&self, owner: UserId) -> usize {
+        self.todos.read().count_of(owner)
+    }
+
     fn trash(&self, owner: UserId) -> Vec<TodoId> {
         let todos = self.todos.read();
         todos.trash(owner).map(|trash| trash.todos().map(|todo| todo.id).collect()).unwrap_or_default()
@@ -140,13 +155,21 @@ impl State for Committed<'_> {
 }
 
 impl Writer {
-    pub fn new(connection: Connection, shared: Arc<Shared>, clock: Clock, retention: Retention, mut log: Log) -> Self {
+    pub fn new(
+        connection: Connection,
+        shared: Arc<Shared>,
+        clock: Clock,
+        retention: Retention,
+        max_todos: usize,
+        mut log: Log,
+    ) -> Self {
         let (now, erasures) = (Instant::now(), Erasures::new(std::mem::take(&mut log.erasing)));
         Self {
             connection,
             shared,
             clock,
             retention,
+            max_todos,
             log,
             started: now,
             marks_due: now + TICK_INTERVAL,
@@ -191,7 +214,8 @@ impl Writer {
                     let mut group = vec![request];
                     while operations < MAX_GROUP_OPERATIONS {
                         match jobs.try_recv() {
-                            Ok(Job::Apply(request)) => {
+                            // What is undone has to be in the log.
+                            Ok(Job::Apply(request)) if request.undoes().is_none() => {
                                 operations += request.operations();
                                 group.push(request);
                             }
@@ -275,14 +299,14 @@ impl Writer {
     }
 
     fn apply(&mut self, group: Vec<Request>, operations: usize) {
-        let known = match group.iter().map(|request| self.known(request)).collect() {
-            Ok(known) => known,
+        let prior = match group.iter().map(|request| self.prior(request)).collect() {
+            Ok(prior) => prior,
             Err(error) => {
-                self.report_failure(&error, "because what was answered before can't be read");
+                self.report_failure(&error, "because what was before can't be read");
                 return group.into_iter().for_each(|request| request.fail(StoreError::NotApplied));
             }
         };
-        let (decided, decisions) = self.decide(group, known);
+        let (decided, decisions) = self.decide(group, prior);
         let failure = self.commit(decided, operations).err();
         for decision in decisions {
             decision.answer(failure.clone());
@@ -322,29 +346,45 @@ impl Writer {
         }
     }
 
-    /// What is known from earlier groups of a request that can be repeated.
-    fn known(&self, request: &Request) -> rusqlite::Result<Option<Known>> {
-        let Request::Todos { context, commands: Commands { idempotency: Some(request), .. }, .. } = request else {
-            return Ok(None);
+    /// What earlier groups have left that a request is about.
+    fn prior(&self, request: &Request) -> rusqlite::Result<Prior> {
+        let Request::Todos { context: Context { owner, .. }, commands, .. } = request else {
+            return Ok(Prior::default());
         };
-        match idempotency::find(&self.connection, context.owner, request) {
+        match self.read_prior(*owner, commands, request.undoes()) {
             // That concerns all, any other error only this one.
             Err(error @ rusqlite::Error::SqliteFailure(..)) => Err(error),
             Err(error) => {
-                log::error!("the answer to a request of account {} can't be repeated: {error}", context.owner);
-                Ok(Some(Known::Unreadable))
+                log::error!("what a request of account {owner} needs can't be read: {error}");
+                Ok(Prior { answer: Some(Known::Unreadable), ..Prior::default() })
             }
-            known => known,
+            prior => prior,
         }
     }
 
-    fn decide(&self, requests: Vec<Request>, known: Vec<Option<Known>>) -> (Decided, Vec<Decision>) {
+    fn read_prior(
+        &self,
+        owner: UserId,
+        commands: &Commands,
+        undoes: Option<(Revision, bool)>,
+    ) -> rusqlite::Result<Prior> {
+        if let Some(request) = &commands.idempotency
+            && let Some(answer) = idempotency::find(&self.connection, owner, request)?
+        {
+            return Ok(Prior { answer: Some(answer), undone: Vec::new() });
+        }
+        let Some((revision, whole_batch)) = undoes else { return Ok(Prior::default()) };
+        let undone = history::undone(&self.connection, self.shared.epoch, owner, revision, whole_batch)?;
+        Ok(Prior { answer: None, undone })
+    }
+
+    fn decide(&self, requests: Vec<Request>, prior: Vec<Prior>) -> (Decided, Vec<Decision>) {
         let state = self.state();
         let mut group = Group::new(&state, self.facts());
-        let decide = |(request, known): (_, Option<Known>)| match request {
+        let decide = |(request, prior): (_, Prior)| match request {
             Request::Todos { context, commands, reply } => {
-                let (is_batch, is_settled) = (commands.is_batch, known.is_some());
-                let decided = group.decide(&context, commands, known).map_err(|refused| match refused {
+                let (is_batch, is_settled) = (commands.is_batch, prior.answer.is_some());
+                let decided = group.decide(&context, commands, prior).map_err(|refused| match refused {
                     Refused { command: Some(operation), refusal } if is_batch => {
                         StoreError::OperationRefused { operation, refusal }
                     }
@@ -364,7 +404,7 @@ impl Writer {
                 Some(Decision::Account(group.decide_account(authority, command).map_err(StoreError::Refused), reply))
             }
         };
-        let decisions = requests.into_iter().zip(known).filter_map(decide).collect();
+        let decisions = requests.into_iter().zip(prior).filter_map(decide).collect();
         (group.finish(), decisions)
     }
 
@@ -379,6 +419,7 @@ impl Writer {
             now: self.clock.now(),
             next: self.log.next,
             demo_users: self.shared.users.read().demo_users(),
+            max_todos: self.max_todos,
         }
     }
 

@@ -18,7 +18,7 @@ pub fn keyed(key: &str, content: &str, commands: Vec<Command>) -> Commands {
             Ok(KeptAnswer { status: 201, headers, body: serde_json::to_vec(&todos)? })
         }),
     };
-    Commands { commands, is_batch: false, idempotency: Some(idempotency) }
+    Commands { commands, idempotency: Some(idempotency), ..Commands::default() }
 }
 
 impl Fixture {

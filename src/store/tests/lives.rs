@@ -85,6 +85,19 @@ impl Model {
                     todos.insert((owner, id.0), todo);
                     (id.0, version, Kind::Restored)
                 }
+                Command::DeleteMany { completed, .. } => {
+                    let is_wanted = |(of, _): &(i64, i64), todo: &(i64, String, bool)| {
+                        *of == owner && completed.is_none_or(|completed| completed == todo.2)
+                    };
+                    for ((_, id), mut todo) in
+                        todos.extract_if(.., |key, todo| is_wanted(key, todo)).collect::<Vec<_>>()
+                    {
+                        (revision, todo.0) = (revision + 1, todo.0 + 1);
+                        log.push((owner, id, todo.0, revision, Kind::Deleted));
+                        trash.insert((owner, id), todo);
+                    }
+                    continue;
+                }
                 Command::Purge(id, _) => {
                     trash.remove(&(owner, id.0))?;
                     continue;
@@ -93,8 +106,8 @@ impl Model {
                     trash.retain(|(of, _), _| *of != owner);
                     continue;
                 }
-                // All accounts are active, and no command is about what another one creates.
-                Command::Erase(_) | Command::Update { .. } | Command::Delete(..) => return None,
+                // All accounts are active, no command is about what another one creates, and undo has its own test.
+                Command::Erase(_) | Command::Update { .. } | Command::Delete(..) | Command::Undo { .. } => return None,
             };
             revision += 1;
             log.push((owner, id, version, revision, kind));
@@ -120,6 +133,11 @@ fn random_commands(random: &mut SmallRng, ids: i64) -> Vec<Command> {
             6..8 => restore(id),
             8 => purge(id),
             9 if random.random_bool(0.2) => empty_trash(usize::MAX),
+            9 if random.random_bool(0.2) => Command::DeleteMany {
+                completed: random.random_bool(0.5).then(|| random.random()),
+                limit: 1_000,
+                condition: Condition::default(),
+            },
             _ => rename(id, &title),
         }
     };

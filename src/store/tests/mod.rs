@@ -11,6 +11,7 @@ mod retention;
 mod searches;
 mod sessions;
 mod trash;
+mod undo;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::AtomicI64;
@@ -47,6 +48,7 @@ struct Fixture {
     clock: Arc<TestClock>,
     database: Database,
     retention: Retention,
+    max_todos: usize,
     demo_users: bool,
     directory: tempfile::TempDir,
 }
@@ -77,16 +79,34 @@ impl Fixture {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let database = Database::File(directory.path().join("todos.db"));
-        let retention = Retention { keep: DAY, per_owner: 1_000_000, trash: DAY };
-        let mut fixture = Self { store: None, clock: Arc::default(), database, retention, demo_users: true, directory };
+        let retention = Retention { keep: 30 * DAY, per_owner: 1_000_000, trash: DAY };
+        let mut fixture = Self {
+            store: None,
+            clock: Arc::default(),
+            database,
+            retention,
+            max_todos: 1_000_000,
+            demo_users: true,
+            directory,
+        };
         fixture.open();
         fixture
     }
 
     fn open(&mut self) {
         let hash = |_: &str| "no password".to_owned();
-        let demo_users = if self.demo_users { DemoUsers::Created(&hash) } else { DemoUsers::None };
-        self.store = Some(self.try_open(demo_users, true).unwrap());
+        let demo_users = || if self.demo_users { DemoUsers::Created(&hash) } else { DemoUsers::None };
+        // A process that another test starts has this one's descriptors, and so its locks, until it executes its program.
+        let begin = Instant::now();
+        let opened = loop {
+            match self.try_open(demo_users(), true) {
+                Err(DatabaseError::Locked { .. }) if begin.elapsed() < TICK => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                opened => break opened,
+            }
+        };
+        self.store = Some(opened.unwrap());
     }
 
     /// Another store on the same database.
@@ -98,12 +118,22 @@ impl Fixture {
             demo_users,
             may_upgrade,
             retention: self.retention,
+            max_todos: self.max_todos,
             metrics: Arc::default(),
         })
     }
 
     fn reopen(&mut self) {
         self.store = None;
+        self.open();
+    }
+
+    /// Another life, in which so much more running time has passed.
+    fn reopen_after(&mut self, time: Duration) {
+        self.store = None;
+        let connection = Connection::open(self.database_path()).unwrap();
+        connection.execute("UPDATE meta SET uptime = uptime + ?1", [time.as_secs()]).unwrap();
+        drop(connection);
         self.open();
     }
 
@@ -310,7 +340,9 @@ impl Pending {
 /// The changes of an answer.
 fn changes(answered: Result<Answered, StoreError>) -> Answer {
     match answered? {
-        Answered::Applied(applied, _) => Ok(applied.outcomes.iter().filter_map(|o| o.change().cloned()).collect()),
+        Answered::Applied(applied, _) => {
+            Ok(applied.outcomes.iter().flat_map(|outcome| outcome.changes().to_vec()).collect())
+        }
         Answered::Repeated(_) => panic!("no request is repeated"),
     }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::store::decide::Head;
 use crate::store::maintenance;
+use crate::store::sqlite::retention::Rule;
 
 impl Fixture {
     fn marked(&self, seqs: impl IntoIterator<Item = i64>, state: DeliveryState) {
@@ -60,7 +61,7 @@ fn only_a_published_prefix_of_what_is_too_many_is_pruned() {
     // Owner 1 has the odd places of the log: its 7th change stays unpublished.
     f.marked((1..=20).filter(|seq| *seq != 13), DeliveryState::Published);
     f.retention.per_owner = 3;
-    f.reopen();
+    f.reopen_after(DAY + TICK);
     f.wait_until("the prefix to be pruned", |f| f.revisions(1).len() == 4);
     assert_eq!(f.revisions(1), [7, 8, 9, 10], "up to the unpublished one");
     assert_eq!(f.revisions(2), [8, 9, 10]);
@@ -85,7 +86,7 @@ fn parked_changes_and_what_follows_them_are_kept() {
     f.marked([1, 2, 4, 5, 6], DeliveryState::Published);
     f.marked([3], DeliveryState::Parked);
     f.retention.per_owner = 1;
-    f.reopen();
+    f.reopen_after(DAY + TICK);
     f.wait_until("the prefix to be pruned", |f| f.revisions(1).len() == 4);
     assert_eq!(f.revisions(1), [3, 4, 5, 6]);
 }
@@ -160,7 +161,8 @@ fn each_owner_has_a_fair_share_of_a_step_of_pruning() {
     let owners: Vec<(UserId, Head)> = [(1, 300), (2, 20), (3, 300)]
         .map(|(owner, revision)| (UserId(owner), Head { revision: Revision(revision), ..Head::default() }))
         .into();
-    let pruned = sqlite::retention::prune(&mut f.connection(), &owners, 0, 10, 150).unwrap();
+    let rule = Rule { keep_from: 0, keep_any_from: i64::MAX, per_owner: 10 };
+    let pruned = sqlite::retention::prune(&mut f.connection(), &owners, rule, 150).unwrap();
     let pruned: Vec<_> = pruned.iter().map(|pruned| (pruned.owner.0, pruned.through.0, pruned.more)).collect();
     // What the second one doesn't need goes to the third.
     assert_eq!(pruned, [(1, 50, true), (2, 10, false), (3, 90, true)]);
@@ -173,7 +175,7 @@ fn pruning_catches_up_with_what_came_in_a_burst() {
         f.published(owner, 10_000);
     }
     f.retention.per_owner = 100;
-    f.reopen();
+    f.reopen_after(DAY + TICK);
     f.wait_until("all owners to be pruned", |f| OWNERS.iter().all(|owner| f.revisions(*owner).len() == 100));
     assert_eq!(f.check().unwrap(), Vec::<String>::new());
 }
@@ -286,7 +288,7 @@ fn a_state_that_this_version_does_not_know_is_kept_and_holds_up_no_other_owner()
     f.published(2, 10);
     f.connection().execute("UPDATE changes SET state = 7 WHERE owner_id = 1 AND revision = 2", []).unwrap();
     f.retention.per_owner = 3;
-    f.reopen();
+    f.reopen_after(DAY + TICK);
     f.wait_until("the other owner's to be pruned", |f| f.revisions(2) == [8, 9, 10]);
     assert_eq!(f.revisions(1), [2, 3, 4, 5, 6, 7, 8, 9, 10], "up to the unknown one");
 }

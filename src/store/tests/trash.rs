@@ -3,15 +3,6 @@
 use super::*;
 use crate::store::map::trash::MAX_TRASH;
 
-/// Running time that passes between two lives.
-fn pass(f: &mut Fixture, time: Duration) {
-    f.store = None;
-    let connection = Connection::open(f.database_path()).unwrap();
-    connection.execute("UPDATE meta SET uptime = uptime + ?1", [time.as_secs()]).unwrap();
-    drop(connection);
-    f.open();
-}
-
 #[test]
 fn what_is_restored_is_as_it_was_but_for_its_version() {
     let mut f = Fixture::new();
@@ -70,12 +61,12 @@ fn what_was_deleted_goes_after_its_running_time_whatever_the_clock_says() {
     f.apply(1, (0..1_200).map(|n| create(&n.to_string())).collect()).unwrap();
     f.apply(1, (1..=1_100).map(delete).collect()).unwrap();
     f.clock.set(i64::MAX / 2);
-    pass(&mut f, DAY / 2);
+    f.reopen_after(DAY / 2);
     f.apply(1, vec![delete(1_101)]).unwrap();
     f.a_minute_passes();
     f.create(2, "afterwards");
     assert_eq!(f.trash(1).len(), 1_101, "half a day is not enough");
-    pass(&mut f, DAY / 2 + TICK);
+    f.reopen_after(DAY / 2 + TICK);
     f.wait_until("all parts of the purge", |f| f.trash(1).len() == 1);
     assert_eq!(f.apply(1, vec![restore(1)]), Err(StoreError::Refused(Refusal::TodoNotFound)));
     f.reopen();

@@ -82,6 +82,7 @@ impl Left {
                 per_owner: 1_000_000,
                 trash: Duration::from_secs(3600),
             },
+            max_todos: 1_000_000,
             metrics: Arc::new(Metrics::new()),
         });
         let store = store.unwrap_or_else(|problem| panic!("a cut log is not opened: {problem}"));

@@ -55,7 +55,7 @@ pub async fn apply(mutation: Mutation, JsonBody(body): JsonBody) -> Result<HttpR
 
 fn results(epoch: Epoch, applied: &Applied) -> serde_json::Result<KeptAnswer> {
     let result = |outcome: &Outcome| {
-        let status = match outcome.change().map(|change| change.kind) {
+        let status = match outcome.changes().first().map(|change| change.kind) {
             Some(Kind::Created) => 201,
             Some(Kind::Deleted) => return OperationResult { status: 204, todo: None, etag: None },
             Some(Kind::Updated | Kind::Restored) | None => 200,

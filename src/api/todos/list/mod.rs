@@ -19,6 +19,7 @@ use crate::api::responses::{Invalid, ListPreconditionFailed, NotModified, TooMan
 use crate::api::state::AppState;
 use crate::api::user::AuthUser;
 use crate::domain::account::UserId;
+use crate::domain::change::Epoch;
 use crate::domain::todo::Todo;
 use crate::domain::todo::sort::Key;
 use crate::store::map::select::{Page, select};
@@ -65,7 +66,7 @@ pub async fn list(
     let query = ListQuery::parse(request.query_string())?;
     let (view, epoch) = (state.store.view(user.id).await?, state.store.epoch());
     // Weak: an owner's revision says that nothing has changed, not which bytes were sent.
-    let tag = format!("{epoch}-u{}-{}{}", user.id, view.revision, query.etag_suffix);
+    let tag = format!("{}{}{}", etag_prefix(epoch, user.id), view.revision, query.etag_suffix);
     let etag = format!("W/\"{tag}\"");
     if !conditions.matches(&tag) {
         return Err(ApiError::PreconditionFailed { etag: Some(etag), current: None, conflict: Vec::new() });
@@ -94,6 +95,11 @@ pub async fn list(
         state.lists.body(user.id, todos, with_content)?
     };
     Ok(response.body(body))
+}
+
+/// What the entity tags of all lists of a user begin with; the user's revision follows.
+pub fn etag_prefix(epoch: Epoch, user: UserId) -> String {
+    format!("{epoch}-u{user}-")
 }
 
 /// Todos, and what is known about the list that they are from.

@@ -26,7 +26,9 @@ impl Committed {
     /// As [`Committed::apply`], for requests of any kind.
     fn apply_any(&mut self, now: i64, requests: &[Any]) -> Vec<AnyAnswer> {
         let decide = |group: &mut Group<'_, Self>, request: &Any| match request.clone() {
-            Any::Todos((context, commands)) => AnyAnswer::Todos(changes(group.decide(&context, commands.into(), None))),
+            Any::Todos((context, commands)) => {
+                AnyAnswer::Todos(changes(group.decide(&context, commands.into(), Prior::default())))
+            }
             Any::Account(authority, command) => AnyAnswer::Account(group.decide_account(authority, command)),
             Any::Session(authority, command) => AnyAnswer::Session(group.decide_session(authority, command)),
         };

@@ -19,6 +19,9 @@ use crate::domain::trace::TraceParent;
 use crate::store::idempotency::Answered;
 use crate::store::{Authority, Command, Condition, Context, Means, Merge, Versions};
 
+/// Live todos of an owner, at most: few, so that some requests are refused for it.
+const MAX_TODOS: usize = 12;
+
 type Request = (Context, Vec<Command>);
 type Answer = Result<Vec<Arc<Change>>, Refusal>;
 
@@ -46,6 +49,19 @@ impl State for Committed {
 
     fn trashed(&self, owner: UserId, id: TodoId) -> Option<Arc<Todo>> {
         self.trash.get(&id).filter(|todo| todo.owner == owner).cloned()
+    }
+
+    fn todos(&self, owner: UserId, completed: Option<bool>, limit: usize) -> Vec<Arc<Todo>> {
+        let is_wanted = |todo: &&Arc<Todo>| completed.is_none_or(|completed| todo.completed == completed);
+        let mut todos: Vec<_> =
+            self.todos.values().filter(|todo| todo.owner == owner).filter(is_wanted).cloned().collect();
+        todos.sort_by_key(|todo| todo.id);
+        todos.truncate(limit);
+        todos
+    }
+
+    fn todo_count(&self, owner: UserId) -> usize {
+        self.todos.values().filter(|todo| todo.owner == owner).count()
     }
 
     fn trash(&self, owner: UserId) -> Vec<TodoId> {
@@ -104,14 +120,14 @@ impl Committed {
     /// Decides requests as one group, and commits it.
     fn apply(&mut self, now: i64, requests: &[Request]) -> Vec<Answer> {
         let decide = |group: &mut Group<'_, Self>, (context, commands): &Request| {
-            changes(group.decide(context, commands.clone().into(), None))
+            changes(group.decide(context, commands.clone().into(), Prior::default()))
         };
         self.commit(now, true, |group| requests.iter().map(|request| decide(group, request)).collect())
     }
 
     /// Commits what `decide` decides as one group.
     fn commit<T>(&mut self, now: i64, demo_users: bool, decide: impl FnOnce(&mut Group<'_, Self>) -> T) -> T {
-        let facts = Facts { epoch: Epoch(7), now: Timestamp(now), next: self.next, demo_users };
+        let facts = Facts { epoch: Epoch(7), now: Timestamp(now), next: self.next, demo_users, max_todos: MAX_TODOS };
         let mut group = Group::new(&*self, facts);
         let answers = decide(&mut group);
         let decided = group.finish();
@@ -151,7 +167,9 @@ impl Committed {
 /// The changes of an answer, or why there are none.
 fn changes(answered: Result<Answered, Refused>) -> Answer {
     match answered.map_err(|refused| refused.refusal)? {
-        Answered::Applied(applied, _) => Ok(applied.outcomes.iter().filter_map(|o| o.change().cloned()).collect()),
+        Answered::Applied(applied, _) => {
+            Ok(applied.outcomes.iter().flat_map(|outcome| outcome.changes().to_vec()).collect())
+        }
         Answered::Repeated(_) => panic!("no request is repeated"),
     }
 }
@@ -215,6 +233,11 @@ fn random_request(random: &mut SmallRng, ids: i64) -> Request {
             10 if random.random_bool(0.2) => {
                 Command::EmptyTrash { limit: random.random_range(0..3), condition: Condition::default() }
             }
+            10 if random.random_bool(0.2) => Command::DeleteMany {
+                completed: [None, Some(true), Some(false)][random.random_range(0..3)],
+                limit: random.random_range(0..4),
+                condition: Condition::default(),
+            },
             11..13 => random_patch(random, id),
             _ => rename(id, &title),
         }

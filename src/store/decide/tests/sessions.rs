@@ -241,8 +241,11 @@ fn a_command_whose_session_or_token_has_expired_is_refused() {
     let account = state.accounts[&UserId(1)].clone();
     for (means, end) in [(Means::Session(session), 30 * DAY), (Means::Personal(token.id), 100 * DAY)] {
         let context = Context::of(&account, Authority::of(&account, means), TraceParent::random());
-        let mut create =
-            |now| state.commit(now, true, |group| group.decide(&context, vec![create("late")].into(), None)).is_ok();
+        let mut create = |now| {
+            state
+                .commit(now, true, |group| group.decide(&context, vec![create("late")].into(), Prior::default()))
+                .is_ok()
+        };
         assert_eq!([create(end - 1), create(end)], [true, false], "{means:?}");
     }
 }
@@ -276,8 +279,9 @@ fn a_command_whose_session_or_token_has_ended_is_refused() {
     for (means, end) in ends {
         let authority = Authority::of(&account, means);
         let context = Context::of(&account, authority, TraceParent::random());
-        let todo =
-            |group: &mut Group<'_, Committed>| changes(group.decide(&context, vec![create("late")].into(), None));
+        let todo = |group: &mut Group<'_, Committed>| {
+            changes(group.decide(&context, vec![create("late")].into(), Prior::default()))
+        };
         assert!(state.commit(0, true, todo).is_ok());
         let late = state.commit(0, true, |group| {
             group.decide_session(None, end).unwrap();

@@ -10,7 +10,7 @@ use crate::store::{Commands, Merge, Target};
 impl Committed {
     fn send(&mut self, owner: i64, commands: Commands) -> Result<Answered, Refused> {
         let (context, _) = request(owner, Vec::new());
-        self.commit(1, true, |group| group.decide(&context, commands, None))
+        self.commit(1, true, |group| group.decide(&context, commands, Prior::default()))
     }
 
     fn one(&mut self, command: Command) -> Result<Outcome, Refusal> {
@@ -113,7 +113,7 @@ fn a_patch_that_changes_nothing_takes_no_version_and_a_put_does() {
     }
     assert!(conflict(state.one(patch(1, title("a"), if_match(9)))).is_some());
     let outcome = state.one(put(1, title("a"))).unwrap();
-    let change = outcome.change().unwrap();
+    let change = &outcome.changes()[0];
     assert_eq!((change.todo.version, &*change.changed), (Version(2), &[][..]));
     assert_eq!(state.head(UserId(1)).revision, Revision(2));
 }
@@ -165,16 +165,16 @@ fn a_batch_can_go_on_with_what_it_has_created() {
         Command::Delete(created(1), Condition::default()),
         on(TodoId(1).into(), completed()),
     ];
-    let batch = Commands { commands, is_batch: true, idempotency: None };
+    let batch = Commands { commands, is_batch: true, ..Commands::default() };
     let Answered::Applied(Applied { outcomes, revision }, _) = state.send(1, batch).unwrap() else { panic!() };
     let ids: Vec<i64> = outcomes.iter().map(|outcome| outcome.todo().unwrap().id.0).collect();
     assert_eq!((ids, revision), (vec![2, 3, 2, 2, 3, 1], Revision(6)));
-    let changes: Vec<_> = outcomes.iter().filter_map(Outcome::change).collect();
+    let changes: Vec<_> = outcomes.iter().flat_map(Outcome::changes).collect();
     assert_eq!(changes.len(), 5);
     assert!(changes.iter().all(|change| change.batch == Some(Revision(2))));
     let before = state.clone();
     for (index, bad) in [(1, on(created(7), completed())), (1, on(created(1), completed())), (1, restore(2))] {
-        let batch = Commands { commands: vec![create("never"), bad], is_batch: true, idempotency: None };
+        let batch = Commands { commands: vec![create("never"), bad], is_batch: true, ..Commands::default() };
         assert_eq!(state.send(1, batch).unwrap_err().command, Some(index));
     }
     assert_eq!(state, before);
@@ -187,7 +187,7 @@ fn a_batch_that_is_refused_shows_nothing_that_it_would_have_made() {
     state.one(create("deleted")).unwrap();
     state.one(delete(2)).unwrap();
     let shown = |state: &mut Committed, commands: Vec<Command>| {
-        let batch = Commands { commands, is_batch: true, idempotency: None };
+        let batch = Commands { commands, is_batch: true, ..Commands::default() };
         match state.send(1, batch).unwrap_err().refusal {
             Refusal::PreconditionFailed { current, etag, .. } => Some((current, etag.version)),
             Refusal::TodoNotFound => None,
@@ -221,6 +221,54 @@ fn a_todo_cannot_get_too_many_tags_bit_by_bit() {
     assert_eq!(state.one(add(31, 32)), Err(Refusal::TooManyTags));
 }
 
+#[test]
+fn many_are_deleted_by_id_in_one_batch_if_nothing_has_changed_since() {
+    let mut state = Committed::nothing();
+    for title in ["a", "b", "c", "d"] {
+        state.one(create(title)).unwrap();
+    }
+    state.apply(1, &[request(2, vec![create("another owner's")])]);
+    state.one(patch(2, completed(), Condition::default())).unwrap();
+    let many = |completed, limit, condition| Command::DeleteMany { completed, limit, condition };
+    let at = |revision| Condition { if_match: Some(Versions::Of(vec![Revision(revision)])), ..Condition::default() };
+    assert_eq!(state.one(many(None, 9, at(4))), Err(Refusal::ListChanged));
+    let deleted = |outcome: Outcome| {
+        let Outcome::Several { changes, more } = outcome else { panic!("{outcome:?}") };
+        let ids: Vec<i64> = changes.iter().map(|change| change.todo.id.0).collect();
+        let batch = changes.first().map(|first| first.revision);
+        assert!(changes.iter().all(|change| change.batch == batch && change.kind == Kind::Deleted));
+        (ids, more)
+    };
+    assert_eq!(deleted(state.one(many(Some(false), 2, at(5))).unwrap()), (vec![1, 3], true));
+    assert_eq!(deleted(state.one(many(Some(true), 2, Condition::default())).unwrap()), (vec![2], false));
+    assert_eq!(deleted(state.one(many(None, 1, Condition::default())).unwrap()), (vec![4], false));
+    assert_eq!(deleted(state.one(many(None, 1, Condition::default())).unwrap()), (vec![], false));
+    assert_eq!(state.todo_count(UserId(2)), 1);
+}
+
+#[test]
+fn an_owner_has_only_so_many_live_todos() {
+    let mut state = Committed::nothing();
+    let full = Err(Refusal::TooManyTodos { limit: MAX_TODOS });
+    let many = |count| vec![create("a"); count];
+    assert_eq!(state.apply(1, &[request(1, many(MAX_TODOS + 1))])[0], full);
+    // Counted over what is committed, what the group has decided, and the request itself.
+    let answers = state.apply(1, &[request(1, many(5)), request(2, many(1)), request(1, many(MAX_TODOS - 4))]);
+    assert_eq!((answers[0].is_ok(), answers[1].is_ok(), &answers[2]), (true, true, &full));
+    state.apply(1, &[request(1, many(MAX_TODOS - 6))])[0].as_ref().unwrap();
+    assert_eq!(state.apply(1, &[request(1, many(2))])[0], full);
+    state.one(create("the last")).unwrap();
+    assert_eq!(state.apply(1, &[request(1, vec![create("never"), delete(1)])])[0], full);
+    // Whoever makes room first may.
+    state.apply(1, &[request(1, vec![delete(1), create("b")])])[0].as_ref().unwrap();
+    assert_eq!(state.apply(1, &[request(1, vec![restore(1)])])[0], full);
+    state.apply(1, &[request(1, vec![delete(2), restore(1)])])[0].as_ref().unwrap();
+    let room = |room, commands| Commands { commands, room, ..Commands::default() };
+    state.one(delete(1)).unwrap();
+    assert_eq!(state.send(1, room(2, many(1))).map_err(|refused| refused.refusal).map(drop), full.map(drop));
+    assert!(state.send(1, room(1, many(1))).is_ok());
+}
+
 /// A request whose content is its number, and whose answer is what it did.
 fn keyed(content: u8, commands: Vec<Command>) -> Commands {
     let answer = |applied: &Applied| {
@@ -228,7 +276,7 @@ fn keyed(content: u8, commands: Vec<Command>) -> Commands {
     };
     let request = format!("key {}", content % 8).into();
     let idempotency = Idempotency { request, key: "key".into(), fingerprint: [content; 32], answer: Box::new(answer) };
-    Commands { commands, is_batch: false, idempotency: Some(idempotency) }
+    Commands { commands, idempotency: Some(idempotency), ..Commands::default() }
 }
 
 impl Committed {
@@ -242,7 +290,7 @@ impl Committed {
         let idempotency = request.idempotency.as_ref().unwrap();
         let kept = self.answers.get(&(context.owner, Arc::clone(&idempotency.request)));
         let known = kept.map(|kept| kept.known(&idempotency.fingerprint));
-        group.decide(context, request, known)
+        group.decide(context, request, Prior { answer: known, undone: Vec::new() })
     }
 }
 

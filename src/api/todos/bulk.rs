@@ -1,0 +1,86 @@
+//! `DELETE /todos`: moves many todos to the trash at once.
+
+use actix_web::{HttpRequest, HttpResponse};
+use utoipa::IntoParams;
+
+use super::answer::{self, Deleted};
+use super::conditions::Conditions;
+use super::list::etag_prefix;
+use super::mutation::Mutation;
+use crate::api::error::ApiError;
+use crate::api::responses::{BulkPreconditionFailed, Invalid, ReadOnlyToken, Unauthenticated, Unavailable};
+use crate::domain::change::Epoch;
+use crate::domain::validation::{Query, ValidationError};
+use crate::store::Command;
+use crate::store::idempotency::KeptAnswer;
+use crate::store::outcome::{Applied, Outcome};
+
+/// Todos that one request deletes, at most.
+const MAX_DELETED: usize = 500;
+
+/// Which todos are deleted: exactly one of these, once.
+// Parsed parameter by parameter.
+#[allow(dead_code, reason = "for the document")]
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct DeleteParameters {
+    /// `true`: those that are completed; `false`: the others.
+    #[param(required = false)]
+    completed: bool,
+    /// `true`: all of them.
+    #[param(required = false)]
+    all: bool,
+}
+
+/// Deletes many todos, at most 500 at a time.
+///
+/// Those that are completed, those that are not, or all: without one of these parameters, and with any other one, nothing is
+/// deleted. They go to the trash in one commit; a `todo.deleted` event follows for each.
+///
+/// `If-Match` can have the entity tag of a list: then nothing is deleted if anything has changed since.
+#[utoipa::path(
+    delete, path = "/todos", tag = "todos", operation_id = "deleteTodos", security(("bearer" = []), ("password" = [])),
+    params(DeleteParameters),
+    responses(
+        (status = 200, description = "They were deleted, durably.", body = Deleted),
+        Unauthenticated, ReadOnlyToken, BulkPreconditionFailed, Invalid, Unavailable,
+    )
+)]
+pub async fn delete(
+    mutation: Mutation,
+    conditions: Conditions,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let completed = parse(request.query_string())?;
+    let identity = mutation.identity("/todos", None);
+    let condition = conditions.on_list(&etag_prefix(mutation.epoch(), mutation.user().id));
+    let command = Command::DeleteMany { completed, limit: MAX_DELETED, condition };
+    mutation.apply(identity, vec![command], deleted).await
+}
+
+fn deleted(epoch: Epoch, applied: &Applied) -> serde_json::Result<KeptAnswer> {
+    let (deleted, has_more) = match applied.outcomes.first() {
+        Some(Outcome::Several { changes, more }) => (changes.len(), *more),
+        _ => (0, false),
+    };
+    answer::json(epoch, applied, &Deleted { deleted, has_more })
+}
+
+/// Which todos are meant. Stricter than other routes: what is misspelt must not delete something else.
+fn parse(encoded: &str) -> Result<Option<bool>, Vec<ValidationError>> {
+    let mut query = Query::new(encoded);
+    query.only_once(&["completed", "all"]);
+    let (completed, all) = (query.boolean("completed"), query.boolean("all"));
+    if all == Some(false) {
+        query.refuse(ValidationError::not_one_of(vec!["query".into(), "all".into()], "true", "false"));
+    }
+    if query.last("completed").is_some() && query.last("all").is_some() {
+        let msg = "Not together with completed";
+        query.refuse(ValidationError::new("value_error", &["query", "all"], msg, all));
+    }
+    if query.last("completed").is_none() && query.last("all").is_none() {
+        query.refuse(ValidationError::missing(&["query", "completed"], serde_json::Value::Null));
+    }
+    query.finish()?;
+    Ok(completed)
+}
