@@ -10,7 +10,7 @@ type RequestBody<O> = O extends { requestBody?: infer R } ? Json<NonNullable<R>>
 type Parameters<O> = O extends { parameters: { path: infer P } } ? P : undefined;
 type Query<O> = O extends { parameters: { query?: infer Q } } ? Q : undefined;
 /** One member for each status of the document, told apart by it. */
-type Answer<O> = O extends { responses: infer R } ? { [S in keyof R]: { status: S; body: Json<R[S]> } }[keyof R] : never;
+type Answer<O> = O extends { responses: infer R } ? { [S in keyof R]: { status: S; body: Json<R[S]>; headers: Headers } }[keyof R] : never;
 
 /** Calls an operation. Only what the document has compiles. */
 async function call<P extends keyof paths, M extends Method>(
@@ -30,7 +30,8 @@ async function call<P extends keyof paths, M extends Method>(
   }
   const response = await fetch(`${base}${filled}?${query}`, { method: method.toUpperCase(), headers, body });
   const text = await response.text();
-  return { status: response.status, body: text === '' ? undefined : JSON.parse(text) } as Answer<Operation<P, M>>;
+  const { status, headers: answered } = response;
+  return { status, body: text === '' ? undefined : JSON.parse(text), headers: answered } as Answer<Operation<P, M>>;
 }
 
 const base: string = new URL(import.meta.url).searchParams.get('base') ?? '';
@@ -86,6 +87,16 @@ export async function walkthrough(): Promise<string[]> {
   const batch = await call('post', '/batch', { token, body: { operations } });
   check(batch.status === 200, `batch: ${batch.status}`);
   steps.push(`batch: ${batch.body.results.map(({ status, todo }) => `${status} ${todo?.title}`)}`);
+
+  const cleared = await call('delete', '/todos', { token, query: { completed: true } });
+  check(cleared.status === 200, `clear: ${cleared.status}`);
+  const revision = Number(cleared.headers.get('Change-Revision'));
+  const undone = await call('post', '/changes/{revision}/undo', { token, path: { revision }, query: { batch: true } });
+  check(undone.status === 200, `undo: ${undone.status}`);
+  steps.push(`undone: ${cleared.body.deleted} ${undone.body.changes.map(({ event, todo }) => `${event} ${todo?.title}`)}`);
+  const again = await call('post', '/changes/{revision}/undo', { token, path: { revision } });
+  check(again.status === 409, `undo again: ${again.status}`);
+  steps.push(`conflict: ${again.body.conflict}`);
 
   const deleted = await call('delete', '/todos/{id}', { token, path: { id } });
   check(deleted.status === 204, `delete: ${deleted.status}`);

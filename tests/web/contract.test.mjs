@@ -80,6 +80,8 @@ describe('The OpenAPI document', () => {
       'due: 2025-01-31 typed',
       'page: true',
       'batch: 204 undefined,200 typed',
+      'undone: 1 restored typed',
+      'conflict: deleted_at',
       'deleted: undefined',
       'Todo not found',
       'pending: true',

@@ -13,6 +13,7 @@ import pkgutil
 import subprocess
 import sys
 from datetime import UTC, date, timedelta
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -30,7 +31,10 @@ def generate(directory: Path) -> None:
     """Whatever the generator would leave out of the client, it warns about; a warning fails."""
     config = directory / "config.json"
     # Its code is not for people: no formatter runs over it.
-    config.write_text(json.dumps({"post_hooks": [], "package_name_override": PACKAGE}))
+    # It does not know NDJSON, which is a file to it.
+    types = {"application/x-ndjson": "application/octet-stream"}
+    settings = {"post_hooks": [], "package_name_override": PACKAGE, "content_type_overrides": types}
+    config.write_text(json.dumps(settings))
     command = [sys.executable, "-m", "openapi_python_client", "generate", "--meta", "none", "--fail-on-warning"]
     output = directory / PACKAGE
     subprocess.run([*command, "--config", config, "--path", DOCUMENT, "--output-path", output], check=True)
@@ -150,10 +154,29 @@ def walk(client: Client) -> None:
     assert client.call("restore_todo", 409, "Error", made.id).detail == "Todo is not deleted"
     client.call("purge_todo", 204, None, trash[1].id)
     client.call("delete_todo", 204, None, made.id)
-    assert client.call("empty_trash", 200, "Emptied").deleted == 1
+    assert client.call("empty_trash", 200, "Deleted").deleted == 1
     for operation, body in [("get_todo", {}), ("update_todo", {"body": model("TodoUpdate")()}), ("delete_todo", {})]:
         assert client.call(operation, 404, "Error", made.id, **body).detail == "Todo not found"
     assert client.call("list_todos", 200, "list") == []
+
+    file = importlib.import_module(f"{PACKAGE}.types").File
+    todos = [{"title": title, "completed": title == "done"} for title in ("done", "open")]
+    array = file(payload=BytesIO(json.dumps(todos).encode()))
+    assert client.call("import_todos", 200, "Imported", body=array).imported == 2
+    lines = client.call("export_todos", 200, "File").payload.read().splitlines()
+    assert [json.loads(line)["title"] for line in lines[:2]] == ["done", "open"]
+    client.call("delete_todos", 422, "ValidationErrors")
+    assert client.call("delete_todos", 200, "Deleted", completed=True).deleted == 1
+    revision = json.loads(lines[-1])["revision"] + 1
+    [undone] = client.call("undo_change", 200, "UndoResult", revision, batch=True).changes
+    assert (undone.event, undone.todo.title, undone.revision) == ("restored", "done", revision + 1)
+    conflict = client.call("undo_change", 409, "UndoConflictBody", revision)
+    assert (conflict.conflict, conflict.current.title) == (["deleted_at"], "done")
+    assert client.call("undo_change", 404, "Error", 9999).detail == "Change not found"
+    exported = file(payload=BytesIO(b"".join(line + b"\n" for line in lines)))
+    imported = client.call("import_todos", 200, "Imported", body=exported)
+    assert (imported.imported, imported.skipped) == (2, len(lines) - 2)
+    assert client.call("delete_todos", 200, "Deleted", all_=True).deleted == 4
 
 
 def accounts(client: Client) -> None:

@@ -12,7 +12,7 @@ from answers import Answer, as_text, todo
 from cases import AUTHORIZATIONS, BOOLEANS, HAS, METHODS
 
 # `Allow` of the service, sorted. What the contract adds to a path is added here.
-ALLOW = {"/": "GET, HEAD", "/health": "GET, HEAD", "/todos": "GET, HEAD, POST", "/todos/1": "DELETE, GET, HEAD, PATCH, PUT"}
+ALLOW = {"/": "GET, HEAD", "/health": "GET, HEAD", "/todos": "DELETE, GET, HEAD, POST", "/todos/1": "DELETE, GET, HEAD, PATCH, PUT"}
 # FastAPI names only the methods of the first route with the path.
 ALLOW_FIRST = {"/": "GET", "/health": "GET", "/todos": "POST", "/todos/1": "GET"}
 

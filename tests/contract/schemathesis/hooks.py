@@ -1,9 +1,11 @@
 """What the document can't say about requests."""
 
+import json
 import re
 import uuid
 
 import schemathesis
+from hypothesis import strategies
 
 NAME = "Idempotency-Key"
 VALID = r"""("[ !#-\[\]-~]{1,255}"|[!#-~]([ -~]{0,253}[!-~])?)"""
@@ -15,3 +17,11 @@ def before_call(context, case, kwargs):
     key = (case.headers or {}).get(NAME)
     if isinstance(key, str) and re.fullmatch(VALID, key):
         case.headers[NAME] = str(uuid.uuid4())
+
+
+# Lines of an import: todos, lines of an export about changes, and empty ones.
+TITLE = strategies.text(strategies.characters(exclude_categories=["Cs"]), min_size=1, max_size=200)
+TODO = strategies.fixed_dictionaries({"title": TITLE}, optional={"completed": strategies.booleans()})
+CHANGE = strategies.fixed_dictionaries({"revision": strategies.integers(), "todo": TODO})
+LINES = strategies.lists(strategies.one_of(TODO, CHANGE).map(json.dumps) | strategies.just(""), min_size=1, max_size=9)
+schemathesis.openapi.media_type("application/x-ndjson", LINES.map(lambda lines: ("\n".join(lines) + "\n").encode()))

@@ -9,7 +9,7 @@ use futures_util::stream::unfold;
 use serde::Serialize;
 use tokio::task::yield_now;
 
-use super::NDJSON;
+use super::{NDJSON, Ndjson};
 use crate::api::caching::private;
 use crate::api::error::ApiError;
 use crate::api::large_lists::{CHUNK_LEN, LargeList};
@@ -57,7 +57,7 @@ struct Happened<'a> {
     responses(
         (
             status = 200, description = "The todos, the trash and the changes.",
-            content((String = "application/x-ndjson", example = json!(concat!(
+            content((inline(Ndjson) = "application/x-ndjson", example = json!(concat!(
                 r#"{"id":1,"title":"Learn Dapr","description":null,"completed":true,"created_at":"2025-01-15T10:30:00.000Z","#,
                 r#""updated_at":"2025-01-16T08:00:00.000Z","etag":"\"9f86d081884c7d65-1-2\""}"#, "\n",
                 r#"{"revision":1,"version":1,"event":"created","id":1,"at":"2025-01-15T10:30:00.000Z","actor":"user1","#,

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::NDJSON;
+use super::{NDJSON, Ndjson};
 use crate::api::error::ApiError;
 use crate::api::http::StreamedBody;
 use crate::api::responses::{
@@ -15,7 +15,6 @@ use crate::api::responses::{
 use crate::api::todos::mutation::{Content, Mutation};
 use crate::api::todos::{answer, log_imported};
 use crate::domain::todo::import::{GROUP, Import};
-use crate::domain::todo::input::NewTodo;
 use crate::domain::validation::{ValidationError, is_json, is_one_of};
 use crate::store::Command;
 
@@ -46,10 +45,9 @@ pub struct Imported {
 #[utoipa::path(
     post, path = "/import", tag = "todos", operation_id = "importTodos", security(("bearer" = []), ("password" = [])),
     request_body(
-        content((String = "application/x-ndjson", example = json!(concat!(
-            r#"{"title":"Learn Dapr","completed":true}"#, "\n", r#"{"title":"Use Dapr","tags":["work"]}"#, "\n",
-        ))), (Vec<NewTodo> = "application/json")),
-        description = "Todos, each on a line, or an array of them."
+        content((inline(Ndjson) = "application/x-ndjson")),
+        description = "Todos, each on a line, such as `{\"title\":\"Learn Dapr\",\"completed\":true}`. An array of them is taken, too, \
+            also as `application/json`."
     ),
     responses(
         (status = 200, description = "All todos were created; they are durable.", body = Imported),
