@@ -9,6 +9,7 @@ mod consumers;
 mod disk;
 mod events;
 mod faults;
+mod import;
 mod order;
 mod output;
 mod poison;

@@ -19,7 +19,7 @@ type Answer = (u16, Vec<Option<String>>, String, bool);
 async fn ask(client: &Client, method: &str, path: &str, body: &Value, key: &str) -> Result<Answer, reqwest::Error> {
     let answer = client.respond(method, path, Some(body.clone()), &[("Idempotency-Key", key)]).await?;
     let header = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
-    let headers = ["etag", "location", "sync-token", "content-type"].map(header).to_vec();
+    let headers = ["etag", "location", "sync-token", "change-revision", "content-type"].map(header).to_vec();
     let (status, repeated) = (answer.status().as_u16(), header("idempotent-replayed").is_some());
     Ok((status, headers, String::from_utf8(answer.bytes().await?.to_vec()).unwrap(), repeated))
 }
@@ -29,7 +29,7 @@ async fn every_change_is_answered_again_after_a_kill() {
     let mut stack = Stack::started();
     let client = stack.client("demo", "demo123").await;
     let mut ids = Vec::new();
-    for title in ["put", "patch", "delete", "restore", "purge", "batch"] {
+    for title in ["put", "patch", "delete", "restore", "purge", "batch", "undo"] {
         ids.push(client.create(title).await);
     }
     for id in &ids[3..5] {
@@ -47,6 +47,10 @@ async fn every_change_is_answered_again_after_a_kill() {
             "/batch".to_owned(),
             json!({"operations": [{"op": "delete", "id": ids[5]}, {"op": "create", "todo": {"title": "b"}}]}),
         ),
+        // The last creation of the seven.
+        ("POST", "/changes/7/undo".to_owned(), json!({})),
+        ("POST", "/import".to_owned(), json!([{"title": "a"}, {"title": "b", "completed": true}])),
+        ("DELETE", "/todos?completed=true".to_owned(), json!({})),
         ("DELETE", "/trash".to_owned(), json!({})),
     ];
     let mut firsts = Vec::new();
@@ -63,10 +67,11 @@ async fn every_change_is_answered_again_after_a_kill() {
         assert_eq!(again, (first.0, first.1, first.2, true), "{method} {path}");
     }
     stack.wait_until_published().await;
-    // Six created, two deleted; then a creation, two updates, a deletion, a restoration, and the batch's two.
+    // Seven created, two deleted; then a creation, two updates, a deletion, a restoration, the batch's two, an undo, two
+    // that were imported and two that were deleted together.
     let changes = |events: &[Event]| versions_in_order(events).values().sum::<i64>();
-    let events = stack.events_until(|events| changes(events) >= 15).await;
-    assert_eq!(changes(&events), 15);
+    let events = stack.events_until(|events| changes(events) >= 21).await;
+    assert_eq!(changes(&events), 21);
     assert!(stack.run_service(&["check"]).contains("is good"));
 }
 

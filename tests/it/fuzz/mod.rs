@@ -21,6 +21,7 @@ const EVENTS: &str = include_str!("corpus/events.txt");
 const FORMS: &str = include_str!("corpus/forms.txt");
 const BATCHES: &str = include_str!("corpus/batches.txt");
 const HEADERS: &str = include_str!("corpus/headers.txt");
+const IMPORTS: &str = include_str!("corpus/imports.txt");
 
 /// Asserts that an answer is one of these, and explains itself if it is an error.
 #[track_caller]
@@ -83,6 +84,23 @@ async fn batches() {
             let answer = app.post("/batch").bearer_auth(&token).json_bytes(input.clone()).answer().await;
             assert_status(&answer, &[200, 400, 404, 409, 412, 422], &input);
         }
+        app.published().await;
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn imports() {
+    with_settings(&[("RATE_LIMIT_USER", "0")], async |app| {
+        let (token, mut stored) = (app.token("demo"), 0);
+        for input in inputs(IMPORTS, 9) {
+            let call = app.post("/import").bearer_auth(&token).header("Content-Type", "application/x-ndjson");
+            let answer = call.body(input.clone()).answer().await;
+            assert_status(&answer, &[200, 400, 422], &input);
+            stored += if answer.status == 200 { answer.json()["imported"].as_u64().unwrap() } else { 0 };
+        }
+        assert!(stored > 20);
+        assert_eq!(app.todos("demo").len() as u64, stored);
         app.published().await;
     })
     .await;
@@ -191,8 +209,13 @@ async fn queries() {
     with_settings(&[("LOGIN_LIMITS", "False"), ("RATE_LIMIT_USER", "0")], async |app| {
         let admin = app.token("admin");
         for input in inputs(QUERIES, 4) {
-            for path in ["/todos", "/admin/users", "/auth/login"] {
-                let method = if path == "/auth/login" { "POST" } else { "GET" };
+            for (method, path) in [
+                ("GET", "/todos"),
+                ("GET", "/admin/users"),
+                ("POST", "/auth/login"),
+                ("DELETE", "/todos"),
+                ("POST", "/changes/1/undo"),
+            ] {
                 let mut request = format!("{method} {path}?").into_bytes();
                 request.extend_from_slice(&input);
                 let rest = format!(
