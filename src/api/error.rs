@@ -97,6 +97,8 @@ pub enum ApiError {
         etag: String,
         /// The todo as it is.
         current: Arc<Todo>,
+        /// Whether it is in the trash.
+        is_trashed: bool,
         /// What both are about: names of fields, and `deleted_at`.
         conflict: Vec<&'static str>,
     },
@@ -212,8 +214,8 @@ impl ApiError {
             Refusal::TooManyTodos { limit } => Self::TooManyTodos { limit },
             Refusal::ChangeNotFound => Self::ChangeNotFound,
             Refusal::ChangeGone => Self::ChangeGone,
-            Refusal::ChangedSince { current, etag, conflict } => {
-                Self::ChangedSince { etag: etag.quoted(), current, conflict }
+            Refusal::ChangedSince { current, is_trashed, etag, conflict } => {
+                Self::ChangedSince { etag: etag.quoted(), current, is_trashed, conflict }
             }
             Refusal::NoSuchTrash | Refusal::ListChanged => {
                 Self::PreconditionFailed { etag: None, current: None, conflict: Vec::new() }
@@ -356,19 +358,31 @@ impl ResponseError for ApiError {
                 "Content-Type must be application/x-ndjson or application/json",
             ),
             Self::NotDeleted => detail(&mut response, "Todo is not deleted"),
-            Self::TooManyTodos { limit } => {
-                detail(&mut response, &format!("This user has {limit} todos, the most allowed: delete some first"))
-            }
+            Self::TooManyTodos { limit } => detail(
+                &mut response,
+                &format!("This user would have more than {limit} todos, the most allowed: delete some first"),
+            ),
             Self::ChangeNotFound => detail(&mut response, "Change not found"),
             Self::ChangeGone => {
                 detail(&mut response, "The change is too old, or its todo was removed: it can't be undone")
             }
-            Self::ChangedSince { etag, current, conflict } => {
-                let body =
-                    json!({ "detail": "A later change is about the same", "current": current, "conflict": conflict });
+            Self::ChangedSince { etag, current, is_trashed, conflict } => {
+                let detail = "Not undone: what conflict names was changed again since";
+                let mut body = json!({ "detail": detail, "current": current, "conflict": conflict });
+                if *is_trashed {
+                    body["current"]["deleted_at"] = json!(current.updated_at);
+                }
                 private(response.insert_header((header::ETAG, etag.as_str()))).json(body)
             }
-            Self::Import { imported, error } => with(error, "imported", json!(imported)),
+            Self::Import { imported, error } => {
+                let say = |detail: &str| format!("{imported} todos are imported, and then: {detail}");
+                with(error, |body| {
+                    body["imported"] = json!(imported);
+                    if let Some(detail) = body["detail"].as_str().map(say) {
+                        body["detail"] = detail.into();
+                    }
+                })
+            }
             Self::ImportRunning => retry(&mut response, 1, "Todos are being imported for this user already"),
             Self::PreconditionFailed { etag, current, conflict } => {
                 let mut body = json!({ "detail": "Precondition Failed" });
@@ -383,7 +397,7 @@ impl ResponseError for ApiError {
                 }
                 private(&mut response).json(body)
             }
-            Self::Operation { index, error } => with(error, "operation", json!(index)),
+            Self::Operation { index, error } => with(error, |body| body["operation"] = json!(index)),
             Self::NotAuthenticated => challenge(&mut response, "Bearer", "Not authenticated"),
             Self::InvalidToken => challenge(
                 &mut response,
@@ -449,12 +463,12 @@ fn detail(response: &mut HttpResponseBuilder, text: &str) -> HttpResponse {
     response.json(json!({ "detail": text }))
 }
 
-/// The answer to `error`, with one more member in its body.
-fn with(error: &ApiError, name: &str, value: Value) -> HttpResponse {
+/// The answer to `error`, with something else in its body.
+fn with(error: &ApiError, change: impl FnOnce(&mut Value)) -> HttpResponse {
     let (response, body) = error.error_response().into_parts();
     let body = body.try_into_bytes().ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let mut body: Value = body.unwrap_or_else(|| json!({}));
-    body[name] = value;
+    change(&mut body);
     response.set_body(BoxBody::new(body.to_string()))
 }
 

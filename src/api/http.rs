@@ -3,6 +3,7 @@
 use std::future::{Future, Ready, ready};
 use std::net::Ipv6Addr;
 use std::pin::Pin;
+use std::time::Duration;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
@@ -13,6 +14,7 @@ use actix_web::web::{self, Bytes, PayloadConfig};
 use actix_web::{Error, FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, Route, guard};
 use futures_util::StreamExt;
 use serde_json::{Map, Value};
+use tokio::time::timeout;
 
 use super::error::ApiError;
 use crate::connection;
@@ -24,6 +26,9 @@ pub const MAX_BODY_LEN: usize = 256 << 10;
 
 /// Longest query that is read, in bytes.
 pub const MAX_QUERY_LEN: usize = 8 << 10;
+
+/// Longest pause between two pieces of a body that is read piece by piece.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// A path and its methods. Other methods are answered 405, with an `Allow` of all it has; HEAD works where GET does.
 pub struct Endpoint {
@@ -219,9 +224,10 @@ impl StreamedBody {
         content_type(&self.request)
     }
 
-    /// The next piece; none after the end.
+    /// The next piece; none after the end. What is in memory meanwhile must not wait for hours for a client that is gone.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
-        let Some(piece) = self.payload.next().await else { return Ok(None) };
+        let piece = timeout(MAX_PAUSE, self.payload.next()).await.map_err(|_| ApiError::TooSlow)?;
+        let Some(piece) = piece else { return Ok(None) };
         let piece = piece.map_err(|error| body_error(&self.request, Some(&error), self.limit))?;
         self.read += piece.len();
         if self.read > self.limit { Err(ApiError::PayloadTooLarge { limit: self.limit }) } else { Ok(Some(piece)) }

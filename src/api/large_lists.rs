@@ -1,21 +1,19 @@
 //! Bodies that can be large: a list of todos, whole if it is short, otherwise chunk by chunk, as the client reads it; and
 //! what is there as a whole. Only so many of them are sent to a user at once.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use actix_web::body::{BodySize, BodyStream, BoxBody, MessageBody};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{empty, iter, unfold};
-use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::task::yield_now;
 
 use super::error::ApiError;
+use super::per_user::{PerUser, Slot};
 use crate::domain::account::UserId;
 
 /// A chunk ends with the todo that makes it at least this long, in bytes.
@@ -26,24 +24,18 @@ const MAX_CONCURRENT: usize = 8;
 /// Counts the lists of more than one chunk that are being sent to each user. Each keeps its todos in memory, as they
 /// were, until the client has read it.
 #[derive(Clone)]
-pub struct LargeLists {
-    counts: Arc<Mutex<HashMap<UserId, usize>>>,
-    /// Most of one user.
-    limit: usize,
-}
+pub struct LargeLists(PerUser);
+
+/// A list that is being sent, until it is dropped.
+pub type LargeList = Slot;
 
 impl Default for LargeLists {
     fn default() -> Self {
-        Self::at_most(MAX_CONCURRENT)
+        Self(PerUser::at_most(MAX_CONCURRENT))
     }
 }
 
 impl LargeLists {
-    /// Allows each user so many at the same time.
-    pub fn at_most(limit: usize) -> Self {
-        Self { counts: Arc::default(), limit }
-    }
-
     /// The body of an answer with `todos`, or [`ApiError::TooManyLists`]. HEAD has no content, and no limit.
     pub fn body<T: Serialize + 'static>(
         &self,
@@ -73,31 +65,7 @@ impl LargeLists {
 
     /// What is counted as a large list until it is dropped; `None` if the user has reached the limit.
     pub fn begin(&self, user: UserId) -> Option<LargeList> {
-        let mut counts = self.counts.lock();
-        let count = counts.entry(user).or_default();
-        if *count == self.limit {
-            return None;
-        }
-        *count += 1;
-        Some(LargeList { all: self.clone(), user })
-    }
-}
-
-/// A list that is being sent, until it is dropped.
-pub struct LargeList {
-    all: LargeLists,
-    user: UserId,
-}
-
-impl Drop for LargeList {
-    fn drop(&mut self) {
-        let mut counts = self.all.counts.lock();
-        if let Some(count) = counts.get_mut(&self.user) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.user);
-            }
-        }
+        self.0.begin(user)
     }
 }
 
@@ -163,6 +131,7 @@ mod tests {
     use crate::domain::todo::{Todo, TodoId};
     use actix_web::body::to_bytes;
     use std::future::poll_fn;
+    use std::sync::Arc;
 
     const OWNER: UserId = UserId(1);
 
@@ -231,7 +200,7 @@ mod tests {
         for body in bodies {
             to_bytes(body).await.unwrap();
         }
-        assert!(lists.counts.lock().is_empty());
+        assert_eq!(lists.0.count(OWNER), 0);
     }
 
     #[actix_web::test]
@@ -239,11 +208,11 @@ mod tests {
         let lists = LargeLists::default();
         let body = |length| Counted::body(vec![b'x'; length], lists.begin(OWNER).unwrap());
         let small = body(CHUNK_LEN - 1);
-        assert!(lists.counts.lock().is_empty());
+        assert_eq!(lists.0.count(OWNER), 0);
         let large = body(CHUNK_LEN);
-        assert_eq!((large.size(), lists.counts.lock()[&OWNER]), (BodySize::Sized(CHUNK_LEN as u64), 1));
+        assert_eq!((large.size(), lists.0.count(OWNER)), (BodySize::Sized(CHUNK_LEN as u64), 1));
         assert_eq!(to_bytes(large).await.unwrap().len(), CHUNK_LEN);
-        assert!(lists.counts.lock().is_empty());
+        assert_eq!(lists.0.count(OWNER), 0);
         drop(small);
     }
 

@@ -8,7 +8,8 @@ pub mod error;
 pub mod http;
 pub mod large_lists;
 pub mod limits;
-pub mod responses;
+pub mod per_user;
+mod responses;
 pub mod state;
 pub mod user;
 

@@ -129,7 +129,7 @@ pub struct TodoNotFound(ErrorBody);
     description = "The todo is not deleted, or the user has as many as it may.",
     examples(
         ("not deleted" = (value = json!({ "detail": "Todo is not deleted" }))),
-        ("too many" = (value = json!({ "detail": "This user has 100000 todos, the most allowed: delete some first" }))),
+        ("too many" = (value = json!({ "detail": "This user would have more than 100000 todos, the most allowed: delete some first" }))),
     )
 )]
 pub struct RestoreConflict(ErrorBody);
@@ -139,7 +139,7 @@ pub struct RestoreConflict(ErrorBody);
 #[response(
     status = 409,
     description = "The user has as many todos as it may, or would have more (MAX_TODOS_PER_USER).",
-    example = json!({ "detail": "This user has 100000 todos, the most allowed: delete some first" })
+    example = json!({ "detail": "This user would have more than 100000 todos, the most allowed: delete some first" })
 )]
 pub struct TooManyTodos(ErrorBody);
 
@@ -161,10 +161,10 @@ pub struct ChangeNotFound(ErrorBody);
 )]
 pub struct ChangeGone(ErrorBody);
 
-/// A later change is about the same.
+/// What is to be undone was changed again.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({
-    "detail": "A later change is about the same",
+    "detail": "Not undone: what conflict names was changed again since",
     "current": {
         "id": 1, "title": "Learn Dapr", "description": null, "completed": true,
         "created_at": "2025-01-15T10:30:00.000Z", "updated_at": "2025-01-16T08:00:00.000Z",
@@ -174,20 +174,20 @@ pub struct ChangeGone(ErrorBody);
 pub struct UndoConflictBody {
     /// What went wrong.
     detail: String,
-    /// The todo as it is.
+    /// The todo as it is; in the trash, with `deleted_at`.
     #[schema(required = false)]
     current: Todo,
-    /// What both changes are about: names of fields, and `deleted_at` where that is whether it is deleted.
+    /// What was changed again: names of fields, and `deleted_at` where that is whether it is deleted.
     #[schema(required = false)]
     conflict: Vec<String>,
 }
 
-/// A later change is about the same.
+/// What is to be undone was changed again.
 #[derive(IntoResponses)]
 #[response(
     status = 409,
-    description = "A later change is about the same fields, or about whether the todo is deleted. Or it would be restored, \
-        and the user has as many as it may. Nothing was changed.",
+    description = "Fields, or whether the todo is deleted, were changed again since. Or it would be restored, and the user has \
+        as many as it may. Nothing was changed.",
     headers(("ETag" = String, description = "The entity tag that the todo has."))
 )]
 pub struct UndoConflict(UndoConflictBody);
@@ -291,7 +291,7 @@ pub struct BatchNotFound(OperationError);
     examples(
         ("not deleted" = (value = json!({ "detail": "Todo is not deleted", "operation": 3 }))),
         ("too many" = (value = json!({
-            "detail": "This user has 100000 todos, the most allowed: delete some first", "operation": 3,
+            "detail": "This user would have more than 100000 todos, the most allowed: delete some first", "operation": 3,
         }))),
     )
 )]
@@ -418,6 +418,15 @@ pub struct AccountConflict(ErrorBody);
     example = json!({ "detail": "There was an error parsing the body" })
 )]
 pub struct UnreadableBody(ErrorBody);
+
+/// The body ends too early.
+#[derive(IntoResponses)]
+#[response(
+    status = 400,
+    description = "The body is incomplete.",
+    example = json!({ "detail": "There was an error parsing the body" })
+)]
+pub struct IncompleteBody(ErrorBody);
 
 /// The body is too large.
 #[derive(IntoResponses)]
@@ -548,6 +557,38 @@ pub struct Limited(ErrorBody);
     )
 )]
 pub struct TooManyLists(ErrorBody);
+
+/// Why an import has ended.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ImportError, example = json!({
+    "detail": "1500 todos are imported, and then: The change could not be stored; nothing was changed, try again later",
+    "imported": 1500,
+}))]
+pub struct ImportErrorBody {
+    /// What went wrong.
+    detail: String,
+    /// The number of todos that are imported nevertheless, if there are any.
+    #[schema(required = false)]
+    imported: u32,
+}
+
+/// An import would make too many todos.
+#[derive(IntoResponses)]
+#[response(
+    status = 409,
+    description = "The user would have more todos than it may (MAX_TODOS_PER_USER).",
+    example = json!({ "detail": "This user would have more than 100000 todos, the most allowed: delete some first" })
+)]
+pub struct ImportConflict(ImportErrorBody);
+
+/// An import has to go on later.
+#[derive(IntoResponses)]
+#[response(
+    status = 503,
+    description = "Too many requests are waiting, or the database can't be written: send it again with the same key.",
+    headers(("Retry-After" = u32, description = "Seconds to wait before trying again."))
+)]
+pub struct ImportUnavailable(ImportErrorBody);
 
 /// The store can't take the change now.
 #[derive(IntoResponses)]

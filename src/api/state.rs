@@ -10,6 +10,7 @@ use super::error::ApiError;
 use super::health::Readiness;
 use super::large_lists::LargeLists;
 use super::metrics::MetricsAccess;
+use super::per_user::PerUser;
 use super::todos::list::turns::Turns;
 use crate::auth::limits::Limits;
 use crate::auth::password::Passwords;
@@ -46,7 +47,7 @@ pub struct AppState {
     /// Long lists that are being sent.
     pub lists: LargeLists,
     /// Imports, which keep what they import in memory.
-    pub imports: LargeLists,
+    pub imports: PerUser,
     /// What `/health/ready` depends on besides the store.
     pub readiness: Readiness,
 }

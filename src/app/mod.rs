@@ -28,6 +28,7 @@ use crate::api::http::valid_head;
 use crate::api::large_lists::LargeLists;
 use crate::api::limits::limit_addresses;
 use crate::api::metrics::MetricsAccess;
+use crate::api::per_user::PerUser;
 use crate::api::state::AppState;
 use crate::api::todos::list::turns::Turns;
 use crate::auth::limits::{self, Limits};
@@ -156,7 +157,7 @@ impl App {
             subscription: Subscription::new(&config),
             selections: Turns::default(),
             lists: LargeLists::default(),
-            imports: LargeLists::at_most(1),
+            imports: PerUser::at_most(1),
             readiness: Readiness { sidecar: sidecar.subscribe(), stop: stop.clone() },
         });
         let (settings, timeouts) = (config.clone(), config.timeouts);

@@ -3,16 +3,17 @@
 use std::error::Error;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use ring::digest::{Context as Digest, SHA256};
 
-use super::{database, missing, no_account, open, report};
+use super::{database, missing, no_account, open, print, report};
 use crate::config::Config;
 use crate::domain::account::User;
-use crate::domain::todo::import::{GROUP, Import};
+use crate::domain::todo::import::Import;
 use crate::domain::trace::TraceParent;
 use crate::domain::validation::{Location, ValidationError};
 use crate::store::decide::Refusal;
@@ -22,6 +23,19 @@ use crate::store::{Command, Commands, Context, Store};
 
 /// How much of the file is read at once, in bytes.
 const PIECE: usize = 64 << 10;
+
+/// What is imported, and for whom.
+#[derive(Args)]
+pub struct Arguments {
+    /// The file: one JSON object a line, or an array of them
+    file: PathBuf,
+    /// The account's name
+    #[arg(long, value_name = "NAME")]
+    user: String,
+    /// Import the same file once more, although that was done within 24 hours
+    #[arg(long)]
+    again: bool,
+}
 
 /// What a file has.
 struct Contents {
@@ -33,73 +47,78 @@ struct Contents {
     hash: Fingerprint,
 }
 
-/// Imports a file, or nothing of it if it has an error. An error is one line that says what to do.
-pub async fn run(file: &Path, name: &str, config: &Config) -> Result<(), Box<dyn Error>> {
+/// Imports a file, or nothing of it if it has an error. What is wrong with it is printed; an error is one line that says
+/// what to do.
+pub async fn run(arguments: &Arguments, config: &Config) -> Result<(), Box<dyn Error>> {
     let path = database(config)?;
     if !path.exists() {
         return Err(missing(path).into());
     }
-    let contents = look_at(file)?;
+    let contents = look_at(&arguments.file)?;
     let store = open(config, "POST /import")?;
-    let done = import(&store, file, name, &contents).await;
+    let done = import(&store, arguments, &contents).await;
     store.close();
     report(&done?)
 }
 
 /// Reads the whole file, and refuses it if there is anything wrong with it.
-fn look_at(file: &Path) -> Result<Contents, Box<dyn Error>> {
-    let (mut reader, mut digest, mut todos) = (Reader::open(file)?, Digest::new(&SHA256), 0);
-    let length = std::fs::metadata(file).map_or(0, |file| file.len());
-    let progress = bar(length, "checking  {bar:40} {bytes}/{total_bytes}");
-    loop {
-        let piece = reader.read()?;
-        digest.update(piece);
-        progress.inc(piece.len() as u64);
-        let is_end = piece.is_empty();
+fn look_at(path: &Path) -> Result<Contents, Box<dyn Error>> {
+    let file = std::fs::metadata(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    // It is read twice.
+    if !file.is_file() {
+        return Err(format!("{} is no regular file", path.display()).into());
+    }
+    if file.len() == 0 {
+        return Err(format!("{} is empty", path.display()).into());
+    }
+    let (mut reader, mut todos) = (Reader::open(path)?, 0);
+    let progress = bar(file.len(), "checking  {bar:40} {bytes}/{total_bytes}");
+    while let Some(length) = reader.read()? {
+        progress.inc(length as u64);
         todos += reader.import.todos.drain(..).count();
-        if is_end {
-            break;
-        }
     }
     progress.finish_and_clear();
-    let mut contents = Contents { todos, skipped: reader.import.skipped, hash: [0; 32] };
-    contents.hash.copy_from_slice(digest.finish().as_ref());
-    Ok(contents)
+    todos += reader.import.todos.len();
+    Ok(Contents { todos, skipped: reader.import.skipped, hash: reader.hash() })
 }
 
 /// Creates the todos, a group at a time. The groups of an earlier run that was interrupted are not made again.
-async fn import(store: &Store, file: &Path, name: &str, contents: &Contents) -> Result<String, Box<dyn Error>> {
+async fn import(store: &Store, arguments: &Arguments, contents: &Contents) -> Result<String, Box<dyn Error>> {
+    let Arguments { file, user: name, again } = arguments;
     let account = store.account_named(name).await?.ok_or_else(|| no_account(name))?;
     if !account.is_active() {
         return Err(format!("the account {name} is disabled or deleted").into());
     }
+    let name = if *again { rand::random() } else { contents.hash };
     let mut reader = Reader::open(file)?;
     let progress = bar(contents.todos as u64, "importing {bar:40} {human_pos}/{human_len}, {eta} left");
-    let (mut group, mut done, mut before, mut is_end) = (0, 0, 0, false);
+    let (mut part, mut done, mut before, mut is_end) = (0, 0, 0, false);
     while !is_end {
-        is_end = reader.read()?.is_empty();
-        let todos = &mut reader.import.todos;
-        while todos.len() >= GROUP || (is_end && !todos.is_empty()) {
-            let commands: Vec<Command> = todos.drain(..GROUP.min(todos.len())).map(Command::Create).collect();
-            let count = commands.len();
-            let room = contents.todos.saturating_sub(done);
-            let idempotency = Some(part(&contents.hash, group));
-            let commands = Commands { commands, room, idempotency, ..Commands::default() };
+        is_end = reader.read()?.is_none();
+        while let Some(todos) = reader.import.group(is_end) {
+            let count = todos.len();
+            let commands = Commands {
+                commands: todos.into_iter().map(Command::Create).collect(),
+                room: contents.todos.saturating_sub(done),
+                idempotency: Some(idempotency(&name, part)),
+                ..Commands::default()
+            };
             let answered = store.apply(context(&account), commands).await.map_err(|error| {
                 progress.finish_and_clear();
-                let why = why(error);
-                format!("{done} of {} todos are imported, then: {why}; the same command goes on there", contents.todos)
+                why(error, done, contents.todos)
             })?;
             before += if matches!(answered, Answered::Repeated(_)) { count } else { 0 };
-            done += count;
-            group += 1;
+            (done, part) = (done + count, part + 1);
             progress.inc(count as u64);
         }
     }
     progress.finish_and_clear();
+    if reader.hash() != contents.hash {
+        return Err(format!("{} was changed while it was read: {done} todos are imported", file.display()).into());
+    }
     let mut report = format!("imported {} todos for {}", done - before, account.username);
     if before > 0 {
-        report += &format!("; {before} were there already, from the same file");
+        report += &format!("; {before} of this file were imported before, and with --again they are once more");
     }
     if contents.skipped > 0 {
         report += &format!("; skipped {} lines about the trash and about changes", contents.skipped);
@@ -107,14 +126,16 @@ async fn import(store: &Store, file: &Path, name: &str, contents: &Contents) -> 
     Ok(report)
 }
 
-/// Why todos were not created.
-fn why(error: StoreError) -> String {
+/// Why the import has ended after so many todos.
+fn why(error: StoreError, done: usize, total: usize) -> String {
     match error {
-        StoreError::Refused(Refusal::TooManyTodos { limit }) => {
-            format!("there would be more than {limit} (MAX_TODOS_PER_USER)")
+        StoreError::Refused(Refusal::TooManyTodos { limit }) if done == 0 => format!(
+            "nothing is imported: with {total} todos more, the account would have more than {limit}; delete some, or set \
+             MAX_TODOS_PER_USER"
+        ),
+        other => {
+            format!("{done} of {total} todos are imported, and then: {other}; the same command goes on from there")
         }
-        StoreError::Refused(Refusal::KeyReused) => "another file has the same hash".to_owned(),
-        other => other.to_string(),
     }
 }
 
@@ -123,14 +144,14 @@ fn context(account: &User) -> Context {
     Context { owner: account.id, actor, authority: None, trace: TraceParent::random() }
 }
 
-/// Makes a group of a file one that is applied once.
-fn part(hash: &Fingerprint, number: usize) -> Idempotency {
-    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+/// Makes a part of an import one that is made once.
+fn idempotency(name: &Fingerprint, part: usize) -> Idempotency {
+    let hex: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
     let answer = |_: &_| Ok(KeptAnswer { status: 200, headers: Vec::new(), body: Vec::new() });
     Idempotency {
-        request: format!("import {hex} {number}").into(),
+        request: format!("import {hex} {part}").into(),
         key: format!("import {hex}").into(),
-        fingerprint: *hash,
+        fingerprint: *name,
         answer: Box::new(answer),
     }
 }
@@ -139,49 +160,60 @@ fn part(hash: &Fingerprint, number: usize) -> Idempotency {
 struct Reader<'a> {
     path: &'a Path,
     file: File,
+    /// What its todos are read into.
     import: Import,
+    digest: Digest,
     piece: Vec<u8>,
 }
 
 impl<'a> Reader<'a> {
     fn open(path: &'a Path) -> Result<Self, String> {
         let file = File::open(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        Ok(Self { path, file, import: Import::default(), piece: vec![0; PIECE] })
+        Ok(Self { path, file, import: Import::default(), digest: Digest::new(&SHA256), piece: vec![0; PIECE] })
     }
 
-    /// The next piece; empty at the end. Its todos are in `import`.
-    fn read(&mut self) -> Result<&[u8], String> {
+    /// Reads the next piece; its length, or none at the end.
+    fn read(&mut self) -> Result<Option<usize>, Box<dyn Error>> {
         let length = loop {
             match self.file.read(&mut self.piece) {
                 Ok(length) => break length,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(format!("cannot read {}: {error}", self.path.display())),
+                Err(error) => return Err(format!("cannot read {}: {error}", self.path.display()).into()),
             }
         };
-        let piece = self.piece.get(..length).unwrap_or_default();
-        let read = self.import.read((length > 0).then_some(piece), |_| {});
-        read.map_err(|errors| format!("{} was not imported: {}", self.path.display(), all(&errors)))?;
-        Ok(piece)
+        let piece = self.piece.get(..length).filter(|piece| !piece.is_empty());
+        self.digest.update(piece.unwrap_or_default());
+        match self.import.read(piece, |_| {}) {
+            Ok(()) => Ok(piece.map(<[u8]>::len)),
+            Err(errors) => {
+                errors.iter().try_for_each(|error| print(&said(error)))?;
+                Err(format!("{} was not imported; above is what is wrong, up to 100 errors", self.path.display())
+                    .into())
+            }
+        }
+    }
+
+    /// The SHA-256 of what was read.
+    fn hash(self) -> Fingerprint {
+        let mut hash = Fingerprint::default();
+        hash.copy_from_slice(self.digest.finish().as_ref());
+        hash
     }
 }
 
-/// Says the first error, and how many more there are.
-fn all(errors: &[ValidationError]) -> String {
-    let first = errors.first().map(said).unwrap_or_default();
-    match errors.len().saturating_sub(1) {
-        0 => first,
-        1 => format!("{first}, and one more error"),
-        more => format!("{first}, and {more} more errors"),
-    }
-}
-
+/// An error for people: where it is, and what it is.
 fn said(error: &ValidationError) -> String {
-    let place = error.loc.iter().skip(1).map(|step| match step {
-        Location::Name(name) => name.to_string(),
-        Location::Number(number) if error.kind == "json_invalid" => format!("at character {}", number + 1),
-        Location::Number(number) => format!("item {}", number + 1),
+    let number = |name: &str| error.ctx.as_ref().and_then(|ctx| ctx[name].as_u64());
+    let line = number("line").map(|line| format!("line {line}"));
+    let reason = error.ctx.as_ref().and_then(|ctx| ctx["error"].as_str()).map(|reason| format!(": {reason}"));
+    let steps = error.loc.iter().skip(1).filter_map(|step| match step {
+        Location::Name(name) => Some(name.to_string()),
+        // Where in the text it is, the line says.
+        Location::Number(_) if error.kind == "json_invalid" => None,
+        Location::Number(index) => Some(format!("item {}", index + 1)),
     });
-    format!("{}: {}", place.collect::<Vec<_>>().join(", "), error.msg)
+    let place: Vec<String> = line.into_iter().chain(steps).collect();
+    format!("{}: {}{}", place.join(", "), error.msg, reason.unwrap_or_default())
 }
 
 fn bar(length: u64, template: &str) -> ProgressBar {

@@ -51,13 +51,7 @@ enum Command {
         file: PathBuf,
     },
     /// Create an account's todos from a file: an export, or a JSON array of todos; the service must not be running
-    Import {
-        /// The file
-        file: PathBuf,
-        /// The account's name
-        #[arg(long, value_name = "NAME")]
-        user: String,
-    },
+    Import(import::Arguments),
     /// Create, list and change accounts; the service must not be running
     User {
         #[command(subcommand)]
@@ -92,7 +86,7 @@ async fn dispatch(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>
         Command::Check => check(database(&database_settings()?)?),
         Command::Backup { file } => backup(database(&database_settings()?)?, &file),
         Command::RestoreBackup { file } => restore(database(&database_settings()?)?, &file),
-        Command::Import { file, user } => import::run(&file, &user, &database_settings()?).await,
+        Command::Import(arguments) => import::run(&arguments, &database_settings()?).await,
         Command::User { command } => users::run(command, &database_settings()?).await,
         Command::Openapi => Ok(print(&docs::openapi::json()?)?),
     }

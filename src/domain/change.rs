@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::domain::clock::Timestamp;
 use crate::domain::number::number;
 use crate::domain::todo::Todo;
-use crate::domain::todo::field::Field;
+use crate::domain::todo::field::{Field, FieldVersions};
+use crate::domain::todo::input::TodoPatch;
 use crate::domain::trace::TraceParent;
 
 /// 64 random bits, created with a database and renewed when a backup is restored: versions and revisions of different
@@ -136,6 +137,15 @@ impl Kind {
 
 /// What a scrubbed change has in place of its todo's title.
 pub const SCRUBBED_TITLE: &str = "[deleted]";
+
+/// What a change has replaced.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Before {
+    /// The values that the changed fields had.
+    pub values: TodoPatch,
+    /// Where all parts of the todo were from.
+    pub versions: FieldVersions,
+}
 
 /// A committed mutation of one todo.
 #[derive(Debug, Clone, PartialEq)]

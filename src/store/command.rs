@@ -99,12 +99,14 @@ pub enum Command {
     },
     /// Moves a todo to the trash.
     Delete(Target, Condition),
-    /// Moves todos to the trash: those that are completed, those that are not, or all.
+    /// Moves todos to the trash.
     DeleteMany {
-        /// Which.
+        /// Which; those that are not there any more are left out.
+        todos: Vec<TodoId>,
+        /// And only those that are completed, or only those that are not.
         completed: Option<bool>,
-        /// How many, at most.
-        limit: usize,
+        /// Whether there are more that were asked for.
+        more: bool,
         /// Under which condition: about the owner's last change.
         condition: Condition<Revision>,
     },
@@ -131,6 +133,15 @@ pub enum Command {
 }
 
 impl Command {
+    /// The number of todos that it is about, at most. Not known of an undo, which begins a group.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::DeleteMany { todos, .. } => todos.len(),
+            Self::EmptyTrash { limit, .. } => *limit,
+            _ => 1,
+        }
+    }
+
     /// Whether it can make several changes, which are one for the client.
     pub fn makes_several_changes(&self) -> bool {
         matches!(self, Self::DeleteMany { .. } | Self::Undo { whole_batch: true, .. })

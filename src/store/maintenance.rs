@@ -86,6 +86,12 @@ const ACCOUNT_RULE: Rule = (
              OR EXISTS (SELECT 1 FROM changes c WHERE c.owner_id = u.id AND c.scrubbed = 0))",
 );
 
+/// Holds since changes say what they have replaced.
+const BEFORE_RULE: Rule = (
+    "what was scrubbed does not say what it has replaced",
+    "SELECT 'change ' || seq FROM changes WHERE scrubbed = 1 AND before IS NOT NULL",
+);
+
 /// Holds except while events are republished: then a later change can be published before an earlier one. `check`
 /// reports it; it is no reason to refuse a backup.
 const DELIVERY_RULE: Rule = (
@@ -110,7 +116,8 @@ fn rules(connection: &Connection, path: &Path) -> Result<impl Iterator<Item = &'
     let version = schema::schema_version(connection, path)?;
     let of_todos: &[Rule] = if version >= schema::WITH_TRASH { &RULES_WITH_TRASH } else { &RULES_WITHOUT_TRASH };
     let of_accounts = (version >= schema::WITH_ACCOUNT_STATES).then_some(&ACCOUNT_RULE);
-    Ok(RULES.iter().chain(of_todos).chain(of_accounts))
+    let of_before = (version >= schema::WITH_BEFORE).then_some(&BEFORE_RULE);
+    Ok(RULES.iter().chain(of_todos).chain(of_accounts).chain(of_before))
 }
 
 fn find_violations(

@@ -13,7 +13,6 @@ mod sqlite;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -320,9 +319,15 @@ impl Store {
 
     /// Everything in the trash of `owner`: the last that was deleted first.
     pub async fn trash(&self, owner: UserId) -> Result<TrashView, StoreError> {
-        let mut view = self.shared.todos.read().trash_view(owner);
-        view.todos.sort_unstable_by_key(|todo| Reverse((todo.updated_at, todo.id)));
-        Ok(view)
+        Ok(self.shared.todos.read().trash_view(owner).last_deleted_first())
+    }
+
+    /// Both, as of the same moment.
+    pub async fn view_with_trash(&self, owner: UserId) -> Result<(OwnerView, TrashView), StoreError> {
+        let todos = self.shared.todos.read();
+        let (view, trash) = (todos.view(owner), todos.trash_view(owner));
+        drop(todos);
+        Ok((view, trash.last_deleted_first()))
     }
 
     /// How much memory is kept for searches, in bytes.

@@ -201,7 +201,8 @@ async fn all_of_it_is_valid_or_nothing_is_imported() {
         }
         let shown = import(app, "demo", NDJSON, "{\"title\":\"a\"}\n{\"title\":7}").await.json();
         let expected = json!({"detail": [
-            {"type": "string_type", "loc": ["body", 1, "title"], "msg": "Input should be a valid string", "input": 7},
+            {"type": "string_type", "loc": ["body", 1, "title"], "msg": "Input should be a valid string", "input": 7,
+             "ctx": {"line": 2}},
         ]});
         assert_eq!(shown, expected);
         for content_type in ["text/plain", "application/x-www-form-urlencoded", "", "application/xml"] {
@@ -279,7 +280,7 @@ async fn an_import_that_is_too_much_is_refused_before_its_first_group() {
     .await;
 }
 
-const TOO_MANY: &str = "This user has 1000 todos, the most allowed: delete some first";
+const TOO_MANY: &str = "This user would have more than 1000 todos, the most allowed: delete some first";
 
 #[actix_web::test]
 async fn one_import_at_a_time_is_served_for_each_user() {

@@ -33,9 +33,9 @@ async fn a_change_is_undone_and_the_undo_is_undone() {
             assert_eq!((undone.status, revision(&undone)), (200, made + 1), "{undone:?}");
             assert_eq!(undone.header("sync-token"), Some(&*format!("{}-{}", app.store().epoch(), made + 1)));
             let now = app.get(&path).bearer_auth(&token).answer().await;
-            let mut todo = now.json();
-            todo["etag"] = json!(now.header("etag"));
-            let expected = json!({"changes": [{"revision": made + 1, "event": "updated", "id": id, "todo": todo}]});
+            let expected = json!({"changes": [
+                {"revision": made + 1, "event": "updated", "id": id, "etag": now.header("etag"), "todo": now.json()},
+            ]});
             assert_eq!(undone.json(), expected);
             let mut restored = now.json();
             restored["updated_at"] = before["updated_at"].clone();
@@ -46,7 +46,7 @@ async fn a_change_is_undone_and_the_undo_is_undone() {
             let deleted = app.delete(&path).bearer_auth(&token).answer().await;
             assert_eq!(undo(revision(&deleted)).await.json()["changes"][0]["event"], "restored");
             let deleted = undo(revision(&deleted) + 1).await.json();
-            let expected = json!([{"revision": made + 5, "event": "deleted", "id": id, "todo": null}]);
+            let expected = json!([{"revision": made + 5, "event": "deleted", "id": id, "etag": null, "todo": null}]);
             assert_eq!(deleted["changes"], expected);
         }
         let events = app.published().await;
@@ -54,6 +54,43 @@ async fn a_change_is_undone_and_the_undo_is_undone() {
         let kinds_of_one = ["created", "updated", "updated", "updated", "deleted", "restored", "deleted"];
         let expected: Vec<String> = kinds_of_one.repeat(2).iter().map(|kind| format!("todo.{kind}")).collect();
         assert_eq!(kinds, expected);
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn an_undo_button_goes_back_to_the_beginning_and_forward_again() {
+    with_app(async |app| {
+        let token = app.token("demo");
+        let call = |method: &str, path: &str, body: Value| {
+            let call = app.request(method, path).bearer_auth(&token);
+            async move { if body.is_null() { call.answer().await } else { call.send_json(body).await } }
+        };
+        let mut done = Vec::new();
+        for (method, path, body) in [
+            ("POST", "/todos", json!({"title": "a"})),
+            ("PATCH", "/todos/1", json!({"title": "b", "completed": true})),
+            ("PUT", "/todos/1", json!({"title": "c"})),
+            ("PATCH", "/todos/1", json!({"tags_add": ["x"]})),
+            ("DELETE", "/todos?completed=true", json!(null)),
+        ] {
+            done.push(revision(&call(method, path, body).await));
+        }
+        let shown = async || {
+            let todo = app.get("/todos/1").bearer_auth(&token).answer().await.json();
+            (todo["title"].clone(), todo["tags"].clone())
+        };
+        let (end, mut undone) = (json!("c"), Vec::new());
+        for made in done.into_iter().rev() {
+            let answer = undo(app, made).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            undone.push(revision(&answer));
+        }
+        assert_eq!((app.todos("demo").len(), app.store().check().unwrap()), (0, Vec::new()));
+        for made in undone.into_iter().rev().take(4) {
+            assert_eq!(undo(app, made).await.status, 200);
+        }
+        assert_eq!(shown().await, (end, json!(["x"])));
     })
     .await;
 }
@@ -71,12 +108,15 @@ async fn a_later_change_of_the_same_is_409_and_says_what() {
         let refused = undo(app, first).await;
         assert_eq!((refused.status, refused.header("etag")), (409, now.header("etag")));
         assert_eq!(refused.header("cache-control"), Some("private, no-cache"));
-        let detail = "A later change is about the same";
+        let detail = "Not undone: what conflict names was changed again since";
         assert_eq!(refused.json(), json!({"detail": detail, "current": now.json(), "conflict": ["priority"]}));
         let refused = undo(app, 1).await.json();
         assert_eq!(refused["conflict"], json!(["title", "priority", "order"]));
         app.delete(&path).bearer_auth(&token).answer().await;
-        assert_eq!(undo(app, 3).await.json()["conflict"], json!(["deleted_at"]));
+        let trashed = app.get("/trash").bearer_auth(&token).answer().await.json()[0].clone();
+        let mut refused = undo(app, 3).await.json();
+        refused["current"]["etag"] = trashed["etag"].clone();
+        assert_eq!((&refused["conflict"], &refused["current"]), (&json!(["deleted_at"]), &trashed));
         app.post(&format!("{path}/restore")).bearer_auth(&token).answer().await;
         let undone = undo(app, 3).await.json();
         assert_eq!(
@@ -112,19 +152,21 @@ async fn what_was_done_together_is_undone_together_if_asked_to() {
             changes.iter().map(short).collect()
         };
         let event = |revision, event: &str, id| (revision, event.to_owned(), id);
-        assert_eq!(short(&all), [event(6, "restored", 2), event(7, "updated", 1), event(8, "deleted", 3)]);
+        assert_eq!(short(&all), [event(6, "deleted", 3), event(7, "restored", 2), event(8, "updated", 1)]);
         assert_eq!(revision(&all), 8);
+        let etag = format!("\"{}-2-3\"", app.store().epoch());
+        let restored = json!({"revision": 7, "event": "restored", "id": 2, "etag": etag});
+        assert_eq!(all.json()["changes"][1], restored, "without the todo: they can be many");
 
         let cleared = app.delete("/todos?completed=true").bearer_auth(&token).answer().await;
         assert_eq!((cleared.json(), revision(&cleared)), (json!({"deleted": 2, "has_more": false}), 10));
         let one = app.post("/changes/10/undo?batch=false").bearer_auth(&token).answer().await;
         assert_eq!(short(&one), [event(11, "restored", 2)]);
+        // What is back already is left alone.
         let rest = app.post("/changes/9/undo?batch=true").bearer_auth(&token).answer().await;
-        assert_eq!(
-            (rest.status, &rest.json()["conflict"], &rest.json()["current"]["id"]),
-            (409, &json!(["deleted_at"]), &json!(2))
-        );
-        assert_eq!(short(&undo(app, 9).await), [event(12, "restored", 1)]);
+        assert_eq!(short(&rest), [event(12, "restored", 1)]);
+        let again = app.post("/changes/9/undo?batch=true").bearer_auth(&token).answer().await;
+        assert_eq!((again.status, &again.json()["conflict"]), (409, &json!(["deleted_at"])));
     })
     .await;
 }
@@ -140,6 +182,7 @@ async fn a_change_that_is_not_there_is_404_and_one_that_is_gone_is_410() {
             ("/changes/x/undo", &["int_parsing revision"][..]),
             ("/changes/1.5/undo?batch=yes", &["int_parsing revision", "bool_parsing batch"]),
             ("/changes/1/undo?batch=", &["bool_parsing batch"]),
+            ("/changes/1/undo?bacth=true", &["extra_forbidden bacth"]),
         ] {
             assert_eq!(app.post(path).bearer_auth(&token).answer().await.problems(), problems, "{path}");
         }
@@ -165,7 +208,7 @@ async fn a_change_that_is_not_there_is_404_and_one_that_is_gone_is_410() {
     .await;
 }
 
-const TOO_MANY: &str = "This user has 2 todos, the most allowed: delete some first";
+const TOO_MANY: &str = "This user would have more than 2 todos, the most allowed: delete some first";
 
 #[actix_web::test]
 async fn a_user_has_only_so_many_todos() {

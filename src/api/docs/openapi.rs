@@ -11,8 +11,8 @@ use utoipa::{IntoResponses, Modify, OpenApi};
 
 use crate::api::health::VERSION;
 use crate::api::responses::{
-    BatchErrors, ErrorBody, Limited, OperationError, OperationPreconditionFailed, PreconditionFailedBody, QueryTooLong,
-    TooSlow, UndoConflictBody, ValidationErrors,
+    BatchErrors, ErrorBody, ImportErrorBody, Limited, OperationError, OperationPreconditionFailed,
+    PreconditionFailedBody, QueryTooLong, TooSlow, UndoConflictBody, ValidationErrors,
 };
 
 /// What the document says about the service as a whole.
@@ -92,6 +92,7 @@ use crate::api::responses::{
     // The answers in `responses` refer to these: utoipa collects only schemas that paths name themselves.
     components(schemas(
         ErrorBody,
+        ImportErrorBody,
         ValidationErrors,
         BatchErrors,
         OperationError,

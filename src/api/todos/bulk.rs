@@ -5,14 +5,17 @@ use utoipa::IntoParams;
 
 use super::answer::{self, Deleted};
 use super::conditions::Conditions;
-use super::list::etag_prefix;
+use super::list::{Selected, etag_prefix, selected};
 use super::mutation::Mutation;
 use crate::api::error::ApiError;
 use crate::api::responses::{BulkPreconditionFailed, Invalid, ReadOnlyToken, Unauthenticated, Unavailable};
 use crate::domain::change::Epoch;
+use crate::domain::todo::TodoId;
+use crate::domain::todo::filter::Filter;
 use crate::domain::validation::{Query, ValidationError};
 use crate::store::Command;
 use crate::store::idempotency::KeptAnswer;
+use crate::store::map::select::Selection;
 use crate::store::outcome::{Applied, Outcome};
 
 /// Todos that one request deletes, at most.
@@ -52,9 +55,16 @@ pub async fn delete(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let completed = parse(request.query_string())?;
+    let (state, user) = (&mutation.state, mutation.user().id);
+    let filter = Filter { completed, ..Filter::default() };
+    let selection = Selection { filter, limit: Some(MAX_DELETED), ..Selection::default() };
+    // Whoever is waiting for the writer does not wait for the search.
+    let Selected { todos, total, .. } = selected(state, user, state.store.view(user).await?.todos, &selection).await?;
+    let todos: Vec<TodoId> = todos.map(|todo| todo.id).collect();
     let identity = mutation.identity("/todos", None);
-    let condition = conditions.on_list(&etag_prefix(mutation.epoch(), mutation.user().id));
-    let command = Command::DeleteMany { completed, limit: MAX_DELETED, condition };
+    let condition = conditions.on_list(&etag_prefix(mutation.epoch(), user));
+    let more = total > todos.len();
+    let command = Command::DeleteMany { todos, completed, more, condition };
     mutation.apply(identity, vec![command], deleted).await
 }
 

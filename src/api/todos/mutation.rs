@@ -1,6 +1,7 @@
 //! Requests that change todos, and how they can be sent twice: with an `Idempotency-Key`
 //! (draft-ietf-httpapi-idempotency-key-header-07).
 
+use std::io;
 use std::sync::Arc;
 
 use actix_web::dev::Payload;
@@ -86,7 +87,7 @@ impl Mutation {
     pub fn identity(&self, path: &str, body: Option<&Map<String, Value>>) -> Identity {
         Identity(self.key.as_ref().map(|key| {
             let mut content = self.content(path);
-            body.into_iter().for_each(|body| content.add(&Value::Object(body.clone())));
+            body.into_iter().for_each(|body| content.add(&mut Value::Object(body.clone())));
             self.named(path, key, content.fingerprint())
         }))
     }
@@ -176,13 +177,14 @@ impl<F: Fn(Epoch, &Applied) -> serde_json::Result<KeptAnswer> + Clone + Send + '
 pub struct Content(Option<Digest>);
 
 impl Content {
-    /// Adds a body, or a part of one. Neither white space nor the order of keys makes a difference.
-    pub fn add(&mut self, body: &Value) {
-        if self.0.is_some() {
-            let mut body = body.clone();
+    /// Adds a body, or a part of one. Neither white space nor the order of keys makes a difference: they are sorted.
+    pub fn add(&mut self, body: &mut Value) {
+        if let Some(digest) = &mut self.0 {
             body.sort_all_objects();
-            self.add_text(&body.to_string());
+            // Nothing of it fails.
+            let _ = serde_json::to_writer(Hashed(digest), body);
         }
+        self.add_text("");
     }
 
     fn add_text(&mut self, text: &str) {
@@ -198,6 +200,20 @@ impl Content {
             fingerprint.copy_from_slice(digest.finish().as_ref());
         }
         fingerprint
+    }
+}
+
+/// Takes in what is written to it.
+struct Hashed<'a>(&'a mut Digest);
+
+impl io::Write for Hashed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -6,14 +6,15 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::answer::{self, TaggedTodo};
+use super::answer;
 use super::mutation::Mutation;
 use crate::api::error::ApiError;
 use crate::api::responses::{
     ChangeGone, ChangeNotFound, Invalid, ReadOnlyToken, Unauthenticated, Unavailable, UndoConflict,
 };
 use crate::domain::change::{Change, Epoch, Kind, Revision};
-use crate::domain::todo::TodoId;
+use crate::domain::etag::EntityTag;
+use crate::domain::todo::{Todo, TodoId};
 use crate::domain::validation::{Query, parse_number};
 use crate::store::Command;
 use crate::store::idempotency::KeptAnswer;
@@ -33,15 +34,14 @@ pub struct UndoParameters {
 /// What an undo did.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({ "changes": [{
-    "revision": 13, "event": "restored", "id": 1,
+    "revision": 13, "event": "restored", "id": 1, "etag": "\"9f86d081884c7d65-1-3\"",
     "todo": {
         "id": 1, "title": "Learn Dapr", "description": null, "completed": false,
         "created_at": "2025-01-15T10:30:00.000Z", "updated_at": "2025-01-16T08:00:00.000Z",
-        "etag": "\"9f86d081884c7d65-1-3\"",
     },
 }] }))]
 pub struct UndoResult {
-    /// The changes that were made, in their order; none if everything was as before already.
+    /// The changes that were made, in their order; none if there was nothing to be undone.
     changes: Vec<MadeChange>,
 }
 
@@ -57,9 +57,13 @@ pub struct MadeChange {
     /// The todo's id.
     #[schema(value_type = i64)]
     id: TodoId,
-    /// The todo after it; null after a deletion.
-    #[schema(value_type = Option<crate::domain::todo::Todo>, required = true)]
-    todo: Option<TaggedTodo>,
+    /// The todo's entity tag; null after a deletion.
+    #[schema(required = true)]
+    etag: Option<String>,
+    /// The todo after it; null after a deletion. Not with `batch=true`: that can be many.
+    #[schema(value_type = Option<Todo>, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    todo: Option<Option<Arc<Todo>>>,
 }
 
 /// Undoes a change.
@@ -68,8 +72,8 @@ pub struct MadeChange {
 /// and fields get the values that they had. A change's number is in the answer that it was made with (`Change-Revision`)
 /// and in its event (`revision`).
 ///
-/// Nothing that was done since is lost: where a later change is about the same field, or about whether the todo is deleted,
-/// the answer is 409.
+/// Nothing that was done since is lost: where the same field, or whether the todo is deleted, was changed again, the answer is
+/// 409. An undo in between counts as if what it has undone had never been.
 #[utoipa::path(
     post, path = "/changes/{revision}/undo", tag = "changes", operation_id = "undoChange",
     security(("bearer" = []), ("password" = [])),
@@ -85,6 +89,8 @@ pub async fn undo(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let mut query = Query::new(request.query_string());
+    // What is misspelt must not undo something else.
+    query.only_once(&["batch"]);
     let whole_batch = query.boolean("batch").unwrap_or(false);
     let revision = match (parse_number("revision", &revision), query.finish()) {
         (Ok(revision), Ok(())) => Revision(revision.ok_or(ApiError::ChangeNotFound)?),
@@ -94,15 +100,20 @@ pub async fn undo(
         }
     };
     let identity = mutation.identity(&format!("/changes/{revision}/undo"), None);
-    mutation.apply(identity, vec![Command::Undo { revision, whole_batch }], undone).await
+    let answer = move |epoch, applied: &_| undone(epoch, applied, whole_batch);
+    mutation.apply(identity, vec![Command::Undo { revision, whole_batch }], answer).await
 }
 
-fn undone(epoch: Epoch, applied: &Applied) -> serde_json::Result<KeptAnswer> {
-    let made = |change: &Arc<Change>| MadeChange {
-        revision: change.revision,
-        event: change.kind.name(),
-        id: change.todo.id,
-        todo: (change.kind != Kind::Deleted).then(|| TaggedTodo::new(epoch, Arc::clone(&change.todo))),
+fn undone(epoch: Epoch, applied: &Applied, whole_batch: bool) -> serde_json::Result<KeptAnswer> {
+    let made = |change: &Arc<Change>| {
+        let todo = (change.kind != Kind::Deleted).then_some(&change.todo);
+        MadeChange {
+            revision: change.revision,
+            event: change.kind.name(),
+            id: change.todo.id,
+            etag: todo.map(|todo| EntityTag::of(epoch, todo).quoted()),
+            todo: (!whole_batch).then(|| todo.cloned()),
+        }
     };
     let changes = applied.outcomes.iter().flat_map(Outcome::changes).map(made).collect();
     answer::json(epoch, applied, &UndoResult { changes })

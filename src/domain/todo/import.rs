@@ -1,13 +1,17 @@
 //! Todos that come from somewhere else: from an export of this service, or from another service.
 
+use std::collections::VecDeque;
+
 use serde_json::Value;
 
 use super::input::NewTodo;
 use crate::domain::clock::Timestamp;
-use crate::domain::validation::{Fields, Items, ValidationError};
+use crate::domain::validation::{Fields, Item, Items, ValidationError};
 
-/// Todos that are created in one commit.
-pub const GROUP: usize = 500;
+/// Todos that are created in one commit, at most.
+const MAX_GROUP: usize = 500;
+/// The same in bytes of their texts, but for the last one.
+const MAX_GROUP_BYTES: usize = 1 << 20;
 /// Errors that are collected, at most: then the rest is not looked at any more.
 const MAX_ERRORS: usize = 100;
 
@@ -15,7 +19,7 @@ const MAX_ERRORS: usize = 100;
 #[derive(Debug, Default)]
 pub struct Import {
     /// The todos that were collected and not taken yet.
-    pub todos: Vec<NewTodo>,
+    pub todos: VecDeque<NewTodo>,
     /// Items of an export that are no live todos: what is in the trash, and what happened.
     pub skipped: usize,
     items: Items,
@@ -25,13 +29,13 @@ pub struct Import {
 impl Import {
     /// Takes in a piece of a body; none is its end. `seen` gets each item. The errors are all that there are, up to the
     /// first that leaves nothing more to be read.
-    pub fn read(&mut self, piece: Option<&[u8]>, mut seen: impl FnMut(&Value)) -> Result<(), Vec<ValidationError>> {
+    pub fn read(&mut self, piece: Option<&[u8]>, mut seen: impl FnMut(&mut Value)) -> Result<(), Vec<ValidationError>> {
         self.items.push(piece.unwrap_or_default());
         loop {
             match self.items.next(piece.is_none()) {
-                Ok(Some((index, item))) => {
-                    seen(&item);
-                    self.add(index, item);
+                Ok(Some(mut item)) => {
+                    seen(&mut item.value);
+                    self.add(item);
                 }
                 Ok(None) if piece.is_none() && !self.errors.is_empty() => return Err(std::mem::take(&mut self.errors)),
                 Ok(None) => return Ok(()),
@@ -50,18 +54,34 @@ impl Import {
         errors
     }
 
-    /// Adds the item with this index.
-    fn add(&mut self, index: usize, item: Value) {
-        // An export has a line with a revision for each change, and one with the time for each todo in the trash.
-        if ["revision", "deleted_at"].iter().any(|name| item.get(name).is_some_and(|value| !value.is_null())) {
+    /// The next todos that are created in one commit, if they have arrived: always the same ones of the same todos.
+    pub fn group(&mut self, is_all: bool) -> Option<Vec<NewTodo>> {
+        let (mut bytes, mut count) = (0, 0);
+        for todo in &self.todos {
+            (bytes, count) = (bytes + todo.text_len(), count + 1);
+            if count == MAX_GROUP || bytes >= MAX_GROUP_BYTES {
+                return Some(self.todos.drain(..count).collect());
+            }
+        }
+        (is_all && count > 0).then(|| self.todos.drain(..).collect())
+    }
+
+    fn add(&mut self, Item { index, line, value }: Item) {
+        if is_no_live_todo(&value) {
             self.skipped += 1;
             return;
         }
-        match Fields::of(vec!["body".into(), index.into()], item).and_then(parse) {
-            Ok(todo) => self.todos.push(todo),
-            Err(errors) => self.errors.extend(errors),
+        match Fields::of(vec!["body".into(), index.into()], value).and_then(parse) {
+            Ok(todo) => self.todos.push_back(todo),
+            Err(errors) => self.errors.extend(errors.into_iter().map(|error| error.and("line", line))),
         }
     }
+}
+
+/// Whether it is a line of an export about a change, or about a todo in the trash.
+fn is_no_live_todo(item: &Value) -> bool {
+    let is_change = item["revision"].is_number() && item["event"].is_string() && item["todo"].is_object();
+    is_change || item["deleted_at"].is_string()
 }
 
 /// A todo to create, and since when it exists.
@@ -103,7 +123,7 @@ mod tests {
              "updated_at": "2025-01-16T10:30:00.000Z", "priority": 2, "tags": ["a"], "etag": "\"x\""},
             {"id": 1, "title": "the original's", "description": null, "completed": false,
              "created_at": "2025-01-15T10:30:00.123456", "updated_at": "2025-01-15T10:30:00.123456"},
-            {"title": "by hand", "deleted_at": null, "revision": null, "created_at": null},
+            {"title": "by hand", "deleted_at": null, "revision": 7, "event": "party", "created_at": null},
             {"id": 8, "title": "in the trash", "deleted_at": "2025-01-16T10:30:00.000Z"},
             {"revision": 9, "event": "created", "todo": {"title": "then"}},
         ]));
@@ -133,6 +153,26 @@ mod tests {
                 ("string_type", at(3, "created_at")),
             ]
         );
+    }
+
+    #[test]
+    fn groups_are_the_same_however_the_todos_arrive() {
+        let todo =
+            |n: usize| json!({"title": n.to_string(), "description": "d".repeat(if n < 300 { 9_000 } else { 1 })});
+        let body: String = (0..1_700).map(|n| format!("{}\n", todo(n))).collect();
+        let groups = |piece: usize| {
+            let (mut import, mut groups) = (Import::default(), Vec::new());
+            for piece in body.as_bytes().chunks(piece).map(Some).chain([None]) {
+                import.read(piece, |_| {}).unwrap();
+                while let Some(group) = import.group(piece.is_none()) {
+                    groups.push(group.len());
+                }
+            }
+            groups
+        };
+        let all = groups(body.len());
+        assert_eq!((all.iter().sum::<usize>(), all[0], all[all.len() - 2]), (1_700, 117, 500));
+        assert_eq!((groups(1_000), groups(77_777)), (all.clone(), all));
     }
 
     #[test]

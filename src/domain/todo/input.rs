@@ -1,5 +1,6 @@
 //! What clients send about todos, parsed once into types that the rest of the service trusts.
 
+use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -87,6 +88,12 @@ impl NewTodo {
         }
     }
 
+    /// How long its texts are, in bytes.
+    pub fn text_len(&self) -> usize {
+        let tags: usize = self.tags.iter().map(str::len).sum();
+        self.title.len() + self.description.as_deref().map_or(0, str::len) + tags
+    }
+
     /// The fields of the todo that this creates: those that every todo has, and those that were set.
     pub fn fields(&self) -> Vec<Field> {
         let is_set = |field: &Field| match field {
@@ -101,22 +108,29 @@ impl NewTodo {
 }
 
 /// What to change in a todo, checked: fields that were sent are replaced, the others stay as they are. Where a field
-/// can be unset, `Some(None)` does.
-#[derive(Debug, Clone, PartialEq, Default)]
+/// can be unset, `Some(None)` does. Serialized, it is a body of `PUT`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct TodoPatch {
     /// Another title.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub title: Option<Box<str>>,
     /// Another description.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<Option<Box<str>>>,
     /// Whether it is done.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub completed: Option<bool>,
     /// Another time at which it is due.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub due_at: Option<Option<Due>>,
     /// Another priority.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<Option<u8>>,
     /// Other tags.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tags: Option<TagsChange>,
     /// Another place among others.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<Option<f64>>,
 }
 
@@ -173,6 +187,20 @@ impl TodoPatch {
             }
         }
         patch
+    }
+
+    /// This patch, and what another one says about other fields.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            title: self.title.or(other.title),
+            description: self.description.or(other.description),
+            completed: self.completed.or(other.completed),
+            due_at: self.due_at.or(other.due_at),
+            priority: self.priority.or(other.priority),
+            tags: self.tags.or(other.tags),
+            order: self.order.or(other.order),
+        }
     }
 
     /// The fields that were sent.

@@ -19,7 +19,8 @@ pub struct Tags(Box<[Box<str>]>);
 pub struct TooManyTags;
 
 /// What a change does to a todo's tags.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum TagsChange {
     /// It has these and no others.
     Replace(Tags),

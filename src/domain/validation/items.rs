@@ -5,7 +5,7 @@ use serde_json::{Deserializer, Value, json};
 
 use super::{Location, ValidationError, location, offset_in, reason};
 
-/// Largest item, in bytes: otherwise a body that is one item would be read again and again while it arrives.
+/// Largest item, in bytes: it is in memory until it is complete.
 const MAX_ITEM_LEN: usize = 256 << 10;
 
 /// May be ignored (RFC 8259, section 8.1).
@@ -19,9 +19,26 @@ pub struct Items {
     start: usize,
     /// Characters before that.
     characters: usize,
+    /// Lines before that.
+    lines: usize,
     /// The number of items that were read.
     count: usize,
     state: State,
+    /// The next item is not complete before so much of it has arrived: otherwise it would be read again with each piece.
+    wait_for: usize,
+    #[cfg(test)]
+    attempts: usize,
+}
+
+/// One of them.
+#[derive(Debug, PartialEq)]
+pub struct Item {
+    /// Its index, from 0.
+    pub index: usize,
+    /// The line on which it begins, from 1.
+    pub line: usize,
+    /// What it is.
+    pub value: Value,
 }
 
 /// What comes next, besides white space.
@@ -50,9 +67,9 @@ impl Items {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next item, and its index. `Ok(None)`: the rest has not arrived yet, or, with `is_all`, there is none. After an
+    /// The next item. `Ok(None)`: the rest has not arrived yet, or, with `is_all`, there is none. After an
     /// error there is nothing to be read any more.
-    pub fn next(&mut self, is_all: bool) -> Result<Option<(usize, Value)>, Box<ValidationError>> {
+    pub fn next(&mut self, is_all: bool) -> Result<Option<Item>, Box<ValidationError>> {
         loop {
             if self.is_at_start() && BYTE_ORDER_MARK.starts_with(&self.buffer) && !is_all {
                 return Ok(None);
@@ -65,8 +82,8 @@ impl Items {
                 (State::Start, b'[') => State::First,
                 (State::First | State::Separator, b']') => State::End,
                 (State::Separator, b',') => State::Item,
-                (State::Separator, _) => return Err(self.invalid("expected `,` or `]`", 0)),
-                (State::End, _) => return Err(self.invalid("trailing characters", 0)),
+                (State::Separator, _) => return Err(self.invalid("expected `,` or `]`", "")),
+                (State::End, _) => return Err(self.invalid("trailing characters", "")),
                 (State::Start, _) => {
                     self.state = State::Value;
                     continue;
@@ -77,24 +94,35 @@ impl Items {
         }
     }
 
-    fn read(&mut self, is_all: bool) -> Result<Option<(usize, Value)>, Box<ValidationError>> {
+    fn read(&mut self, is_all: bool) -> Result<Option<Item>, Box<ValidationError>> {
         let rest = self.buffer.get(self.start..).unwrap_or_default();
+        if rest.len() < self.wait_for && !is_all {
+            return Ok(None);
+        }
+        #[cfg(test)]
+        {
+            self.attempts += 1;
+        }
         let mut values = Deserializer::from_slice(rest).into_iter::<Value>();
         match values.next() {
             Some(Ok(_)) if values.byte_offset() > MAX_ITEM_LEN => Err(self.too_long()),
             Some(Ok(value)) => {
-                let length = values.byte_offset();
+                let (length, index, line) = (values.byte_offset(), self.count, self.lines + 1);
                 self.advance(length);
                 self.state = if self.state == State::Value { State::Value } else { State::Separator };
-                let index = self.count;
                 self.count += 1;
-                Ok(Some((index, value)))
+                self.wait_for = 0;
+                Ok(Some(Item { index, line, value }))
             }
-            Some(Err(error)) if error.is_eof() && !is_all && rest.len() <= MAX_ITEM_LEN => Ok(None),
+            Some(Err(error)) if error.is_eof() && !is_all && rest.len() <= MAX_ITEM_LEN => {
+                self.wait_for = (2 * rest.len()).min(MAX_ITEM_LEN + 1);
+                Ok(None)
+            }
             Some(Err(error)) if error.is_eof() && rest.len() > MAX_ITEM_LEN => Err(self.too_long()),
             Some(Err(error)) => {
-                let at = offset_in(&String::from_utf8_lossy(rest), &error);
-                Err(self.invalid(&reason(&error), at))
+                let text = String::from_utf8_lossy(rest);
+                let before: String = text.chars().take(offset_in(&text, &error)).collect();
+                Err(self.invalid(&reason(&error), &before))
             }
             None => Ok(None),
         }
@@ -104,7 +132,7 @@ impl Items {
     fn end(&self) -> Result<(), Box<ValidationError>> {
         match self.state {
             State::Start | State::Value | State::End => Ok(()),
-            State::First | State::Item | State::Separator => Err(self.invalid("EOF while parsing a list", 0)),
+            State::First | State::Item | State::Separator => Err(self.invalid("EOF while parsing a list", "")),
         }
     }
 
@@ -114,11 +142,13 @@ impl Items {
         Box::new(ValidationError::at("too_long", at, msg, Value::Null).with(json!({ "max_length": MAX_ITEM_LEN })))
     }
 
-    fn invalid(&self, reason: &str, characters: usize) -> Box<ValidationError> {
+    /// What is behind `before`, which comes next, is no JSON.
+    fn invalid(&self, reason: &str, before: &str) -> Box<ValidationError> {
         let mut loc: Vec<Location> = location(&["body"]);
-        loc.push((self.characters + characters).into());
+        loc.push((self.characters + before.chars().count()).into());
+        let line = self.lines + before.matches('\n').count() + 1;
         let error = ValidationError::at("json_invalid", loc, "JSON decode error", json!({}));
-        Box::new(error.with(json!({ "error": reason })))
+        Box::new(error.with(json!({ "error": reason, "line": line })))
     }
 
     fn is_at_start(&self) -> bool {
@@ -137,6 +167,7 @@ impl Items {
         let passed = self.buffer.get(self.start..self.start + bytes).unwrap_or_default();
         // Those that don't continue a character of UTF-8.
         self.characters += passed.iter().filter(|byte| **byte & 0b1100_0000 != 0b1000_0000).count();
+        self.lines += passed.iter().filter(|byte| **byte == b'\n').count();
         self.start += bytes;
     }
 }
@@ -154,9 +185,9 @@ mod tests {
             items.push(arrived.unwrap_or_default());
             loop {
                 match items.next(arrived.is_none()) {
-                    Ok(Some((index, item))) => {
-                        assert_eq!(index, read.len());
-                        read.push(item);
+                    Ok(Some(item)) => {
+                        assert_eq!(item.index, read.len());
+                        read.push(item.value);
                     }
                     Ok(None) => break,
                     Err(error) => return (read, Some(*error)),
@@ -192,25 +223,34 @@ mod tests {
     }
 
     #[test]
+    fn an_item_has_the_line_on_which_it_begins() {
+        let mut items = Items::default();
+        items.push(b"\n{\n}\r\n{} {}\n\n{}");
+        let lines: Vec<usize> = std::iter::from_fn(|| items.next(true).unwrap()).map(|item| item.line).collect();
+        assert_eq!(lines, [2, 4, 4, 6]);
+    }
+
+    #[test]
     fn what_is_no_json_is_said_with_its_offset() {
-        for (body, count, at, error) in [
-            ("[", 0, 1, "EOF while parsing a list"),
-            ("[{}", 1, 3, "EOF while parsing a list"),
-            ("[{},", 1, 4, "EOF while parsing a list"),
-            ("[{},]", 1, 4, "expected value"),
-            ("[,{}]", 0, 1, "expected value"),
-            ("[{} {}]", 1, 4, "expected `,` or `]`"),
-            ("[{}] {}", 1, 5, "trailing characters"),
-            ("{\"é\": 1}\n{\"ü\": x}", 1, 15, "expected value"),
-            ("{}\n]", 1, 3, "expected value"),
-            ("{}\n{\"a", 1, 6, "EOF while parsing a string"),
+        for (body, count, at, line, error) in [
+            ("[", 0, 1, 1, "EOF while parsing a list"),
+            ("[{}", 1, 3, 1, "EOF while parsing a list"),
+            ("[{},\n", 1, 5, 2, "EOF while parsing a list"),
+            ("[{},]", 1, 4, 1, "expected value"),
+            ("[,{}]", 0, 1, 1, "expected value"),
+            ("[{} {}]", 1, 4, 1, "expected `,` or `]`"),
+            ("[{}] {}", 1, 5, 1, "trailing characters"),
+            ("{\"é\": 1}\n{\"ü\": x}", 1, 15, 2, "expected value"),
+            ("{}\n\n]", 1, 4, 3, "expected value"),
+            ("{}\n{\"a\":\n1,\nx", 1, 12, 4, "key must be a string"),
+            ("{}\n{\"a", 1, 6, 2, "EOF while parsing a string"),
         ] {
             for piece in [1, 3, 1000] {
                 let (items, found) = read(body.as_bytes(), piece);
                 let found = found.unwrap();
                 assert_eq!((items.len(), found.kind), (count, "json_invalid"), "{body}");
                 assert_eq!(found.loc, vec!["body".into(), Location::from(at)], "{body}");
-                assert_eq!(found.ctx, Some(json!({ "error": error })), "{body}");
+                assert_eq!(found.ctx, Some(json!({ "error": error, "line": line })), "{body}");
             }
         }
         assert_eq!(read(b"{\"a\": \"\xff\"}", 1).1.unwrap().kind, "json_invalid");
@@ -224,5 +264,12 @@ mod tests {
         assert_eq!((items.len(), error.kind, error.loc), (1, "too_long", vec!["body".into(), 1.into()]));
         let fits = format!("[{{\"a\": \"{}\"}}]", "x".repeat(MAX_ITEM_LEN - 100));
         assert_eq!(read(fits.as_bytes(), 16 << 10).0.len(), 1);
+        let mut items = Items::default();
+        for byte in fits.as_bytes() {
+            items.push(&[*byte]);
+            assert!(items.next(false).unwrap().is_none() || items.count == 1);
+        }
+        assert!(items.next(true).unwrap().is_some() || items.count == 1);
+        assert!(items.attempts < 25, "{}", items.attempts);
     }
 }

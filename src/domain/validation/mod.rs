@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 pub use fields::Fields;
-pub use items::Items;
+pub use items::{Item, Items};
 pub use query::Query;
 
 /// The longest input that an error shows whole, in bytes: otherwise an answer could be several times as long as its
@@ -106,6 +106,13 @@ impl ValidationError {
     /// A value that is none of those that are `expected`.
     pub fn not_one_of(loc: Vec<Location>, expected: &'static str, input: impl Into<Value>) -> Self {
         Self::at("enum", loc, format!("Input should be {expected}"), input).with(json!({ "expected": expected }))
+    }
+
+    /// The error with one more number for programs.
+    #[must_use]
+    pub fn and(mut self, name: &str, number: usize) -> Self {
+        self.ctx.get_or_insert_with(|| json!({}))[name] = number.into();
+        self
     }
 
     /// The error with numbers or names for programs.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use super::idempotency::{Kept, Known};
 use crate::domain::account::{User, UserId};
-use crate::domain::change::{Change, Epoch, Place, Revision};
+use crate::domain::change::{Before, Change, Epoch, Place, Revision};
 use crate::domain::clock::Timestamp;
 use crate::domain::etag::EntityTag;
 use crate::domain::session::{PersonalToken, PersonalTokenId, Session, SessionId};
@@ -39,9 +39,6 @@ pub trait State {
 
     /// A todo in this owner's trash.
     fn trashed(&self, owner: UserId, id: TodoId) -> Option<Arc<Todo>>;
-
-    /// The first live todos of this owner, by id: those that are completed, those that are not, or all.
-    fn todos(&self, owner: UserId, completed: Option<bool>, limit: usize) -> Vec<Arc<Todo>>;
 
     /// The number of live todos of this owner.
     fn todo_count(&self, owner: UserId) -> usize;
@@ -117,8 +114,8 @@ pub struct Facts {
 pub struct Prior {
     /// What is known of the request, if it can be repeated.
     pub answer: Option<Known>,
-    /// What it undoes, by todo; none: the log does not have all of it. The request is the first of its group, so that
-    /// nothing comes after this.
+    /// What it undoes, by todo; none: the log does not have all of it. The group has not changed anything of that owner
+    /// before.
     pub undone: Vec<Undone>,
 }
 
@@ -156,6 +153,8 @@ pub enum Refusal {
     ChangedSince {
         /// The todo as it is.
         current: Arc<Todo>,
+        /// Whether it is in the trash.
+        is_trashed: bool,
         /// The version that this is.
         etag: EntityTag,
         /// What both are about: names of fields, and `deleted_at`.
@@ -196,6 +195,8 @@ pub enum Refusal {
 pub struct Decided {
     /// In commit order.
     pub changes: Vec<Arc<Change>>,
+    /// What each of them has replaced.
+    pub before: Vec<Before>,
     /// The accounts that are new or different.
     pub accounts: BTreeMap<UserId, Arc<User>>,
     /// The sessions that are new or different; `None`: over.
@@ -221,6 +222,7 @@ impl Decided {
     pub fn nothing(next: Next) -> Self {
         Self {
             changes: Vec::new(),
+            before: Vec::new(),
             accounts: BTreeMap::new(),
             sessions: BTreeMap::new(),
             personal_tokens: BTreeMap::new(),
@@ -250,6 +252,7 @@ impl Decided {
 
     fn merge(&mut self, later: Self) {
         self.changes.extend(later.changes);
+        self.before.extend(later.before);
         self.accounts.extend(later.accounts);
         self.sessions.extend(later.sessions);
         self.personal_tokens.extend(later.personal_tokens);

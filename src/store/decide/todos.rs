@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::undo::Undone;
 use super::{Decided, Group, Head, Prior, Refusal, State};
 use crate::domain::account::{AccountState, User, UserId};
-use crate::domain::change::{Change, Kind, Place, Revision, SCRUBBED_TITLE};
+use crate::domain::change::{Before, Change, Kind, Place, Revision, SCRUBBED_TITLE};
 use crate::domain::clock::Timestamp;
 use crate::domain::etag::EntityTag;
-use crate::domain::todo::field::Field;
+use crate::domain::todo::field::{Field, Part};
 use crate::domain::todo::input::{NewTodo, TodoPatch};
 use crate::domain::todo::{Todo, TodoId};
 use crate::store::idempotency::{Answered, Idempotency, Kept, Known};
@@ -125,14 +125,19 @@ impl<S: State> Group<'_, S> {
                 self.check(request, &condition, &before, &[])?;
                 Ok(self.delete(request, &before))
             }
-            Command::DeleteMany { completed, limit, condition } => {
+            Command::DeleteMany { todos, completed, more, condition } => {
                 let revision = self.head(&request.decided, owner).revision;
                 if !condition.matches(revision) || !condition.is_new(revision) {
                     return Err(Refusal::ListChanged);
                 }
-                let (todos, more) = self.first(request, completed, limit);
-                let deleted: Vec<Outcome> = todos.iter().map(|todo| self.delete(request, todo)).collect();
-                let changes = deleted.iter().flat_map(Outcome::changes).cloned().collect();
+                let mut changes = Vec::with_capacity(todos.len());
+                for id in todos {
+                    // Since they were chosen, some may have gone or changed.
+                    let todo = self.live(request, id).ok();
+                    if let Some(todo) = todo.filter(|todo| completed.is_none_or(|it| it == todo.completed)) {
+                        changes.extend(self.delete(request, &todo).changes().iter().cloned());
+                    }
+                }
                 Ok(Outcome::Several { changes, more })
             }
             Command::Restore(id, condition) => {
@@ -144,7 +149,7 @@ impl<S: State> Group<'_, S> {
                 self.check(request, &condition, &before, &[])?;
                 self.restore(request, &before)
             }
-            Command::Undo { revision, .. } => self.undo(request, revision),
+            Command::Undo { revision, whole_batch } => self.undo(request, revision, whole_batch),
             Command::Purge(id, condition) => {
                 let Whereabouts::Trashed(todo) = self.find(request, id) else { return Err(Refusal::TodoNotFound) };
                 self.check(request, &condition, &todo, &[])?;
@@ -185,19 +190,27 @@ impl<S: State> Group<'_, S> {
         Ok(self.change(request, Kind::Created, todo, changed))
     }
 
-    pub(super) fn delete(&self, request: &mut Request<'_>, todo: &Todo) -> Outcome {
-        let after = self.next_version(request, todo);
+    fn delete(&self, request: &mut Request<'_>, todo: &Todo) -> Outcome {
+        let after = self.moved(request, todo);
         self.change(request, Kind::Deleted, after, Vec::new())
     }
 
-    pub(super) fn restore(&self, request: &mut Request<'_>, todo: &Todo) -> Result<Outcome, Refusal> {
+    fn restore(&self, request: &mut Request<'_>, todo: &Todo) -> Result<Outcome, Refusal> {
         self.has_room(request, 1)?;
-        let after = self.next_version(request, todo);
+        let after = self.moved(request, todo);
         Ok(self.change(request, Kind::Restored, after, Vec::new()))
     }
 
+    /// The todo in its next version, in the trash or out of it.
+    fn moved(&self, request: &Request<'_>, todo: &Todo) -> Todo {
+        let mut after = self.next_version(request, todo);
+        let version = after.version;
+        after.field_versions.set([Part::Whereabouts], version);
+        after
+    }
+
     /// Whether the owner may have so many live todos more.
-    fn has_room(&self, request: &Request<'_>, more: usize) -> Result<(), Refusal> {
+    pub(super) fn has_room(&self, request: &Request<'_>, more: usize) -> Result<(), Refusal> {
         if more == 0 {
             return Ok(());
         }
@@ -208,23 +221,7 @@ impl<S: State> Group<'_, S> {
         if count.saturating_add(more) <= limit { Ok(()) } else { Err(Refusal::TooManyTodos { limit }) }
     }
 
-    /// The owner's first live todos, by id, at most `limit`, and whether there are more.
-    fn first(&self, request: &Request<'_>, completed: Option<bool>, limit: usize) -> (Vec<Arc<Todo>>, bool) {
-        let is_wanted = |todo: &Arc<Todo>| completed.is_none_or(|completed| todo.completed == completed);
-        let mut decided: Vec<TodoId> = self.decided.todos.keys().chain(request.decided.todos.keys()).copied().collect();
-        decided.sort_unstable();
-        decided.dedup();
-        // Those that this group has changed count as it has left them.
-        let mut todos = self.state.todos(request.account.id, completed, limit + 1 + decided.len());
-        todos.retain(|todo| decided.binary_search(&todo.id).is_err());
-        todos.extend(decided.into_iter().filter_map(|id| self.live(request, id).ok()).filter(is_wanted));
-        todos.sort_unstable_by_key(|todo| todo.id);
-        let more = todos.len() > limit;
-        todos.truncate(limit);
-        (todos, more)
-    }
-
-    pub(super) fn update(
+    fn update(
         &self,
         request: &mut Request<'_>,
         before: Arc<Todo>,
@@ -237,15 +234,21 @@ impl<S: State> Group<'_, S> {
             return Ok(Outcome::Unchanged(before));
         }
         let version = after.version;
-        after.field_versions.set(&changed, version);
+        after.field_versions.set(changed.iter().copied().map(Part::Field), version);
         Ok(self.change(request, Kind::Updated, after, changed))
     }
 
     /// Records a change of the owner.
-    fn change(&self, request: &mut Request<'_>, kind: Kind, todo: Todo, changed: Vec<Field>) -> Outcome {
+    pub(super) fn change(&self, request: &mut Request<'_>, kind: Kind, todo: Todo, changed: Vec<Field>) -> Outcome {
         let (owner, todo) = (request.account.id, Arc::new(todo));
         let head = self.head(&request.decided, owner);
         let scrubbed = request.account.state == AccountState::Deleted;
+        let before = match self.find(request, todo.id) {
+            Whereabouts::Live(before) | Whereabouts::Trashed(before) => {
+                Before { values: TodoPatch::to(&before, &changed), versions: before.field_versions.clone() }
+            }
+            Whereabouts::Gone => Before::default(),
+        };
         let decided = &mut request.decided;
         let whereabouts = match kind {
             Kind::Created | Kind::Updated | Kind::Restored => Whereabouts::Live(Arc::clone(&todo)),
@@ -277,6 +280,7 @@ impl<S: State> Group<'_, S> {
             todo,
         });
         decided.changes.push(Arc::clone(&change));
+        decided.before.push(before);
         decided.next.place = Place(decided.next.place.0 + 1);
         Outcome::Changed(change)
     }
@@ -294,11 +298,6 @@ impl<S: State> Group<'_, S> {
     /// Where the owner's todo is.
     pub(super) fn find(&self, request: &Request<'_>, id: TodoId) -> Whereabouts {
         self.find_among(&[&request.decided, &self.decided], request.account.id, id)
-    }
-
-    /// Where it was before the request.
-    pub(super) fn find_before(&self, request: &Request<'_>, id: TodoId) -> Whereabouts {
-        self.find_among(&[&self.decided], request.account.id, id)
     }
 
     /// The same, on top of the committed state and of what is decided, the last first.
@@ -323,7 +322,7 @@ impl<S: State> Group<'_, S> {
     }
 
     /// The todo in its next version, still to be changed.
-    fn next_version(&self, request: &Request<'_>, todo: &Todo) -> Todo {
+    pub(super) fn next_version(&self, request: &Request<'_>, todo: &Todo) -> Todo {
         Todo { version: todo.version.next(), updated_at: self.now(request), ..todo.clone() }
     }
 
@@ -358,7 +357,7 @@ impl<S: State> Group<'_, S> {
     /// The todo is not as the client expects. What is shown of it is what there was before the request: what the request
     /// itself has made of it will never be.
     fn unexpected(&self, request: &Request<'_>, id: TodoId, conflict: Vec<Field>) -> Refusal {
-        match self.find_before(request, id) {
+        match self.find_among(&[&self.decided], request.account.id, id) {
             Whereabouts::Live(current) | Whereabouts::Trashed(current) => {
                 let etag = EntityTag::of(self.facts.epoch, &current);
                 Refusal::PreconditionFailed { current, etag, conflict }

@@ -8,6 +8,7 @@ pub mod todos;
 pub mod trash;
 pub mod users;
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::domain::change::{Change, Kind, Revision};
 use crate::domain::todo::{Todo, TodoId};
 use texts::Budget;
 use todos::Todos;
-use trash::Trash;
+use trash::{Trash, TrashRule};
 
 /// Every todo, by owner, ordered by id. Only committed changes get here.
 #[derive(Debug, Default)]
@@ -50,6 +51,15 @@ pub struct TrashView {
     pub revision: Revision,
     /// All of them, by id.
     pub todos: Vec<Arc<Todo>>,
+}
+
+impl TrashView {
+    /// The one that was deleted last comes first.
+    #[must_use]
+    pub fn last_deleted_first(mut self) -> Self {
+        self.todos.sort_unstable_by_key(|todo| Reverse((todo.updated_at, todo.id)));
+        self
+    }
 }
 
 impl TodoMap {
@@ -87,9 +97,9 @@ impl TodoMap {
         self.owners.get(&owner).map(|owner| &owner.trash)
     }
 
-    /// Todos in the trash that were deleted before `uptime`, or are too many; at most `limit`.
-    pub fn expired_trash(&self, uptime: i64, limit: usize) -> Vec<(UserId, TodoId)> {
-        let expired = self.owners.iter().flat_map(|(&owner, of)| of.trash.expired(uptime).map(move |id| (owner, id)));
+    /// Todos that don't stay in the trash, at most `limit`.
+    pub fn expired_trash(&self, rule: TrashRule, limit: usize) -> Vec<(UserId, TodoId)> {
+        let expired = self.owners.iter().flat_map(|(&owner, of)| of.trash.expired(rule).map(move |id| (owner, id)));
         expired.take(limit).collect()
     }
 

@@ -5,8 +5,19 @@ use std::sync::Arc;
 
 use crate::domain::todo::{Todo, TodoId};
 
-/// Todos in one owner's trash, at most; of more, the oldest are removed.
+/// Todos in one owner's trash, at most, once they have been there for a day; of more, the oldest are removed.
 pub const MAX_TRASH: usize = 10_000;
+
+/// What stays in the trash. Times are in seconds that the service had been running.
+#[derive(Debug, Clone, Copy)]
+pub struct TrashRule {
+    /// What was deleted before goes.
+    pub keep_from: i64,
+    /// What was deleted before goes if it is too much.
+    pub keep_any_from: i64,
+    /// Todos of one owner, at most, whenever they were deleted.
+    pub most: usize,
+}
 
 /// One owner's trash.
 #[derive(Debug, Default)]
@@ -52,10 +63,13 @@ impl Trash {
         }
     }
 
-    /// The todos that were deleted before `uptime`, and the oldest of those that are too many; the oldest first.
-    pub fn expired(&self, uptime: i64) -> impl Iterator<Item = TodoId> {
-        let excess = self.by_age.len().saturating_sub(MAX_TRASH);
-        let is_expired = move |(index, (at, _)): &(usize, &(i64, TodoId))| *index < excess || *at < uptime;
+    /// The todos that don't stay, the oldest first.
+    pub fn expired(&self, rule: TrashRule) -> impl Iterator<Item = TodoId> {
+        let beyond = |most: usize| self.by_age.len().saturating_sub(most);
+        let (excess, excess_of_all) = (beyond(MAX_TRASH), beyond(rule.most.max(MAX_TRASH)));
+        let is_expired = move |(index, (at, _)): &(usize, &(i64, TodoId))| {
+            *at < rule.keep_from || (*index < excess && *at < rule.keep_any_from) || *index < excess_of_all
+        };
         self.by_age.iter().enumerate().take_while(is_expired).map(|(_, (_, id))| *id)
     }
 }

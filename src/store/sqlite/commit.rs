@@ -98,11 +98,11 @@ fn write(transaction: &Transaction<'_>, decided: &Decided, marks: &Marks, uptime
     let mut log = transaction.prepare_cached(
         "INSERT INTO changes (seq, owner_id, revision, todo_id, version, kind, at, actor, changed, trace,
              title, description, completed, created_at, updated_at, due_at, priority, tags, sort_order, field_versions,
-             uptime, scrubbed, batch, op)
+             uptime, scrubbed, batch, op, before)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-             ?23, ?24)",
+             ?23, ?24, ?25)",
     )?;
-    for change in &decided.changes {
+    for (change, before) in decided.changes.iter().zip(&decided.before) {
         let todo = &change.todo;
         if change.scrubbed {
             delete.execute([todo.id])?;
@@ -149,7 +149,8 @@ fn write(transaction: &Transaction<'_>, decided: &Decided, marks: &Marks, uptime
             uptime,
             change.scrubbed,
             change.batch,
-            change.op
+            change.op,
+            (!change.scrubbed).then_some(before)
         ])?;
     }
     for (_, id) in &decided.purged {

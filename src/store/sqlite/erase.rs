@@ -224,7 +224,7 @@ fn scrub_part(transaction: &Transaction<'_>, erasure: &Erasure, limit: usize) ->
     )?;
     let mut scrub = transaction.prepare_cached(
         "UPDATE changes SET title = ?3, description = NULL, due_at = NULL, priority = NULL, tags = NULL, sort_order = NULL,
-             op = NULL, scrubbed = 1 WHERE owner_id = ?1 AND revision = ?2",
+             op = NULL, before = NULL, scrubbed = 1 WHERE owner_id = ?1 AND revision = ?2",
     )?;
     let mut skip = transaction.prepare_cached("UPDATE changes SET state = ?3 WHERE owner_id = ?1 AND revision = ?2")?;
     let owner = erasure.owner;

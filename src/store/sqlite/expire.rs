@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::commit::{CommitError, in_transaction};
 use super::idempotency;
+use super::retention::KEEP_ANY;
 use super::writer::{TICK_INTERVAL, Writer, abort_unflushed};
 use crate::store::decide::Decided;
+use crate::store::map::trash::TrashRule;
 
 /// The pause when nothing is left to remove; after a step that removed something, it is as long as the step took.
 const ROUND_PAUSE: Duration = Duration::from_secs(60);
@@ -31,7 +33,12 @@ impl Writer {
     /// How many were removed; `None`: it failed, which was logged.
     fn expire_trash(&mut self) -> Option<usize> {
         let keep = i64::try_from(self.retention.trash.as_secs()).unwrap_or(i64::MAX);
-        let expired = self.shared.todos.read().expired_trash(self.uptime().saturating_sub(keep), MAX_TODOS);
+        let rule = TrashRule {
+            keep_from: self.uptime().saturating_sub(keep),
+            keep_any_from: self.uptime().saturating_sub(KEEP_ANY),
+            most: self.max_todos,
+        };
+        let expired = self.shared.todos.read().expired_trash(rule, MAX_TODOS);
         let count = expired.len();
         if count > 0 {
             self.commit(Decided::only_purged(expired.into_iter().collect(), self.log.next), 0).ok()?;

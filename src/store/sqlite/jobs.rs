@@ -42,10 +42,12 @@ pub enum Request {
 }
 
 impl Request {
-    /// The number of commands, at least one: a group of requests without any has a limit, too.
+    /// The number of todos that it is about, at most; at least one: a group of requests without any has a limit, too.
     pub fn operations(&self) -> usize {
         match self {
-            Self::Todos { commands, .. } => commands.commands.len().max(1),
+            Self::Todos { commands, .. } => {
+                commands.commands.iter().map(Command::size).fold(0, usize::saturating_add).max(1)
+            }
             Self::Account { .. } | Self::Session { .. } => 1,
         }
     }

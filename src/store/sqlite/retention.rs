@@ -16,8 +16,10 @@ const ROUND_PAUSE: Duration = Duration::from_secs(60);
 const STEP_OWNERS: usize = 200;
 /// Changes removed per step, at most: about as many as a group adds.
 const STEP_CHANGES: usize = 500;
-/// Changes of this age, in seconds, or younger are kept however many they are: what was done today can be undone.
-const KEEP_ANY: i64 = 24 * 3600;
+/// What is not older, in seconds, is kept although it is much: what was done today can be undone.
+pub(super) const KEEP_ANY: i64 = 24 * 3600;
+/// So many times as many changes as otherwise are kept then.
+const MUCH: i64 = 10;
 
 impl Writer {
     /// Prunes the next owners' changes: a little at a time, so that requests don't wait for it, and at most half of the
@@ -79,7 +81,7 @@ pub struct Pruned {
 pub struct Rule {
     /// Older changes are removed.
     pub keep_from: i64,
-    /// Older changes are removed if they are too many.
+    /// Older changes are removed if they are too many; younger ones, if they are far too many.
     pub keep_any_from: i64,
     /// Changes of one owner, at most.
     pub per_owner: i64,
@@ -115,7 +117,9 @@ fn delete_prefixes(
         let mut rows = read.query(params![owner, head.pruned_through])?;
         while let Some(row) = rows.next()? {
             let (revision, uptime, is_settled): (Revision, i64, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            let is_too_much = revision.0 <= head.revision.0 - rule.per_owner && uptime < rule.keep_any_from;
+            let is_beyond = |most: i64| revision.0 <= head.revision.0.saturating_sub(most);
+            let is_too_much = is_beyond(rule.per_owner) && uptime < rule.keep_any_from
+                || is_beyond(rule.per_owner.saturating_mul(MUCH));
             if !is_settled || !(is_too_much || uptime < rule.keep_from) {
                 break;
             }

@@ -4,17 +4,20 @@ use std::sync::Arc;
 
 use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use serde_json::{Map, Value};
 
 use crate::domain::account::{AccountState, Role, TokenEpoch, User, UserId};
-use crate::domain::change::{Change, DeliveryState, Epoch, Kind, Place, Revision};
+use crate::domain::change::{Before, Change, DeliveryState, Epoch, Kind, Place, Revision};
 use crate::domain::clock::Timestamp;
 use crate::domain::network::Network;
 use crate::domain::session::{PersonalToken, PersonalTokenId, Scope, Session, SessionId, SessionKey};
 use crate::domain::todo::due::Due;
 use crate::domain::todo::field::{Field, FieldVersions};
+use crate::domain::todo::input::TodoPatch;
 use crate::domain::todo::tags::Tags;
 use crate::domain::todo::{Todo, TodoId, Version};
 use crate::domain::trace::TraceParent;
+use crate::domain::validation::Fields;
 
 /// The columns that [`todo()`] reads, in its order, after the id.
 macro_rules! todo_columns {
@@ -214,6 +217,32 @@ impl FromSql for FieldVersions {
         Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
     }
 }
+
+/// As a JSON object: see the migration that added the column.
+impl ToSql for Before {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        let failed = |error: serde_json::Error| rusqlite::Error::ToSqlConversionFailure(error.into());
+        let mut object = serde_json::to_value(&self.values).map_err(failed)?;
+        if let Some(versions) = self.versions.to_text() {
+            object[VERSIONS] = versions.into();
+        }
+        Ok(object.to_string().into())
+    }
+}
+
+impl FromSql for Before {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let mut object: Map<String, Value> = serde_json::from_str(value.as_str()?).map_err(FromSqlError::other)?;
+        let versions = match object.remove(VERSIONS) {
+            None => FieldVersions::default(),
+            Some(text) => text.as_str().and_then(FieldVersions::parse).ok_or(FromSqlError::InvalidType)?,
+        };
+        let values = TodoPatch::parse_update(Fields::new(object)).map_err(|_| FromSqlError::InvalidType)?;
+        Ok(Self { values, versions })
+    }
+}
+
+const VERSIONS: &str = "versions";
 
 impl ToSql for DeliveryState {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {

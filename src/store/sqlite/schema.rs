@@ -14,12 +14,13 @@ use crate::store::error::DatabaseError;
 const OLDEST_SQLITE: i32 = 3_051_003;
 
 /// Migrations in order; `PRAGMA user_version` is the number of those that a database has had. Append only.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/0001.sql"),
     include_str!("migrations/0002.sql"),
     include_str!("migrations/0003.sql"),
     include_str!("migrations/0004.sql"),
     include_str!("migrations/0005.sql"),
+    include_str!("migrations/0006.sql"),
 ];
 
 /// The version of the schema that has accounts with a state.
@@ -28,6 +29,8 @@ pub const WITH_ACCOUNT_STATES: usize = 2;
 pub const WITH_SESSIONS: usize = 3;
 /// The version of the schema that has a trash and keeps answers.
 pub const WITH_TRASH: usize = 5;
+/// The version of the schema whose changes say what they have replaced.
+pub const WITH_BEFORE: usize = 6;
 
 /// Indexes that queries name. A missing one is created at start: older versions work without it, so it needs no
 /// migration. It is not limited to pending changes: if it were, every mark would write to it, and in a backlog each to

@@ -35,7 +35,7 @@ use crate::store::map::users::Users;
 use crate::store::outbox::Marks;
 use crate::store::{Commands, Context, Shared};
 
-/// Operations in one commit, at most.
+/// Operations in one commit, at most; one request may have more.
 const MAX_GROUP_OPERATIONS: usize = 512;
 
 /// How often marks are committed when there is nothing else to write, and how often a failed disk is retried.
@@ -71,7 +71,7 @@ pub struct Writer {
     pub(super) clock: Clock,
     pub(super) retention: Retention,
     /// See [`Facts::max_todos`].
-    max_todos: usize,
+    pub(super) max_todos: usize,
     pub(super) log: Log,
     pub(super) started: Instant,
     pub(super) marks_due: Instant,
@@ -107,13 +107,6 @@ impl State for Committed<'_> {
 
     fn trashed(&self, owner: UserId, id: TodoId) -> Option<Arc<Todo>> {
         self.todos.read().trash(owner)?.get(id).cloned()
-    }
-
-    fn todos(&self, owner: UserId, completed: Option<bool>, limit: usize) -> Vec<Arc<Todo>> {
-        // Readers don't wait for the search.
-        let todos = self.todos.read().view(owner).todos;
-        let is_wanted = |todo: &&Arc<Todo>| completed.is_none_or(|completed| todo.completed == completed);
-        todos.iter().filter(is_wanted).take(limit).cloned().collect()
     }
 
     fn todo_count(&self, owner: UserId) -> usize {
@@ -214,8 +207,11 @@ impl Writer {
                     let mut group = vec![request];
                     while operations < MAX_GROUP_OPERATIONS {
                         match jobs.try_recv() {
-                            // What is undone has to be in the log.
-                            Ok(Job::Apply(request)) if request.undoes().is_none() => {
+                            // What is undone has to be in the log, and a group has an end.
+                            Ok(Job::Apply(request))
+                                if request.undoes().is_none()
+                                    && operations.saturating_add(request.operations()) <= MAX_GROUP_OPERATIONS =>
+                            {
                                 operations += request.operations();
                                 group.push(request);
                             }

@@ -143,9 +143,9 @@ fn a_database_of_the_first_version_is_kept_before_it_is_migrated() {
     .unwrap();
     drop(old);
     let line = f.try_open(DemoUsers::Existing, false).err().unwrap().to_string();
-    assert!(line.contains("has schema 1, and this todo-backend knows 5: start the service once"), "{line}");
+    assert!(line.contains("has schema 1, and this todo-backend knows 6: start the service once"), "{line}");
     // A copy that an attempt left half done.
-    std::fs::write(f.directory.path().join("todos.db.before-5.partial"), "half").unwrap();
+    std::fs::write(f.directory.path().join("todos.db.before-6.partial"), "half").unwrap();
     assert_eq!(maintenance::check(&path).unwrap(), Vec::<String>::new(), "of the version that it has");
 
     f.open();
@@ -157,11 +157,11 @@ fn a_database_of_the_first_version_is_kept_before_it_is_migrated() {
     // Ids of accounts that are gone are not used again.
     assert_eq!(f.apply_to_account(register("alice")).unwrap().id.0, 11);
     assert_eq!(f.check().unwrap(), Vec::<String>::new());
-    let kept = f.directory.path().join("todos.db.before-5");
+    let kept = f.directory.path().join("todos.db.before-6");
     let version = |path: &Path| -> i64 {
         Connection::open(path).unwrap().query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
     };
-    assert_eq!((version(&kept), version(&path)), (1, 5));
+    assert_eq!((version(&kept), version(&path)), (1, 6));
     assert_eq!(maintenance::check(&kept).unwrap(), Vec::<String>::new());
     // The way back: under a new epoch, since versions start over.
     let epoch = f.epoch();

@@ -85,9 +85,9 @@ impl Model {
                     todos.insert((owner, id.0), todo);
                     (id.0, version, Kind::Restored)
                 }
-                Command::DeleteMany { completed, .. } => {
-                    let is_wanted = |(of, _): &(i64, i64), todo: &(i64, String, bool)| {
-                        *of == owner && completed.is_none_or(|completed| completed == todo.2)
+                Command::DeleteMany { todos: wanted, completed, .. } => {
+                    let is_wanted = |(of, id): &(i64, i64), todo: &(i64, String, bool)| {
+                        *of == owner && wanted.contains(&TodoId(*id)) && completed.is_none_or(|it| it == todo.2)
                     };
                     for ((_, id), mut todo) in
                         todos.extract_if(.., |key, todo| is_wanted(key, todo)).collect::<Vec<_>>()
@@ -134,8 +134,9 @@ fn random_commands(random: &mut SmallRng, ids: i64) -> Vec<Command> {
             8 => purge(id),
             9 if random.random_bool(0.2) => empty_trash(usize::MAX),
             9 if random.random_bool(0.2) => Command::DeleteMany {
+                todos: (1..=ids).filter(|_| random.random()).map(TodoId).collect(),
                 completed: random.random_bool(0.5).then(|| random.random()),
-                limit: 1_000,
+                more: false,
                 condition: Condition::default(),
             },
             _ => rename(id, &title),

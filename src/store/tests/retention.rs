@@ -78,6 +78,19 @@ fn only_a_published_prefix_of_what_is_too_many_is_pruned() {
 }
 
 #[test]
+fn what_was_done_today_is_kept_unless_it_is_far_too_much() {
+    let mut f = Fixture::new();
+    f.published(1, 60);
+    f.published(2, 15);
+    f.retention.per_owner = 5;
+    f.reopen();
+    f.wait_until("what is far too much to be pruned", |f| f.revisions(1).len() == 50);
+    assert_eq!(f.revisions(2).len(), 15);
+    f.reopen_after(DAY + TICK);
+    f.wait_until("the rest to be pruned", |f| (f.revisions(1).len(), f.revisions(2).len()) == (5, 5));
+}
+
+#[test]
 fn parked_changes_and_what_follows_them_are_kept() {
     let mut f = Fixture::new();
     for _ in 0..6 {

@@ -1,6 +1,7 @@
 //! What was deleted: restored, removed for good, and what becomes of it with time.
 
 use super::*;
+use crate::domain::todo::field::Part;
 use crate::store::map::trash::MAX_TRASH;
 
 #[test]
@@ -14,7 +15,9 @@ fn what_is_restored_is_as_it_was_but_for_its_version() {
     f.reopen();
     f.clock.set(9);
     let restored = f.apply(1, vec![restore(1)]).unwrap();
-    let expected = Todo { version: Version(3), updated_at: Timestamp(9), ..Todo::clone(&before) };
+    let mut field_versions = before.field_versions.clone();
+    field_versions.set([Part::Whereabouts], Version(3));
+    let expected = Todo { version: Version(3), field_versions, updated_at: Timestamp(9), ..Todo::clone(&before) };
     assert_eq!((restored[0].kind, &*restored[0].todo, &*restored[0].changed), (Kind::Restored, &expected, &[][..]));
     f.reopen();
     assert_eq!(*f.todo(1, TodoId(1)).unwrap(), expected);
@@ -84,10 +87,30 @@ fn of_too_many_the_oldest_go() {
         f.apply(1, ids.map(delete).collect()).unwrap();
     }
     f.apply(2, vec![create("of another owner"), delete(count + 1)]).unwrap();
+    // What was deleted today stays.
+    f.a_minute_passes();
+    f.create(2, "afterwards");
+    assert_eq!(f.trash(1).len(), MAX_TRASH + 700);
+    f.retention.trash = 30 * DAY;
     // At a start it does not wait for the next round.
-    f.reopen();
+    f.reopen_after(DAY + TICK);
     f.wait_until("the purge", |f| f.trash(1).len() == MAX_TRASH);
     assert_eq!(f.trash(2).len(), 1);
     assert_eq!(f.apply(1, vec![restore(1)]), Err(StoreError::Refused(Refusal::TodoNotFound)));
     f.apply(1, vec![restore(count)]).unwrap();
+}
+
+#[test]
+fn of_far_too_many_the_oldest_go_today() {
+    let mut f = Fixture::new();
+    f.max_todos = MAX_TRASH + 100;
+    f.reopen();
+    for _ in 0..(MAX_TRASH + 700) / 100 {
+        let first = f.apply(1, vec![create("a"); 100]).unwrap()[0].todo.id.0;
+        f.apply(1, (first..first + 100).map(delete).collect()).unwrap();
+    }
+    f.a_minute_passes();
+    f.wait_until("the purge", |f| f.trash(1).len() == MAX_TRASH + 100);
+    assert_eq!(f.apply(1, vec![restore(600)]), Err(StoreError::Refused(Refusal::TodoNotFound)));
+    f.apply(1, vec![restore(601)]).unwrap();
 }

@@ -40,7 +40,7 @@ async fn a_database_of_a_newer_version_is_refused_and_left_alone() {
     drop(connection);
     let before = std::fs::read(database(&stack)).unwrap();
     let line = refusal(&stack);
-    assert!(line.contains("was written by a newer todo-backend (schema 99, this one knows 5); use that one"), "{line}");
+    assert!(line.contains("was written by a newer todo-backend (schema 99, this one knows 6); use that one"), "{line}");
     assert_eq!(std::fs::read(database(&stack)).unwrap(), before);
 }
 

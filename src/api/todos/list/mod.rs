@@ -22,7 +22,7 @@ use crate::domain::account::UserId;
 use crate::domain::change::Epoch;
 use crate::domain::todo::Todo;
 use crate::domain::todo::sort::Key;
-use crate::store::map::select::{Page, select};
+use crate::store::map::select::{Page, Selection, select};
 use crate::store::map::todos::Todos;
 use cursor::Cursor;
 use query::ListQuery;
@@ -81,7 +81,7 @@ pub async fn list(
     if status == StatusCode::NOT_MODIFIED {
         return Ok(response.finish());
     }
-    let selected = selected(&state, user.id, view.todos, &query).await?;
+    let selected = selected(&state, user.id, view.todos, &query.selection).await?;
     response.content_type(ContentType::json()).insert_header(("X-Total-Count", selected.total.to_string()));
     if let Some(after) = selected.next {
         let cursor = Cursor { epoch: first_epoch, revision: first_revision, after };
@@ -103,21 +103,27 @@ pub fn etag_prefix(epoch: Epoch, user: UserId) -> String {
 }
 
 /// Todos, and what is known about the list that they are from.
-struct Selected {
-    todos: Box<dyn Iterator<Item = Arc<Todo>>>,
-    total: usize,
+pub struct Selected {
+    /// Those of the page.
+    pub todos: Box<dyn Iterator<Item = Arc<Todo>>>,
+    /// How many the whole list has.
+    pub total: usize,
     next: Option<Key>,
 }
 
-async fn selected(state: &AppState, user: UserId, todos: Todos, query: &ListQuery) -> Result<Selected, ApiError> {
-    let selection = &query.selection;
+/// Selects from a user's todos, off the threads that answer requests if that can take long.
+pub async fn selected(
+    state: &AppState,
+    user: UserId,
+    todos: Todos,
+    selection: &Selection,
+) -> Result<Selected, ApiError> {
     if selection.is_everything() {
         return Ok(Selected { total: todos.count(), todos: Box::new(todos.into_todos()), next: None });
     }
     let Page { todos, total, next } = if selection.is_quick(todos.count()) {
         select(&todos, selection)
     } else {
-        // Off the threads that answer requests.
         let turn = state.selections.take(user).await;
         let selection = selection.clone();
         let page = web::block(move || {

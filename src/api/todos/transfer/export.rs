@@ -75,8 +75,7 @@ pub async fn export(
     method: Method,
     state: web::Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
-    let (view, trash, epoch) =
-        (state.store.view(user.id).await?, state.store.trash(user.id).await?, state.store.epoch());
+    let ((view, trash), epoch) = (state.store.view_with_trash(user.id).await?, state.store.epoch());
     let mut response = HttpResponse::Ok();
     private(&mut response)
         .content_type(NDJSON)

@@ -3,18 +3,19 @@
 use actix_web::HttpResponse;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::task::yield_now;
 use utoipa::ToSchema;
 
 use super::{NDJSON, Ndjson};
 use crate::api::error::ApiError;
 use crate::api::http::StreamedBody;
 use crate::api::responses::{
-    ImportRunning, ImportTooLarge, Invalid, NotImportable, ReadOnlyToken, TooManyTodos, Unauthenticated, Unavailable,
-    UnreadableBody,
+    ImportConflict, ImportRunning, ImportTooLarge, ImportUnavailable, IncompleteBody, Invalid, NotImportable,
+    ReadOnlyToken, Unauthenticated,
 };
 use crate::api::todos::mutation::{Content, Mutation};
 use crate::api::todos::{answer, log_imported};
-use crate::domain::todo::import::{GROUP, Import};
+use crate::domain::todo::import::Import;
 use crate::domain::validation::{ValidationError, is_json, is_one_of};
 use crate::store::Command;
 
@@ -39,7 +40,7 @@ pub struct Imported {
 /// `GET /todos`: at most 10,000 of them. They get new ids; `created_at` is kept. Lines about the trash and about changes are
 /// skipped.
 ///
-/// If any todo is not valid, none is created. Otherwise they are created 500 at a time, each time in one commit. If that ends
+/// If any todo is not valid, none is created. Otherwise they are created up to 500 at a time, each time in one commit. If that ends
 /// before the end, the answer says in `imported` how many there are already. With an `Idempotency-Key`, the same request can
 /// be sent again, also when there was no answer: it goes on where it has ended.
 #[utoipa::path(
@@ -51,8 +52,8 @@ pub struct Imported {
     ),
     responses(
         (status = 200, description = "All todos were created; they are durable.", body = Imported),
-        UnreadableBody, Unauthenticated, ReadOnlyToken, TooManyTodos, ImportTooLarge, NotImportable, Invalid, ImportRunning,
-        Unavailable,
+        IncompleteBody, Unauthenticated, ReadOnlyToken, ImportConflict, ImportTooLarge, NotImportable, Invalid, ImportRunning,
+        ImportUnavailable,
     )
 )]
 pub async fn import(mutation: Mutation, mut body: StreamedBody) -> Result<HttpResponse, ApiError> {
@@ -64,14 +65,16 @@ pub async fn import(mutation: Mutation, mut body: StreamedBody) -> Result<HttpRe
     // Until the end: all todos are in memory.
     let _running = mutation.state.imports.begin(mutation.user().id).ok_or(ApiError::ImportRunning)?;
     let mut content = mutation.content("/import");
-    let Import { todos, skipped, .. } = read(&mut body, &mut content).await?;
-    let (total, mut imported, mut rest) = (todos.len(), 0, todos.into_iter());
+    let mut import = read(&mut body, &mut content).await?;
+    let (total, skipped, mut imported) = (import.todos.len(), import.skipped, 0);
+    let mut part = 0;
     loop {
-        let group: Vec<Command> = rest.by_ref().take(GROUP).map(Command::Create).collect();
+        let group = import.group(true).unwrap_or_default();
         let done = imported + group.len();
-        let identity = mutation.identity_of_part("/import", imported / GROUP, &content);
+        let identity = mutation.identity_of_part("/import", part, &content);
         let answer = move |epoch, applied: &_| answer::json(epoch, applied, &Imported { imported: done, skipped });
-        let committed = mutation.commit(identity, group, total - imported, answer).await;
+        let commands = group.into_iter().map(Command::Create).collect();
+        let committed = mutation.commit(identity, commands, total - imported, answer).await;
         let (answer, applied) = committed.map_err(|error| match imported {
             0 => error,
             imported => ApiError::Import { imported, error: Box::new(error) },
@@ -79,7 +82,7 @@ pub async fn import(mutation: Mutation, mut body: StreamedBody) -> Result<HttpRe
         if applied.is_some() {
             log_imported(done - imported, &mutation.user().username);
         }
-        imported = done;
+        (imported, part) = (done, part + 1);
         if imported == total {
             return mutation.send(answer, applied.is_none());
         }
@@ -93,6 +96,8 @@ async fn read(body: &mut StreamedBody, content: &mut Content) -> Result<Import, 
         let piece = body.next().await?;
         is_empty &= piece.as_ref().is_none_or(|piece| piece.is_empty());
         import.read(piece.as_deref(), |item| content.add(item))?;
+        // Others are served before the next piece is read, which may be there already.
+        yield_now().await;
         if import.todos.len() > MAX_TODOS {
             let msg = format!("One import should have at most {MAX_TODOS} todos: split it");
             let error = ValidationError::new("too_long", &["body"], msg, Value::Null);

@@ -51,15 +51,6 @@ impl State for Committed {
         self.trash.get(&id).filter(|todo| todo.owner == owner).cloned()
     }
 
-    fn todos(&self, owner: UserId, completed: Option<bool>, limit: usize) -> Vec<Arc<Todo>> {
-        let is_wanted = |todo: &&Arc<Todo>| completed.is_none_or(|completed| todo.completed == completed);
-        let mut todos: Vec<_> =
-            self.todos.values().filter(|todo| todo.owner == owner).filter(is_wanted).cloned().collect();
-        todos.sort_by_key(|todo| todo.id);
-        todos.truncate(limit);
-        todos
-    }
-
     fn todo_count(&self, owner: UserId) -> usize {
         self.todos.values().filter(|todo| todo.owner == owner).count()
     }
@@ -234,8 +225,9 @@ fn random_request(random: &mut SmallRng, ids: i64) -> Request {
                 Command::EmptyTrash { limit: random.random_range(0..3), condition: Condition::default() }
             }
             10 if random.random_bool(0.2) => Command::DeleteMany {
+                todos: (1..=ids).filter(|_| random.random_bool(0.3)).map(TodoId).collect(),
                 completed: [None, Some(true), Some(false)][random.random_range(0..3)],
-                limit: random.random_range(0..4),
+                more: false,
                 condition: Condition::default(),
             },
             11..13 => random_patch(random, id),

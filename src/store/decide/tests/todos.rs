@@ -222,28 +222,40 @@ fn a_todo_cannot_get_too_many_tags_bit_by_bit() {
 }
 
 #[test]
-fn many_are_deleted_by_id_in_one_batch_if_nothing_has_changed_since() {
+fn many_are_deleted_in_one_batch_if_nothing_has_changed_since() {
     let mut state = Committed::nothing();
     for title in ["a", "b", "c", "d"] {
         state.one(create(title)).unwrap();
     }
     state.apply(1, &[request(2, vec![create("another owner's")])]);
     state.one(patch(2, completed(), Condition::default())).unwrap();
-    let many = |completed, limit, condition| Command::DeleteMany { completed, limit, condition };
+    let many = |ids: &[i64], completed, condition| {
+        let todos = ids.iter().copied().map(TodoId).collect();
+        Command::DeleteMany { todos, completed, more: true, condition }
+    };
     let at = |revision| Condition { if_match: Some(Versions::Of(vec![Revision(revision)])), ..Condition::default() };
-    assert_eq!(state.one(many(None, 9, at(4))), Err(Refusal::ListChanged));
+    assert_eq!(state.one(many(&[1], None, at(4))), Err(Refusal::ListChanged));
     let deleted = |outcome: Outcome| {
-        let Outcome::Several { changes, more } = outcome else { panic!("{outcome:?}") };
-        let ids: Vec<i64> = changes.iter().map(|change| change.todo.id.0).collect();
+        let Outcome::Several { changes, more: true } = outcome else { panic!("{outcome:?}") };
         let batch = changes.first().map(|first| first.revision);
         assert!(changes.iter().all(|change| change.batch == batch && change.kind == Kind::Deleted));
-        (ids, more)
+        changes.iter().map(|change| change.todo.id.0).collect::<Vec<_>>()
     };
-    assert_eq!(deleted(state.one(many(Some(false), 2, at(5))).unwrap()), (vec![1, 3], true));
-    assert_eq!(deleted(state.one(many(Some(true), 2, Condition::default())).unwrap()), (vec![2], false));
-    assert_eq!(deleted(state.one(many(None, 1, Condition::default())).unwrap()), (vec![4], false));
-    assert_eq!(deleted(state.one(many(None, 1, Condition::default())).unwrap()), (vec![], false));
+    // What has changed or gone since it was chosen is left out.
+    assert_eq!(deleted(state.one(many(&[1, 2, 3, 5, 99], Some(false), at(5))).unwrap()), [1, 3]);
+    assert_eq!(deleted(state.one(many(&[1, 2, 4], None, Condition::default())).unwrap()), [2, 4]);
+    assert_eq!(deleted(state.one(many(&[1, 2], None, Condition::default())).unwrap()), [0; 0]);
     assert_eq!(state.todo_count(UserId(2)), 1);
+}
+
+#[test]
+fn what_the_log_does_not_have_yet_is_not_undone() {
+    let mut state = Committed::nothing();
+    state.one(create("a")).unwrap();
+    let undo = Command::Undo { revision: Revision(1), whole_batch: false };
+    let answers =
+        state.apply(1, &[request(2, vec![create("b")]), request(1, vec![rename(1, "c")]), request(1, vec![undo])]);
+    assert_eq!(answers[2], Err(Refusal::Unanswerable));
 }
 
 #[test]

@@ -1,0 +1,9 @@
+-- Version 6 of the schema: changes can be undone.
+
+-- What the change has replaced: a JSON object of the values that the changed fields had and, as "versions", the
+-- field_versions that the todo had. NULL: not known.
+ALTER TABLE changes ADD COLUMN before TEXT;
+
+-- In todos and in changes, field_versions also has the version that last deleted or restored the todo, as its eighth
+-- number; a list that is shorter stays right. Behind a semicolon, it can have the versions that the fields are from if
+-- those that changed them last were undone.
