@@ -108,11 +108,7 @@ async fn the_examples_about_todos_work_as_written() {
     assert!(cleared(&run(clear)));
     client.send("POST", "/todos", Some(json!({"title": "done", "completed": true}))).await;
     let undone = run(undo);
-    assert!(
-        undone
-            .starts_with(r#"{"changes":[{"revision":118,"event":"restored","id":114,"todo":{"id":114,"title":"done""#),
-        "{undone}"
-    );
+    assert!(undone.starts_with(r#"{"changes":[{"revision":118,"event":"restored","id":114,"etag":""#), "{undone}");
     let directory = tempfile::tempdir().unwrap();
     let transferred = run(&format!("cd {}\n{transfer}", directory.path().display()));
     assert_eq!(transferred, r#"{"imported":113,"skipped":119}"#);

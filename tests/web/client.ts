@@ -93,7 +93,7 @@ export async function walkthrough(): Promise<string[]> {
   const revision = Number(cleared.headers.get('Change-Revision'));
   const undone = await call('post', '/changes/{revision}/undo', { token, path: { revision }, query: { batch: true } });
   check(undone.status === 200, `undo: ${undone.status}`);
-  steps.push(`undone: ${cleared.body.deleted} ${undone.body.changes.map(({ event, todo }) => `${event} ${todo?.title}`)}`);
+  steps.push(`undone: ${cleared.body.deleted} ${undone.body.changes.map(({ event, todo }) => `${event} ${todo}`)}`);
   const again = await call('post', '/changes/{revision}/undo', { token, path: { revision } });
   check(again.status === 409, `undo again: ${again.status}`);
   steps.push(`conflict: ${again.body.conflict}`);

@@ -80,7 +80,7 @@ describe('The OpenAPI document', () => {
       'due: 2025-01-31 typed',
       'page: true',
       'batch: 204 undefined,200 typed',
-      'undone: 1 restored typed',
+      'undone: 1 restored undefined',
       'conflict: deleted_at',
       'deleted: undefined',
       'Todo not found',

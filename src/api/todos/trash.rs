@@ -55,8 +55,8 @@ const MAX_EMPTIED: usize = 500;
 
 /// Lists the todos in the trash.
 ///
-/// The one that was deleted last comes first. They stay for `TRASH_RETENTION_DAYS` (30) of running time; of more than
-/// 10,000, the oldest go sooner.
+/// The one that was deleted last comes first. They stay for `TRASH_RETENTION_DAYS` (30) of running time; after a day of it, of
+/// more than 10,000 the oldest go.
 #[utoipa::path(
     get, path = "/trash", tag = "trash", operation_id = "listTrash", security(("bearer" = []), ("password" = [])),
     responses(

@@ -22,6 +22,6 @@ def before_call(context, case, kwargs):
 # Lines of an import: todos, lines of an export about changes, and empty ones.
 TITLE = strategies.text(strategies.characters(exclude_categories=["Cs"]), min_size=1, max_size=200)
 TODO = strategies.fixed_dictionaries({"title": TITLE}, optional={"completed": strategies.booleans()})
-CHANGE = strategies.fixed_dictionaries({"revision": strategies.integers(), "todo": TODO})
+CHANGE = strategies.fixed_dictionaries({"revision": strategies.integers(), "event": strategies.just("created"), "todo": TODO})
 LINES = strategies.lists(strategies.one_of(TODO, CHANGE).map(json.dumps) | strategies.just(""), min_size=1, max_size=9)
 schemathesis.openapi.media_type("application/x-ndjson", LINES.map(lambda lines: ("\n".join(lines) + "\n").encode()))

@@ -37,7 +37,7 @@ async fn a_start_with_many_todos_and_a_backlog_is_quick_and_small() {
     let (todos, pending) = length((200_000, 20_000), (1_000_000, 100_000));
     let mut stack = Stack::new();
     // The log keeps all of it.
-    stack.service_env = vec![("HISTORY_MAX_PER_USER", "1000000000".into())];
+    stack.service_env = vec![("HISTORY_MAX_PER_USER", "1000000000".into()), ("MAX_TODOS_PER_USER", "1000000".into())];
     stack.start_service();
     stack.service().signal("TERM");
     stack.service().wait(Duration::from_secs(30));
