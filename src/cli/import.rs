@@ -3,12 +3,13 @@
 use std::error::Error;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use ring::digest::{Context as Digest, SHA256};
+use ring::digest::{Context as Digest, SHA256, digest};
 
 use super::{database, missing, no_account, open, print, report};
 use crate::config::Config;
@@ -73,11 +74,19 @@ fn look_at(path: &Path) -> Result<Contents, Box<dyn Error>> {
     }
     let (mut reader, mut todos) = (Reader::open(path)?, 0);
     let progress = bar(file.len(), "checking  {bar:40} {bytes}/{total_bytes}");
-    while let Some(length) = reader.read()? {
-        progress.inc(length as u64);
+    let refused = loop {
+        match reader.read() {
+            Ok(Some(length)) => progress.inc(length as u64),
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        }
         todos += reader.import.todos.drain(..).count();
-    }
+    };
     progress.finish_and_clear();
+    if let Some(Unreadable(why, errors)) = refused {
+        errors.iter().try_for_each(|error| print(&said(error)))?;
+        return Err(why.into());
+    }
     todos += reader.import.todos.len();
     Ok(Contents { todos, skipped: reader.import.skipped, hash: reader.hash() })
 }
@@ -94,18 +103,20 @@ async fn import(store: &Store, arguments: &Arguments, contents: &Contents) -> Re
     let progress = bar(contents.todos as u64, "importing {bar:40} {human_pos}/{human_len}, {eta} left");
     let (mut part, mut done, mut before, mut is_end) = (0, 0, 0, false);
     while !is_end {
-        is_end = reader.read()?.is_none();
+        // It was read before.
+        let changed = |_| format!("{} was changed while it was read: {done} todos are imported", file.display());
+        is_end = reader.read().map_err(changed)?.is_none();
         while let Some(todos) = reader.import.group(is_end) {
             let count = todos.len();
             let commands = Commands {
                 commands: todos.into_iter().map(Command::Create).collect(),
                 room: contents.todos.saturating_sub(done),
-                idempotency: Some(idempotency(&name, part)),
+                idempotency: Some(idempotency(&name, part, done..done + count)),
                 ..Commands::default()
             };
             let answered = store.apply(context(&account), commands).await.map_err(|error| {
                 progress.finish_and_clear();
-                why(error, done, contents.todos)
+                why(error, done, contents.todos, *again)
             })?;
             before += if matches!(answered, Answered::Repeated(_)) { count } else { 0 };
             (done, part) = (done + count, part + 1);
@@ -127,14 +138,19 @@ async fn import(store: &Store, arguments: &Arguments, contents: &Contents) -> Re
 }
 
 /// Why the import has ended after so many todos.
-fn why(error: StoreError, done: usize, total: usize) -> String {
+fn why(error: StoreError, done: usize, total: usize, again: bool) -> String {
     match error {
         StoreError::Refused(Refusal::TooManyTodos { limit }) if done == 0 => format!(
             "nothing is imported: with {total} todos more, the account would have more than {limit}; delete some, or set \
              MAX_TODOS_PER_USER"
         ),
+        StoreError::Refused(Refusal::KeyReused) => format!(
+            "another version of todo-backend has begun to import this file: {done} of {total} todos are there, and perhaps \
+             more; --again imports all of them"
+        ),
         other => {
-            format!("{done} of {total} todos are imported, and then: {other}; the same command goes on from there")
+            let next = if again { "with --again, it would begin anew" } else { "the same command goes on from there" };
+            format!("{done} of {total} todos are imported, and then: {other}; {next}")
         }
     }
 }
@@ -144,17 +160,27 @@ fn context(account: &User) -> Context {
     Context { owner: account.id, actor, authority: None, trace: TraceParent::random() }
 }
 
-/// Makes a part of an import one that is made once.
-fn idempotency(name: &Fingerprint, part: usize) -> Idempotency {
+/// Makes a part of an import, these todos of it, one that is made once.
+fn idempotency(name: &Fingerprint, part: usize, todos: Range<usize>) -> Idempotency {
     let hex: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
     let answer = |_: &_| Ok(KeptAnswer { status: 200, headers: Vec::new(), body: Vec::new() });
     Idempotency {
         request: format!("import {hex} {part}").into(),
         key: format!("import {hex}").into(),
-        fingerprint: *name,
+        // A version that makes other parts must not take this one for its own.
+        fingerprint: fingerprint(format!("{hex} {todos:?}").as_bytes()),
         answer: Box::new(answer),
     }
 }
+
+fn fingerprint(bytes: &[u8]) -> Fingerprint {
+    let mut fingerprint = Fingerprint::default();
+    fingerprint.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    fingerprint
+}
+
+/// Why a file can't be read, and what is wrong with its todos.
+struct Unreadable(String, Vec<ValidationError>);
 
 /// Reads a file piece by piece.
 struct Reader<'a> {
@@ -173,12 +199,14 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads the next piece; its length, or none at the end.
-    fn read(&mut self) -> Result<Option<usize>, Box<dyn Error>> {
+    fn read(&mut self) -> Result<Option<usize>, Unreadable> {
         let length = loop {
             match self.file.read(&mut self.piece) {
                 Ok(length) => break length,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(format!("cannot read {}: {error}", self.path.display()).into()),
+                Err(error) => {
+                    return Err(Unreadable(format!("cannot read {}: {error}", self.path.display()), Vec::new()));
+                }
             }
         };
         let piece = self.piece.get(..length).filter(|piece| !piece.is_empty());
@@ -186,9 +214,8 @@ impl<'a> Reader<'a> {
         match self.import.read(piece, |_| {}) {
             Ok(()) => Ok(piece.map(<[u8]>::len)),
             Err(errors) => {
-                errors.iter().try_for_each(|error| print(&said(error)))?;
-                Err(format!("{} was not imported; above is what is wrong, up to 100 errors", self.path.display())
-                    .into())
+                let why = format!("{} was not imported; above is what is wrong, up to 100 errors", self.path.display());
+                Err(Unreadable(why, errors))
             }
         }
     }

@@ -121,10 +121,12 @@ pub enum Command {
     },
     /// Removes a todo from the trash for good.
     Purge(TodoId, Condition),
-    /// Removes what is in the trash for good.
+    /// Removes todos from the trash for good.
     EmptyTrash {
-        /// How many todos, at most.
-        limit: usize,
+        /// Which todos; those that are not there any more are left out.
+        todos: Vec<TodoId>,
+        /// Whether there are more.
+        more: bool,
         /// Under which condition. The trash has no version.
         condition: Condition,
     },
@@ -136,8 +138,7 @@ impl Command {
     /// The number of todos that it is about, at most. Not known of an undo, which begins a group.
     pub fn size(&self) -> usize {
         match self {
-            Self::DeleteMany { todos, .. } => todos.len(),
-            Self::EmptyTrash { limit, .. } => *limit,
+            Self::DeleteMany { todos, .. } | Self::EmptyTrash { todos, .. } => todos.len(),
             _ => 1,
         }
     }

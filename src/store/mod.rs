@@ -42,6 +42,7 @@ use error::{DatabaseError, StoreError};
 use idempotency::Answered;
 use map::login_networks::LoginNetworks;
 use map::sessions::{PersonalTokens, Sessions, Used};
+use map::trash::Trash;
 use map::users::Users;
 use map::{OwnerView, TodoMap, TrashView};
 use outbox::{Found, Outbox, Wanted};
@@ -320,6 +321,13 @@ impl Store {
     /// Everything in the trash of `owner`: the last that was deleted first.
     pub async fn trash(&self, owner: UserId) -> Result<TrashView, StoreError> {
         Ok(self.shared.todos.read().trash_view(owner).last_deleted_first())
+    }
+
+    /// The ids of the first todos in the trash of `owner`, at most `limit`, and whether there are more.
+    pub async fn first_in_trash(&self, owner: UserId, limit: usize) -> Result<(Vec<TodoId>, bool), StoreError> {
+        let todos = self.shared.todos.read();
+        let count = todos.trash(owner).map_or(0, Trash::count);
+        Ok((todos.first_trashed(owner, limit), count > limit))
     }
 
     /// Both, as of the same moment.

@@ -59,7 +59,7 @@ struct Plan {
     moves: bool,
     /// What its fields become.
     fields: Map<String, Value>,
-    /// Where its parts were from.
+    /// The origins that its parts get back.
     origins: BTreeMap<String, i64>,
     /// Whether the changes together had changed anything.
     had_effect: bool,
@@ -242,12 +242,19 @@ impl Model {
         let moves = then.is_live != was_live && now.is_live != was_live;
         let is_other = |name: &str| now.origin(name) != then.origin(name);
         let is_deleted_with_more = moves && !was_live && FIELDS.into_iter().any(is_other);
-        let was_about_it = undone.iter().any(|entry| entry.kind != "updated");
-        let is_elsewhere = (moves || (!now.is_live && !fields.is_empty())) && (!was_about_it || is_other("deleted_at"));
+        let is_elsewhere = (moves || (!now.is_live && !fields.is_empty())) && is_other("deleted_at");
         if is_deleted_with_more || is_elsewhere || fields.keys().any(|name| is_other(name)) {
             return Err(409);
         }
-        let origins = before.as_ref().map(|before| before.origins.clone()).unwrap_or_default();
+        // What is undone has its origin again, also where the changes cancel each other out.
+        let mut about: Vec<String> = undone.iter().flat_map(|entry| entry.changed.clone()).collect();
+        if before.is_none() {
+            about.clear();
+        }
+        about.extend(undone.iter().any(|entry| entry.kind != "updated").then(|| "deleted_at".to_owned()));
+        let origin = |part: &String| before.as_ref().map_or(0, |before| before.origin(part));
+        let origins =
+            about.into_iter().filter(|part| !is_other(part)).map(|part| (part.clone(), origin(&part))).collect();
         Ok(Plan { id, was_live, moves, fields, origins, had_effect })
     }
 
@@ -262,16 +269,14 @@ impl Model {
         if !was_live && (*moves || !fields.is_empty()) {
             self.delete(*id);
         }
-        // What is undone has its origin again.
-        let mut again: BTreeMap<String, i64> = BTreeMap::new();
-        for entry in self.log[from..].iter_mut().filter(|entry| entry.id == *id) {
-            entry.before.iter_mut().for_each(|before| before.origins.extend(again.clone()));
-            let parts = if entry.kind == "updated" { entry.changed.clone() } else { vec!["deleted_at".to_owned()] };
-            again.extend(parts.into_iter().map(|part| (part.clone(), origins.get(&part).copied().unwrap_or(1))));
-            entry.after.origins.extend(again.clone());
+        // Not before all of it is as it was.
+        if let Some(last) = self.log[from..].iter_mut().rfind(|entry| entry.id == *id) {
+            last.after.origins.extend(origins.clone());
+        } else {
+            return;
         }
         if let Some(todo) = self.live.get_mut(id).or_else(|| self.trash.get_mut(id)) {
-            todo.origins.extend(again);
+            todo.origins.extend(origins.clone());
         }
     }
 

@@ -2,6 +2,7 @@
 //! (draft-ietf-httpapi-idempotency-key-header-07).
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use actix_web::dev::Payload;
@@ -92,10 +93,13 @@ impl Mutation {
         }))
     }
 
-    /// The same for a part of a request that is made in several commits, in the order of their numbers. `content`: of the
-    /// whole request.
-    pub fn identity_of_part(&self, path: &str, part: usize, content: &Content) -> Identity {
-        let named = |key: &Arc<str>| self.named(&format!("{path}/{part}"), key, content.clone().fingerprint());
+    /// The same for a part of a request that is made in several commits, in the order of their numbers: so many `items` of
+    /// it. `content`: of the whole request.
+    pub fn identity_of_part(&self, path: &str, part: usize, items: Range<usize>, content: &Content) -> Identity {
+        let mut content = content.clone();
+        // A version that makes other parts must not take this one for its own.
+        content.add_text(&format!("{items:?}"));
+        let named = |key: &Arc<str>| self.named(&format!("{path}/{part}"), key, content.fingerprint());
         Identity(self.key.as_ref().map(named))
     }
 

@@ -148,6 +148,7 @@ pub async fn empty(mutation: Mutation, conditions: Conditions) -> Result<HttpRes
         };
         answer::json(epoch, applied, &Deleted { deleted, has_more })
     };
-    let command = Command::EmptyTrash { limit: MAX_EMPTIED, condition: conditions.on_untagged() };
+    let (todos, more) = mutation.state.store.first_in_trash(mutation.user().id, MAX_EMPTIED).await?;
+    let command = Command::EmptyTrash { todos, more, condition: conditions.on_untagged() };
     mutation.apply(identity, vec![command], emptied).await
 }

@@ -85,6 +85,13 @@ struct Versions {
     origins: Option<Box<[Version; PARTS]>>,
 }
 
+impl Versions {
+    /// Keeps no origins that say nothing.
+    fn tidy(&mut self) {
+        self.origins.take_if(|origins| **origins == self.changed);
+    }
+}
+
 impl FieldVersions {
     /// The version that last changed this field.
     pub fn get(&self, field: Field) -> Version {
@@ -105,6 +112,7 @@ impl FieldVersions {
             if let Some(origins) = &mut versions.origins {
                 origins[part.index()] = version;
             }
+            versions.tidy();
         }
     }
 
@@ -113,6 +121,7 @@ impl FieldVersions {
         let versions = self.versions();
         let changed = versions.changed;
         versions.origins.get_or_insert_with(|| Box::new(changed))[part.index()] = origin;
+        versions.tidy();
     }
 
     fn versions(&mut self) -> &mut Versions {
@@ -188,5 +197,6 @@ mod tests {
         assert_eq!(FieldVersions::parse(&text), Some(versions.clone()));
         versions.set([title], Version(5));
         assert_eq!((versions.get(Field::Title), versions.origin(title)), (Version(5), Version(5)));
+        assert_eq!(versions.to_text().unwrap(), "5,1,1,1,1,1,1,4");
     }
 }

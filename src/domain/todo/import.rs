@@ -54,7 +54,7 @@ impl Import {
         errors
     }
 
-    /// The next todos that are created in one commit, if they have arrived: always the same ones of the same todos.
+    /// The next todos that are created in one commit, if they have arrived: the same ones however the todos arrive.
     pub fn group(&mut self, is_all: bool) -> Option<Vec<NewTodo>> {
         let (mut bytes, mut count) = (0, 0);
         for todo in &self.todos {

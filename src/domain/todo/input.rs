@@ -108,7 +108,7 @@ impl NewTodo {
 }
 
 /// What to change in a todo, checked: fields that were sent are replaced, the others stay as they are. Where a field
-/// can be unset, `Some(None)` does. Serialized, it is a body of `PUT`.
+/// can be unset, `Some(None)` does. Serialized, it is a body of `PUT`, unless it edits tags.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct TodoPatch {
     /// Another title.

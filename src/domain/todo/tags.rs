@@ -25,6 +25,7 @@ pub enum TagsChange {
     /// It has these and no others.
     Replace(Tags),
     /// It loses some, then gets others, unless it has them.
+    #[serde(skip)]
     Edit {
         /// Those that it gets.
         add: Tags,

@@ -139,7 +139,8 @@ impl Items {
     fn too_long(&self) -> Box<ValidationError> {
         let at = vec!["body".into(), self.count.into()];
         let msg = format!("An item should have at most {MAX_ITEM_LEN} bytes");
-        Box::new(ValidationError::at("too_long", at, msg, Value::Null).with(json!({ "max_length": MAX_ITEM_LEN })))
+        let ctx = json!({ "max_length": MAX_ITEM_LEN, "line": self.lines + 1 });
+        Box::new(ValidationError::at("too_long", at, msg, Value::Null).with(ctx))
     }
 
     /// What is behind `before`, which comes next, is no JSON.

@@ -13,7 +13,7 @@ pub mod sessions;
 #[cfg(test)]
 mod tests;
 pub mod todos;
-pub mod undo;
+mod undo;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -27,7 +27,6 @@ use crate::domain::session::{PersonalToken, PersonalTokenId, Session, SessionId}
 use crate::domain::todo::field::Field;
 use crate::domain::todo::{Todo, TodoId};
 use todos::Whereabouts;
-use undo::Undone;
 
 /// The committed state that a group is decided on.
 pub trait State {
@@ -42,9 +41,6 @@ pub trait State {
 
     /// The number of live todos of this owner.
     fn todo_count(&self, owner: UserId) -> usize;
-
-    /// The ids of everything in this owner's trash.
-    fn trash(&self, owner: UserId) -> Vec<TodoId>;
 
     /// The account with this id, whatever its state.
     fn account(&self, id: UserId) -> Option<Arc<User>>;
@@ -114,9 +110,17 @@ pub struct Facts {
 pub struct Prior {
     /// What is known of the request, if it can be repeated.
     pub answer: Option<Known>,
-    /// What it undoes, by todo; none: the log does not have all of it. The group has not changed anything of that owner
+    /// What it undoes, by todo; none: the log does not have all of it, or not all that it has replaced. The group has not changed anything of that owner
     /// before.
     pub undone: Vec<Undone>,
+}
+
+/// What the log has about a todo of which changes are undone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Undone {
+    /// The changes that are undone, and what each has replaced: in commit order, at least one, all of one todo, without
+    /// others in between.
+    pub changes: Vec<(Change, Before)>,
 }
 
 /// The answers that are kept of requests that can be repeated, by their users and names.
@@ -147,7 +151,7 @@ pub enum Refusal {
     },
     /// The owner has made no such change.
     ChangeNotFound,
-    /// The log does not have the change any more, or what was before it; or its todo was removed for good.
+    /// The log does not have the change any more, or not what it has replaced; or its todo was removed for good.
     ChangeGone,
     /// A later change is about the same as one that is to be undone.
     ChangedSince {

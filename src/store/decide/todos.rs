@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use super::undo::Undone;
-use super::{Decided, Group, Head, Prior, Refusal, State};
+use super::{Decided, Group, Head, Prior, Refusal, State, Undone};
 use crate::domain::account::{AccountState, User, UserId};
 use crate::domain::change::{Before, Change, Kind, Place, Revision, SCRUBBED_TITLE};
 use crate::domain::clock::Timestamp;
 use crate::domain::etag::EntityTag;
 use crate::domain::todo::field::{Field, Part};
 use crate::domain::todo::input::{NewTodo, TodoPatch};
-use crate::domain::todo::{Todo, TodoId};
+use crate::domain::todo::{Todo, TodoId, Version};
 use crate::store::idempotency::{Answered, Idempotency, Kept, Known};
 use crate::store::outcome::{Applied, Outcome};
 use crate::store::{Command, Commands, Condition, Context, Merge, Target, Versions};
@@ -156,18 +155,13 @@ impl<S: State> Group<'_, S> {
                 request.purge(id);
                 Ok(Outcome::Purged { count: 1, more: false })
             }
-            Command::EmptyTrash { limit, condition } => {
+            Command::EmptyTrash { todos, more, condition } => {
                 let (if_match, if_none_match) = (condition.if_match, condition.if_none_match);
                 if if_match.is_some_and(|it| it != Versions::Any) || if_none_match == Some(Versions::Any) {
                     return Err(Refusal::NoSuchTrash);
                 }
-                let mut ids = self.state.trash(owner);
-                ids.extend(self.decided.todos.keys().chain(request.decided.todos.keys()));
-                ids.sort_unstable();
-                ids.dedup();
-                ids.retain(|&id| matches!(self.find(request, id), Whereabouts::Trashed(_)));
-                let more = ids.len() > limit;
-                ids.truncate(limit);
+                let is_there = |id: &TodoId| matches!(self.find(request, *id), Whereabouts::Trashed(_));
+                let ids: Vec<TodoId> = todos.into_iter().filter(is_there).collect();
                 ids.iter().for_each(|&id| request.purge(id));
                 Ok(Outcome::Purged { count: ids.len(), more })
             }
@@ -247,7 +241,12 @@ impl<S: State> Group<'_, S> {
             Whereabouts::Live(before) | Whereabouts::Trashed(before) => {
                 Before { values: TodoPatch::to(&before, &changed), versions: before.field_versions.clone() }
             }
-            Whereabouts::Gone => Before::default(),
+            Whereabouts::Gone => {
+                let mut before = Before::default();
+                // Not the same as in the trash, or out of it, in its first version.
+                before.versions.set_origin(Part::Whereabouts, Version::FIRST.previous());
+                before
+            }
         };
         let decided = &mut request.decided;
         let whereabouts = match kind {

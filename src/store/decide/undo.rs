@@ -3,41 +3,33 @@
 use std::sync::Arc;
 
 use super::todos::{Request, Whereabouts};
-use super::{Group, Refusal, State};
+use super::{Group, Refusal, State, Undone};
 use crate::domain::change::{Before, Change, Kind, Revision};
 use crate::domain::etag::EntityTag;
-use crate::domain::todo::Todo;
 use crate::domain::todo::field::{Field, FieldVersions, Part};
 use crate::domain::todo::input::TodoPatch;
+use crate::domain::todo::{Todo, Version};
 use crate::store::outcome::Outcome;
 
-/// What the log has about a todo of which changes are undone.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Undone {
-    /// The changes that are undone, and what each has replaced if the log says it: in commit order, at least one, all of
-    /// one todo, without others in between.
-    pub changes: Vec<(Change, Option<Before>)>,
-}
+// Two equal origins of a part mean that it is the same, whatever was done and undone in between.
 
 /// What is to be done about one todo.
 struct Plan {
     /// The todo as it is.
-    todo: Arc<Todo>,
+    now: Arc<Todo>,
     is_live: bool,
     /// Whether it was among its owner's todos.
     was_live: bool,
-    /// Whether any of the changes has deleted or restored it, or created it.
-    is_about_whereabouts: bool,
     /// The values that fields get back.
     values: TodoPatch,
     /// Which of them are different now.
     fields: Vec<Field>,
     /// Whether it has to go to the trash, or to come back.
     moves: bool,
-    /// Where its parts were from.
-    versions: FieldVersions,
+    /// The origins that parts get back.
+    origins: Vec<(Part, Version)>,
     /// What the changes together have changed.
-    touched: Vec<Part>,
+    effect: Vec<Part>,
 }
 
 impl<S: State> Group<'_, S> {
@@ -76,9 +68,9 @@ impl<S: State> Group<'_, S> {
         for plan in &plans {
             self.carry_out(request, plan, &mut changes)?;
         }
-        match plans.iter().find(|plan| !plan.touched.is_empty()) {
+        match plans.iter().find(|plan| !plan.effect.is_empty()) {
             // All of it was changed back already.
-            Some(plan) if changes.is_empty() => Err(self.changed_since(plan, &plan.touched)),
+            Some(plan) if changes.is_empty() => Err(self.changed_since(plan, &plan.effect)),
             _ => Ok(Outcome::Several { changes, more: false }),
         }
     }
@@ -88,106 +80,95 @@ impl<S: State> Group<'_, S> {
         let (Some((first, before)), Some((last, _))) = (changes.first(), changes.last()) else {
             return Err(Refusal::ChangeGone);
         };
-        let (todo, is_live) = match self.find(request, last.todo.id) {
+        let (now, is_live) = match self.find(request, last.todo.id) {
             Whereabouts::Live(todo) => (todo, true),
             Whereabouts::Trashed(todo) => (todo, false),
             Whereabouts::Gone => return Err(Refusal::ChangeGone),
         };
         let was_live = matches!(first.kind, Kind::Updated | Kind::Deleted);
-        let is_about_whereabouts = changes.iter().any(|(change, _)| change.kind != Kind::Updated);
-        let mut values = TodoPatch::default();
-        for (change, before) in changes {
-            match before {
-                Some(before) => values = values.or(before.values.clone()),
-                None if change.kind == Kind::Updated => return Err(Refusal::ChangeGone),
-                None => {}
-            }
-        }
-        if first.kind == Kind::Created {
-            // It is deleted as it is.
-            values = TodoPatch::default();
-        }
+        let (values, parts) = replaced(changes);
         // What all of them together have changed.
-        let mut then = Todo::clone(&last.todo);
-        let touched = values.apply(&mut then).unwrap_or_default();
-        let values = TodoPatch::to(&then, &touched);
-        let was_moved = (last.kind != Kind::Deleted) != was_live;
+        let mut earlier = Todo::clone(&last.todo);
+        let fields = values.apply(&mut earlier).unwrap_or_default();
+        let values = TodoPatch::to(&earlier, &fields);
+        let have_moved = (last.kind != Kind::Deleted) != was_live;
+        let effect = fields.into_iter().map(Part::Field).chain(have_moved.then_some(Part::Whereabouts)).collect();
         // What is as it was before already is left alone.
-        let fields = values.clone().apply(&mut Todo::clone(&todo)).unwrap_or_default();
-        let moves = was_moved && is_live != was_live;
-        let touched = touched.into_iter().map(Part::Field).chain(was_moved.then_some(Part::Whereabouts)).collect();
-        let versions = before.as_ref().map(|before| before.versions.clone()).unwrap_or_default();
-        let plan = Plan { todo, is_live, was_live, is_about_whereabouts, values, fields, moves, versions, touched };
-        let conflict = plan.conflict(&last.todo.field_versions);
+        let fields = values.clone().apply(&mut Todo::clone(&now)).unwrap_or_default();
+        let moves = have_moved && is_live != was_live;
+        let then = &last.todo.field_versions;
+        let is_same = |part: &Part| now.field_versions.origin(*part) == then.origin(*part);
+        let origin = |part: Part| (part, before.versions.origin(part));
+        let origins = parts.into_iter().filter(is_same).map(origin).collect();
+        let plan = Plan { now, is_live, was_live, values, fields, moves, origins, effect };
+        let conflict = plan.conflict(then);
         if conflict.is_empty() { Ok(plan) } else { Err(self.changed_since(&plan, &conflict)) }
     }
 
     fn carry_out(&self, request: &mut Request<'_>, plan: &Plan, changes: &mut Vec<Arc<Change>>) -> Result<(), Refusal> {
-        let Plan { is_live, was_live, fields, moves, .. } = plan;
-        let mut todo = Arc::clone(&plan.todo);
+        let Plan { now, is_live, was_live, values, fields, moves, origins, .. } = plan;
+        let does_something = *moves || !fields.is_empty();
         // In the trash, a todo has to come back to be changed.
-        if !is_live && (*moves || !fields.is_empty()) {
+        let steps = [
+            (Kind::Restored, !is_live && does_something),
+            (Kind::Updated, !fields.is_empty()),
+            (Kind::Deleted, !was_live && does_something),
+        ];
+        let mut steps = steps.into_iter().filter_map(|(kind, is_needed)| is_needed.then_some(kind)).peekable();
+        let mut todo = Arc::clone(now);
+        while let Some(kind) = steps.next() {
             // What goes back to the trash needs no room.
-            self.has_room(request, usize::from(*was_live))?;
-            todo = self.step(request, plan, &todo, Kind::Restored, changes);
-        }
-        if !fields.is_empty() {
-            todo = self.step(request, plan, &todo, Kind::Updated, changes);
-        }
-        if !was_live && (*moves || !fields.is_empty()) {
-            self.step(request, plan, &todo, Kind::Deleted, changes);
+            self.has_room(request, usize::from(kind == Kind::Restored && *was_live))?;
+            let mut after = self.next_version(request, &todo);
+            let (version, mut changed) = (after.version, Vec::new());
+            if kind == Kind::Updated {
+                // Nothing is refused: it was tried when this was planned.
+                changed = values.clone().apply(&mut after).unwrap_or_default();
+                after.field_versions.set(changed.iter().copied().map(Part::Field), version);
+            } else {
+                after.field_versions.set([Part::Whereabouts], version);
+            }
+            // Not before all of it is as it was.
+            if steps.peek().is_none() {
+                origins.iter().for_each(|&(part, origin)| after.field_versions.set_origin(part, origin));
+            }
+            for change in self.change(request, kind, after, changed).changes() {
+                todo = Arc::clone(&change.todo);
+                changes.push(Arc::clone(change));
+            }
         }
         Ok(())
     }
 
-    /// One change of an undo; the todo after it.
-    fn step(
-        &self,
-        request: &mut Request<'_>,
-        plan: &Plan,
-        todo: &Todo,
-        kind: Kind,
-        changes: &mut Vec<Arc<Change>>,
-    ) -> Arc<Todo> {
-        let mut after = self.next_version(request, todo);
-        let changed = if kind == Kind::Updated { plan.fields.as_slice() } else { &[] };
-        let parts: Vec<Part> = match kind {
-            Kind::Updated => changed.iter().copied().map(Part::Field).collect(),
-            _ => vec![Part::Whereabouts],
-        };
-        if kind == Kind::Updated {
-            // It was tried when this was planned.
-            let _ = plan.values.clone().apply(&mut after);
-        }
-        let version = after.version;
-        after.field_versions.set(parts.iter().copied(), version);
-        for part in parts {
-            after.field_versions.set_origin(part, plan.versions.origin(part));
-        }
-        let outcome = self.change(request, kind, after, changed.to_vec());
-        changes.extend(outcome.changes().iter().cloned());
-        outcome.todo().cloned().unwrap_or_else(|| Arc::clone(&plan.todo))
-    }
-
     fn changed_since(&self, plan: &Plan, conflict: &[Part]) -> Refusal {
-        let (current, is_trashed) = (Arc::clone(&plan.todo), !plan.is_live);
+        let (current, is_trashed) = (Arc::clone(&plan.now), !plan.is_live);
         let etag = EntityTag::of(self.facts.epoch, &current);
         Refusal::ChangedSince { current, is_trashed, etag, conflict: conflict.iter().map(|part| part.name()).collect() }
     }
 }
 
 impl Plan {
-    /// What was changed since; `then`: where the parts of the todo were from after the changes. An undo in between counts
-    /// as if neither it nor what it has undone had been.
+    /// What was changed since, of what is to be changed now; `then`: the origins of the parts after the changes.
     fn conflict(&self, then: &FieldVersions) -> Vec<Part> {
-        let now = &self.todo.field_versions;
-        let is_other = |part: &Part| now.origin(*part) != then.origin(*part);
+        let is_other = |part: &Part| self.now.field_versions.origin(*part) != then.origin(*part);
         // To delete a todo is about all that it has.
         let fields: &[Field] = if self.moves && !self.was_live { &Field::ALL } else { &self.fields };
-        let mut conflict: Vec<Part> = fields.iter().copied().map(Part::Field).filter(is_other).collect();
-        let is_needed = self.moves || (!self.is_live && !self.fields.is_empty());
-        let was_moved = is_other(&Part::Whereabouts) || !self.is_about_whereabouts;
-        conflict.extend((is_needed && was_moved).then_some(Part::Whereabouts));
-        conflict
+        // In the trash, nothing can be changed.
+        let whereabouts = self.moves || (!self.is_live && !self.fields.is_empty());
+        let parts = fields.iter().copied().map(Part::Field).chain(whereabouts.then_some(Part::Whereabouts));
+        parts.filter(is_other).collect()
     }
+}
+
+/// The values that changes of one todo have replaced, and the parts that they were about.
+fn replaced(changes: &[(Change, Before)]) -> (TodoPatch, Vec<Part>) {
+    // What is created is deleted as it is.
+    let is_created = changes.first().is_some_and(|(first, _)| first.kind == Kind::Created);
+    let values = changes.iter().filter(|_| !is_created).fold(TodoPatch::default(), |values, (_, before)| {
+        // The first one is right.
+        values.or(before.values.clone())
+    });
+    let have_moved = changes.iter().any(|(change, _)| change.kind != Kind::Updated);
+    let parts = values.fields().into_iter().map(Part::Field).chain(have_moved.then_some(Part::Whereabouts)).collect();
+    (values, parts)
 }

@@ -15,7 +15,7 @@ pub struct TrashRule {
     pub keep_from: i64,
     /// What was deleted before goes if it is too much.
     pub keep_any_from: i64,
-    /// Todos of one owner, at most, whenever they were deleted.
+    /// Todos of one owner, at most, whenever they were deleted; but [`MAX_TRASH`] are always allowed.
     pub most: usize,
 }
 

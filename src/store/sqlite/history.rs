@@ -8,10 +8,10 @@ use super::rows::{CHANGE_COLUMNS, change};
 use crate::domain::account::UserId;
 use crate::domain::change::{Before, Change, Epoch, Revision};
 use crate::domain::todo::TodoId;
-use crate::store::decide::undo::Undone;
+use crate::store::decide::Undone;
 
 /// A change, or all that were made together with it, by todo, in the order of the first of each. Nothing if the log does
-/// not have all of them.
+/// not have all of them, or not what they have replaced.
 pub fn undone(
     connection: &Connection,
     epoch: Epoch,
@@ -39,6 +39,7 @@ pub fn undone(
     let mut undone: Vec<Undone> = Vec::new();
     let mut places: HashMap<TodoId, usize> = HashMap::new();
     for (change, before) in changes {
+        let Some(before) = before else { return Ok(Vec::new()) };
         let place = *places.entry(change.todo.id).or_insert(undone.len());
         match undone.get_mut(place) {
             Some(of_todo) => of_todo.changes.push((change, before)),

@@ -218,7 +218,8 @@ impl FromSql for FieldVersions {
     }
 }
 
-/// As a JSON object: see the migration that added the column.
+/// As a JSON object: see the migration that added the column. Read as a body of `PUT` is: what is stricter some day makes
+/// older changes ones that can't be undone.
 impl ToSql for Before {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         let failed = |error: serde_json::Error| rusqlite::Error::ToSqlConversionFailure(error.into());

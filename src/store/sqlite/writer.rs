@@ -113,11 +113,6 @@ impl State for Committed<'_> {
         self.todos.read().count_of(owner)
     }
 
-    fn trash(&self, owner: UserId) -> Vec<TodoId> {
-        let todos = self.todos.read();
-        todos.trash(owner).map(|trash| trash.todos().map(|todo| todo.id).collect()).unwrap_or_default()
-    }
-
     fn account(&self, id: UserId) -> Option<Arc<User>> {
         self.users.read().stored(id).cloned()
     }

@@ -102,8 +102,8 @@ impl Model {
                     trash.remove(&(owner, id.0))?;
                     continue;
                 }
-                Command::EmptyTrash { .. } => {
-                    trash.retain(|(of, _), _| *of != owner);
+                Command::EmptyTrash { todos: wanted, .. } => {
+                    trash.retain(|(of, id), _| *of != owner || !wanted.contains(&TodoId(*id)));
                     continue;
                 }
                 // All accounts are active, no command is about what another one creates, and undo has its own test.
@@ -132,7 +132,7 @@ fn random_commands(random: &mut SmallRng, ids: i64) -> Vec<Command> {
             5 => put(id, TodoPatch { completed: Some(random.random()), ..TodoPatch::default() }),
             6..8 => restore(id),
             8 => purge(id),
-            9 if random.random_bool(0.2) => empty_trash(usize::MAX),
+            9 if random.random_bool(0.2) => empty_trash(ids),
             9 if random.random_bool(0.2) => Command::DeleteMany {
                 todos: (1..=ids).filter(|_| random.random()).map(TodoId).collect(),
                 completed: random.random_bool(0.5).then(|| random.random()),

@@ -295,8 +295,9 @@ fn purge(id: i64) -> Command {
     Command::Purge(TodoId(id), Condition::default())
 }
 
-fn empty_trash(limit: usize) -> Command {
-    Command::EmptyTrash { limit, condition: Condition::default() }
+/// Of the todos with the first ids.
+fn empty_trash(ids: i64) -> Command {
+    Command::EmptyTrash { todos: (1..=ids).map(TodoId).collect(), more: false, condition: Condition::default() }
 }
 
 /// As PATCH does.

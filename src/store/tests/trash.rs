@@ -46,9 +46,9 @@ fn what_is_removed_for_good_stays_away_and_makes_no_event() {
     assert_eq!(f.apply(2, vec![purge(1)]), Err(StoreError::Refused(Refusal::TodoNotFound)));
     assert_eq!(f.apply(1, vec![purge(1)]).unwrap(), []);
     // Also what is deleted in the same request.
-    assert_eq!(f.apply(1, vec![empty_trash(1)]).unwrap(), []);
+    assert_eq!(f.apply(1, vec![empty_trash(2)]).unwrap(), []);
     assert_eq!(f.trash(1).len(), 1);
-    assert_eq!(f.apply(1, vec![delete(4), empty_trash(2)]).unwrap().len(), 1);
+    assert_eq!(f.apply(1, vec![delete(4), empty_trash(4)]).unwrap().len(), 1);
     assert_eq!((f.trash(1), f.head(1)), (Vec::new(), 8));
     f.reopen();
     for id in 1..=4 {

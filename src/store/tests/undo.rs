@@ -166,6 +166,29 @@ fn a_batch_is_undone_as_one_from_any_of_its_changes() {
 }
 
 #[test]
+fn to_and_fro_in_a_batch_is_undone_with_it() {
+    let f = Fixture::new();
+    f.create(1, "a");
+    // Nothing of the title is changed by it.
+    f.apply_batch(1, vec![rename(1, "b"), rename(1, "a"), set(1, None, Some(true))]).unwrap();
+    f.apply(1, vec![undo_batch(2)]).unwrap();
+    assert_eq!(kinds(&f.apply(1, vec![undo(1)])), [(1, Kind::Deleted)]);
+}
+
+#[test]
+fn a_creation_that_is_undone_is_not_the_same_as_a_todo_that_was_deleted() {
+    let f = Fixture::new();
+    f.create(1, "a");
+    f.apply_batch(1, vec![rename(1, "b"), delete(1)]).unwrap();
+    let undone = f.apply(1, vec![undo_batch(2)]);
+    assert_eq!(kinds(&undone), [(1, Kind::Restored), (1, Kind::Updated)]);
+    let gone = f.apply(1, vec![undo(1)]).unwrap();
+    assert_eq!(conflict(f.apply(1, vec![undo_batch(4)])), ["deleted_at"]);
+    f.apply(1, vec![undo(gone[0].revision.0)]).unwrap();
+    assert_eq!(kinds(&f.apply(1, vec![undo_batch(4)])), [(1, Kind::Updated), (1, Kind::Deleted)]);
+}
+
+#[test]
 fn what_many_were_deleted_with_is_undone_with_one_request() {
     let f = Fixture::new();
     f.apply(1, (0..4).map(|n| create(&n.to_string())).collect()).unwrap();
@@ -222,9 +245,6 @@ fn what_the_log_does_not_have_is_not_undone() {
     f.apply(1, vec![delete(3)]).unwrap();
     f.apply(1, vec![purge(3)]).unwrap();
     assert_eq!(refused(8, false), Some(Refusal::ChangeGone), "removed for good");
-    f.apply(1, vec![delete(2)]).unwrap();
-    f.connection().execute("UPDATE changes SET before = NULL WHERE revision = 9", []).unwrap();
-    assert_eq!(refused(9, false), None, "what was deleted was there before");
 }
 
 #[test]
@@ -293,21 +313,23 @@ impl Moment {
         serde_json::to_value(&self.todo).unwrap()[name].clone()
     }
 
-    /// It came about by this change; `before`: where its parts have their origins if it is an undo.
-    fn after(change: &Change, previous: Option<&Self>, before: Option<&Self>) -> Self {
+    /// It came about by this change; `back`: the origins that parts get back if it is an undo.
+    fn after(change: &Change, previous: Option<&Self>, back: &BTreeMap<&'static str, i64>) -> Self {
         let mut origins = previous.map(|it| it.origins.clone()).unwrap_or_default();
-        let mut parts: Vec<&str> = change.changed.iter().map(|field| field.name()).collect();
-        if change.kind != Kind::Updated {
-            parts.push("deleted_at");
-        }
+        let mut parts = parts(change);
         if change.kind == Kind::Created {
             parts.extend(FIELDS);
         }
-        for part in parts {
-            origins.insert(part, before.map_or(change.todo.version.0, |before| before.origins[part]));
-        }
+        origins.extend(parts.into_iter().map(|part| (part, change.todo.version.0)));
+        origins.extend(back);
         Self { is_live: change.kind != Kind::Deleted, todo: Todo::clone(&change.todo), origins }
     }
+}
+
+/// What a change is about.
+fn parts(change: &Change) -> Vec<&'static str> {
+    let is_moved = (change.kind != Kind::Updated).then_some("deleted_at");
+    change.changed.iter().map(|field| field.name()).chain(is_moved).collect()
 }
 
 /// The log of one owner with what was after each change, as simply as it can be said.
@@ -323,17 +345,31 @@ impl Past {
 
     /// These changes were made; if that was an undo, of these.
     fn made(&mut self, changes: Vec<Arc<Change>>, undone: &[Arc<Change>]) {
-        for change in changes {
+        let ids: BTreeSet<i64> = changes.iter().map(|change| change.todo.id.0).collect();
+        let back: BTreeMap<i64, _> = ids.into_iter().map(|id| (id, self.back(TodoId(id), undone))).collect();
+        let last = |change: &Change| changes.iter().rfind(|it| it.todo.id == change.todo.id).map(|it| it.revision);
+        for change in &changes {
             let id = change.todo.id;
-            let first = undone.iter().find(|it| it.todo.id == id);
-            // A creation makes a todo whose parts are from the first version: where it is, too.
-            let before = first.map(|first| match self.moment(id, first.revision) {
-                Some(before) => before.clone(),
-                None => Moment::after(first, None, None),
-            });
-            let moment = Moment::after(&change, self.moment(id, Revision::MAX), before.as_ref());
-            self.log.push((change, moment));
+            let back = if last(change) == Some(change.revision) { back[&id.0].clone() } else { BTreeMap::new() };
+            let moment = Moment::after(change, self.moment(id, Revision::MAX), &back);
+            self.log.push((Arc::clone(change), moment));
         }
+    }
+
+    /// The origins that parts of a todo get back when these changes are undone: of those that are as they were then.
+    fn back(&self, id: TodoId, undone: &[Arc<Change>]) -> BTreeMap<&'static str, i64> {
+        let of_todo: Vec<_> = undone.iter().filter(|change| change.todo.id == id).collect();
+        let (Some(first), Some(last)) = (of_todo.first(), of_todo.last()) else { return BTreeMap::new() };
+        let (then, now) = (self.moment(id, last.revision.next()).unwrap(), self.moment(id, Revision::MAX).unwrap());
+        let mut about: Vec<&str> = of_todo.iter().flat_map(|change| parts(change)).collect();
+        let before = self.moment(id, first.revision);
+        if before.is_none() {
+            // Where something is that is not there yet is from no version. It is deleted as it is.
+            about = vec!["deleted_at"];
+        }
+        let origin = |part: &'static str| before.map_or(0, |before| before.origins[part]);
+        let is_same = |part: &&str| now.origins[*part] == then.origins[*part];
+        about.into_iter().filter(is_same).map(|part| (part, origin(part))).collect()
     }
 
     /// What undoing these changes must give for one todo: whether it is there, and with which fields; or what is in the way.
@@ -356,8 +392,7 @@ impl Past {
         let is_other = |name: &&str| now.origins[*name] != then.origins[*name];
         let concerned = if moves && !was_live { FIELDS.to_vec() } else { to_change.clone() };
         let mut conflict: Vec<&str> = concerned.into_iter().filter(is_other).collect();
-        let was_about_it = undone.iter().any(|change| change.kind != Kind::Updated);
-        if (moves || (!now.is_live && !to_change.is_empty())) && (!was_about_it || is_other(&"deleted_at")) {
+        if (moves || (!now.is_live && !to_change.is_empty())) && is_other(&"deleted_at") {
             conflict.push("deleted_at");
         }
         if !conflict.is_empty() {

@@ -71,7 +71,7 @@ pub async fn import(mutation: Mutation, mut body: StreamedBody) -> Result<HttpRe
     loop {
         let group = import.group(true).unwrap_or_default();
         let done = imported + group.len();
-        let identity = mutation.identity_of_part("/import", part, &content);
+        let identity = mutation.identity_of_part("/import", part, imported..done, &content);
         let answer = move |epoch, applied: &_| answer::json(epoch, applied, &Imported { imported: done, skipped });
         let commands = group.into_iter().map(Command::Create).collect();
         let committed = mutation.commit(identity, commands, total - imported, answer).await;

@@ -55,10 +55,6 @@ impl State for Committed {
         self.todos.values().filter(|todo| todo.owner == owner).count()
     }
 
-    fn trash(&self, owner: UserId) -> Vec<TodoId> {
-        self.trash.values().filter(|todo| todo.owner == owner).map(|todo| todo.id).collect()
-    }
-
     fn account(&self, id: UserId) -> Option<Arc<User>> {
         self.accounts.get(&id).cloned()
     }
@@ -221,9 +217,11 @@ fn random_request(random: &mut SmallRng, ids: i64) -> Request {
             5 => put(id, TodoPatch { completed: Some(true), ..TodoPatch::default() }),
             6..9 => restore(id),
             9 => purge(id),
-            10 if random.random_bool(0.2) => {
-                Command::EmptyTrash { limit: random.random_range(0..3), condition: Condition::default() }
-            }
+            10 if random.random_bool(0.2) => Command::EmptyTrash {
+                todos: (1..=ids).filter(|_| random.random_bool(0.3)).map(TodoId).collect(),
+                more: false,
+                condition: Condition::default(),
+            },
             10 if random.random_bool(0.2) => Command::DeleteMany {
                 todos: (1..=ids).filter(|_| random.random_bool(0.3)).map(TodoId).collect(),
                 completed: [None, Some(true), Some(false)][random.random_range(0..3)],

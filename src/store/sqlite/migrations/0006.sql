@@ -5,5 +5,5 @@
 ALTER TABLE changes ADD COLUMN before TEXT;
 
 -- In todos and in changes, field_versions also has the version that last deleted or restored the todo, as its eighth
--- number; a list that is shorter stays right. Behind a semicolon, it can have the versions that the fields are from if
--- those that changed them last were undone.
+-- number; a list that is shorter stays right. Behind a semicolon, it can have eight more: the versions that these are from,
+-- if some that changed them last were undone.
