@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use crate::domain::clock::Timestamp;
 use crate::domain::number::number;
-use crate::domain::todo::Todo;
-use crate::domain::todo::field::{Field, FieldVersions};
+use crate::domain::todo::field::{Field, FieldVersions, Part};
 use crate::domain::todo::input::TodoPatch;
+use crate::domain::todo::{Todo, Version};
 use crate::domain::trace::TraceParent;
 
 /// 64 random bits, created with a database and renewed when a backup is restored: versions and revisions of different
@@ -145,6 +145,16 @@ pub struct Before {
     pub values: TodoPatch,
     /// Where all parts of the todo were from.
     pub versions: FieldVersions,
+}
+
+impl Before {
+    /// What is before a creation. Where something is that is not there is not the same as in the trash, or out of it, in
+    /// its first version.
+    pub fn creation() -> Self {
+        let mut versions = FieldVersions::default();
+        versions.set_origin(Part::Whereabouts, Version::FIRST.previous());
+        Self { values: TodoPatch::default(), versions }
+    }
 }
 
 /// A committed mutation of one todo.

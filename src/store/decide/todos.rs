@@ -9,7 +9,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::etag::EntityTag;
 use crate::domain::todo::field::{Field, Part};
 use crate::domain::todo::input::{NewTodo, TodoPatch};
-use crate::domain::todo::{Todo, TodoId, Version};
+use crate::domain::todo::{Todo, TodoId};
 use crate::store::idempotency::{Answered, Idempotency, Kept, Known};
 use crate::store::outcome::{Applied, Outcome};
 use crate::store::{Command, Commands, Condition, Context, Merge, Target, Versions};
@@ -241,12 +241,7 @@ impl<S: State> Group<'_, S> {
             Whereabouts::Live(before) | Whereabouts::Trashed(before) => {
                 Before { values: TodoPatch::to(&before, &changed), versions: before.field_versions.clone() }
             }
-            Whereabouts::Gone => {
-                let mut before = Before::default();
-                // Not the same as in the trash, or out of it, in its first version.
-                before.versions.set_origin(Part::Whereabouts, Version::FIRST.previous());
-                before
-            }
+            Whereabouts::Gone => Before::creation(),
         };
         let decided = &mut request.decided;
         let whereabouts = match kind {

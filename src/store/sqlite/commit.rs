@@ -150,7 +150,8 @@ fn write(transaction: &Transaction<'_>, decided: &Decided, marks: &Marks, uptime
             change.scrubbed,
             change.batch,
             change.op,
-            (!change.scrubbed).then_some(before)
+            // Of a creation, it is always the same.
+            (!change.scrubbed && change.kind != Kind::Created).then_some(before)
         ])?;
     }
     for (_, id) in &decided.purged {

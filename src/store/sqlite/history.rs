@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{CHANGE_COLUMNS, change};
 use crate::domain::account::UserId;
-use crate::domain::change::{Before, Change, Epoch, Revision};
+use crate::domain::change::{Before, Change, Epoch, Kind, Revision};
 use crate::domain::todo::TodoId;
 use crate::store::decide::Undone;
 
@@ -39,6 +39,7 @@ pub fn undone(
     let mut undone: Vec<Undone> = Vec::new();
     let mut places: HashMap<TodoId, usize> = HashMap::new();
     for (change, before) in changes {
+        let before = before.or_else(|| (change.kind == Kind::Created).then(Before::creation));
         let Some(before) = before else { return Ok(Vec::new()) };
         let place = *places.entry(change.todo.id).or_insert(undone.len());
         match undone.get_mut(place) {
