@@ -58,6 +58,22 @@ async fn many_go_500_at_a_time() {
 }
 
 #[actix_web::test]
+async fn of_long_ones_fewer_go_at_a_time() {
+    with_app(async |app| {
+        let token = app.token("demo");
+        let long = json!({"op": "create", "todo": {"title": "a", "description": "d".repeat(9_999)}});
+        for _ in 0..3 {
+            let body = json!({ "operations": vec![&long; 100] });
+            assert_eq!(app.post("/batch").bearer_auth(&token).send_json(body).await.status, 200);
+        }
+        for (deleted, has_more) in [(210, true), (90, false)] {
+            assert_eq!(delete(app, "?all=true").await.json(), json!({"deleted": deleted, "has_more": has_more}));
+        }
+    })
+    .await;
+}
+
+#[actix_web::test]
 async fn nothing_goes_unless_it_is_said_what() {
     with_app(async |app| {
         fill(app, 2).await;

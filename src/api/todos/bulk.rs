@@ -1,5 +1,7 @@
 //! `DELETE /todos`: moves many todos to the trash at once.
 
+use std::sync::Arc;
+
 use actix_web::{HttpRequest, HttpResponse};
 use utoipa::IntoParams;
 
@@ -10,8 +12,8 @@ use super::mutation::Mutation;
 use crate::api::error::ApiError;
 use crate::api::responses::{BulkPreconditionFailed, Invalid, ReadOnlyToken, Unauthenticated, Unavailable};
 use crate::domain::change::Epoch;
-use crate::domain::todo::TodoId;
 use crate::domain::todo::filter::Filter;
+use crate::domain::todo::{Todo, TodoId};
 use crate::domain::validation::{Query, ValidationError};
 use crate::store::Command;
 use crate::store::idempotency::KeptAnswer;
@@ -20,6 +22,8 @@ use crate::store::outcome::{Applied, Outcome};
 
 /// Todos that one request deletes, at most.
 const MAX_DELETED: usize = 500;
+/// The same in bytes of their texts, but for the last one: what is deleted is written to the log as it was.
+const MAX_DELETED_BYTES: usize = 2 << 20;
 
 /// Which todos are deleted: exactly one of these, once.
 // Parsed parameter by parameter.
@@ -35,7 +39,7 @@ pub struct DeleteParameters {
     all: bool,
 }
 
-/// Deletes many todos, at most 500 at a time.
+/// Deletes many todos, at most 500 at a time, or 2 MiB of text.
 ///
 /// Those that are completed, those that are not, or all: without one of these parameters, and with any other one, nothing is
 /// deleted. They go to the trash in one commit; a `todo.deleted` event follows for each.
@@ -60,7 +64,13 @@ pub async fn delete(
     let selection = Selection { filter, limit: Some(MAX_DELETED), ..Selection::default() };
     // Whoever is waiting for the writer does not wait for the search.
     let Selected { todos, total, .. } = selected(state, user, state.store.view(user).await?.todos, &selection).await?;
-    let todos: Vec<TodoId> = todos.map(|todo| todo.id).collect();
+    let mut bytes = 0;
+    let has_room = |todo: &Arc<Todo>| {
+        let has_room = bytes < MAX_DELETED_BYTES;
+        bytes += todo.text_len();
+        has_room
+    };
+    let todos: Vec<TodoId> = todos.take_while(has_room).map(|todo| todo.id).collect();
     let identity = mutation.identity("/todos", None);
     let condition = conditions.on_list(&etag_prefix(mutation.epoch(), user));
     let more = total > todos.len();

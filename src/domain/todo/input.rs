@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::due::Due;
 use super::field::{Field, FieldVersions};
 use super::tags::{MAX_TAG_LEN, MAX_TAGS, Tags, TagsChange, TooManyTags, normalized};
-use super::{MAX_DESCRIPTION_LEN, MAX_PRIORITY, MAX_TITLE_LEN, Todo, TodoId, Version, schema};
+use super::{MAX_DESCRIPTION_LEN, MAX_PRIORITY, MAX_TITLE_LEN, Todo, TodoId, Version, schema, text_len};
 use crate::domain::account::UserId;
 use crate::domain::clock::Timestamp;
 use crate::domain::validation::{Fields, ValidationError};
@@ -90,8 +90,7 @@ impl NewTodo {
 
     /// How long its texts are, in bytes.
     pub fn text_len(&self) -> usize {
-        let tags: usize = self.tags.iter().map(str::len).sum();
-        self.title.len() + self.description.as_deref().map_or(0, str::len) + tags
+        text_len(&self.title, self.description.as_deref(), &self.tags)
     }
 
     /// The fields of the todo that this creates: those that every todo has, and those that were set.

@@ -104,6 +104,17 @@ pub struct Todo {
     pub order: Option<f64>,
 }
 
+impl Todo {
+    /// How long its texts are, in bytes.
+    pub fn text_len(&self) -> usize {
+        text_len(&self.title, self.description.as_deref(), &self.tags)
+    }
+}
+
+fn text_len(title: &str, description: Option<&str>, tags: &Tags) -> usize {
+    title.len() + description.map_or(0, str::len) + tags.iter().map(str::len).sum::<usize>()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
