@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use ring::digest::{Context as Digest, SHA256, digest};
+use ring::digest::{self, Digest, SHA256, digest};
 
 use super::{database, missing, no_account, open, print, report};
 use crate::config::Config;
@@ -98,7 +98,7 @@ async fn import(store: &Store, arguments: &Arguments, contents: &Contents) -> Re
     if !account.is_active() {
         return Err(format!("the account {name} is disabled or deleted").into());
     }
-    let name = if *again { rand::random() } else { contents.hash };
+    let run = if *again { rand::random() } else { contents.hash };
     let mut reader = Reader::open(file)?;
     let progress = bar(contents.todos as u64, "importing {bar:40} {human_pos}/{human_len}, {eta} left");
     let (mut part, mut done, mut before, mut is_end) = (0, 0, 0, false);
@@ -111,7 +111,7 @@ async fn import(store: &Store, arguments: &Arguments, contents: &Contents) -> Re
             let commands = Commands {
                 commands: todos.into_iter().map(Command::Create).collect(),
                 room: contents.todos.saturating_sub(done),
-                idempotency: Some(idempotency(&name, part, done..done + count)),
+                idempotency: Some(idempotency(&run, part, done..done + count)),
                 ..Commands::default()
             };
             let answered = store.apply(context(&account), commands).await.map_err(|error| {
@@ -161,21 +161,21 @@ fn context(account: &User) -> Context {
 }
 
 /// Makes a part of an import, these todos of it, one that is made once.
-fn idempotency(name: &Fingerprint, part: usize, todos: Range<usize>) -> Idempotency {
-    let hex: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+fn idempotency(run: &Fingerprint, part: usize, todos: Range<usize>) -> Idempotency {
+    let hex: String = run.iter().map(|byte| format!("{byte:02x}")).collect();
     let answer = |_: &_| Ok(KeptAnswer { status: 200, headers: Vec::new(), body: Vec::new() });
     Idempotency {
         request: format!("import {hex} {part}").into(),
         key: format!("import {hex}").into(),
         // A version that makes other parts must not take this one for its own.
-        fingerprint: fingerprint(format!("{hex} {todos:?}").as_bytes()),
+        fingerprint: fingerprint(&digest(&SHA256, format!("{hex} {todos:?}").as_bytes())),
         answer: Box::new(answer),
     }
 }
 
-fn fingerprint(bytes: &[u8]) -> Fingerprint {
+fn fingerprint(digest: &Digest) -> Fingerprint {
     let mut fingerprint = Fingerprint::default();
-    fingerprint.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    fingerprint.copy_from_slice(digest.as_ref());
     fingerprint
 }
 
@@ -188,14 +188,14 @@ struct Reader<'a> {
     file: File,
     /// What its todos are read into.
     import: Import,
-    digest: Digest,
+    digest: digest::Context,
     piece: Vec<u8>,
 }
 
 impl<'a> Reader<'a> {
     fn open(path: &'a Path) -> Result<Self, String> {
         let file = File::open(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        Ok(Self { path, file, import: Import::default(), digest: Digest::new(&SHA256), piece: vec![0; PIECE] })
+        Ok(Self { path, file, import: Import::default(), digest: digest::Context::new(&SHA256), piece: vec![0; PIECE] })
     }
 
     /// Reads the next piece; its length, or none at the end.
@@ -222,9 +222,7 @@ impl<'a> Reader<'a> {
 
     /// The SHA-256 of what was read.
     fn hash(self) -> Fingerprint {
-        let mut hash = Fingerprint::default();
-        hash.copy_from_slice(self.digest.finish().as_ref());
-        hash
+        fingerprint(&self.digest.finish())
     }
 }
 

@@ -118,6 +118,22 @@ async fn a_large_export_is_whole_and_in_order() {
 }
 
 #[actix_web::test]
+async fn an_export_that_cannot_be_read_to_its_end_breaks_off() {
+    with_app(async |app| {
+        let token = app.token("demo");
+        app.create(&token, json!({"title": "a"})).await;
+        let log = rusqlite::Connection::open(app.store().path()).unwrap();
+        log.execute("UPDATE changes SET kind = 9", []).unwrap();
+        let answer = app.get("/export").bearer_auth(&token).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert!(answer.bytes().await.is_err(), "it does not look whole");
+        log.execute("UPDATE changes SET kind = 0", []).unwrap();
+        assert_eq!(export(app, "demo").await.len(), 2);
+    })
+    .await;
+}
+
+#[actix_web::test]
 async fn what_was_exported_can_be_imported_by_anybody() {
     with_app(async |app| {
         let token = app.token("demo");

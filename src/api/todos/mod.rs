@@ -221,6 +221,11 @@ fn log_imported(count: usize, username: &str) {
     log::info!("{count} todos imported by user: {username}");
 }
 
+/// An export ends before its end.
+fn log_broken_export(error: &ApiError) {
+    log::error!("an export breaks off: {error}");
+}
+
 /// One line for each change, as the original has them.
 fn log_changes(applied: &Applied, username: &str) {
     for change in applied.outcomes.iter().flat_map(Outcome::changes) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix_web::http::{Method, header};
 use actix_web::{HttpResponse, web};
 use bytes::Bytes;
-use futures_util::stream::unfold;
+use futures_util::stream::{empty, unfold};
 use serde::Serialize;
 use tokio::task::yield_now;
 
@@ -16,6 +16,7 @@ use crate::api::large_lists::{CHUNK_LEN, LargeList};
 use crate::api::responses::{TooManyLists, Unauthenticated};
 use crate::api::state::AppState;
 use crate::api::todos::answer::{SYNC_TOKEN, TaggedTodo, sync_token};
+use crate::api::todos::log_broken_export;
 use crate::api::todos::trash::TrashedTodo;
 use crate::api::user::AuthUser;
 use crate::domain::account::UserId;
@@ -23,7 +24,6 @@ use crate::domain::change::{Change, Epoch, Revision};
 use crate::domain::clock::Timestamp;
 use crate::domain::todo::field::Field;
 use crate::domain::todo::{Todo, TodoId, Version};
-use crate::store::error::DatabaseError;
 
 /// Changes that are read from the log at once.
 const PAGE: usize = 250;
@@ -82,7 +82,7 @@ pub async fn export(
         .insert_header((header::CONTENT_DISPOSITION, r#"attachment; filename="todos.ndjson""#))
         .insert_header((SYNC_TOKEN, sync_token(epoch, view.revision)));
     if method == Method::HEAD {
-        return Ok(response.streaming(futures_util::stream::empty::<Result<Bytes, DatabaseError>>()));
+        return Ok(response.streaming(empty::<Result<Bytes, ApiError>>()));
     }
     let large = state.lists.begin(user.id).ok_or(ApiError::TooManyLists)?;
     let export = Export {
@@ -99,7 +99,12 @@ pub async fn export(
     Ok(response.streaming(unfold(export, |mut export| async move {
         // Other requests are served before the next chunk is built.
         yield_now().await;
-        Some((export.next().await.transpose()?, export))
+        let lines = export.next().await;
+        // The client sees that the answer breaks off, and nobody else anything.
+        if let Err(error) = &lines {
+            log_broken_export(error);
+        }
+        Some((lines.transpose()?, export))
     })))
 }
 
