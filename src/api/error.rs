@@ -570,6 +570,39 @@ mod tests {
                 json!("Precondition Failed"),
             ),
             (
+                ApiError::TooManyTodos { limit: 7 },
+                409,
+                None,
+                json!("This user would have more than 7 todos, the most allowed: delete some first"),
+            ),
+            (ApiError::ChangeNotFound, 404, None, json!("Change not found")),
+            (
+                ApiError::ChangeGone,
+                410,
+                None,
+                json!("The change is too old, or its todo was removed: it can't be undone"),
+            ),
+            (
+                ApiError::Import { imported: 1500, error: Box::new(ApiError::NotStored) },
+                503,
+                Some(("retry-after", "5")),
+                json!(
+                    "1500 todos are imported, and then: The change could not be stored; nothing was changed, try again later"
+                ),
+            ),
+            (
+                ApiError::ImportRunning,
+                429,
+                Some(("retry-after", "1")),
+                json!("Todos are being imported for this user already"),
+            ),
+            (
+                ApiError::NotImportable,
+                415,
+                Some(("accept", "application/x-ndjson, application/json")),
+                json!("Content-Type must be application/x-ndjson or application/json"),
+            ),
+            (
                 ApiError::Operation { index: 3, error: Box::new(ApiError::TodoNotFound) },
                 404,
                 Some(("content-type", "application/json")),

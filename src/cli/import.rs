@@ -101,11 +101,14 @@ async fn import(store: &Store, arguments: &Arguments, contents: &Contents) -> Re
     let run = if *again { rand::random() } else { contents.hash };
     let mut reader = Reader::open(file)?;
     let progress = bar(contents.todos as u64, "importing {bar:40} {human_pos}/{human_len}, {eta} left");
+    let changed = |done: usize| {
+        progress.finish_and_clear();
+        format!("{} was changed while it was read: {done} todos are imported", file.display())
+    };
     let (mut part, mut done, mut before, mut is_end) = (0, 0, 0, false);
     while !is_end {
-        // It was read before.
-        let changed = |_| format!("{} was changed while it was read: {done} todos are imported", file.display());
-        is_end = reader.read().map_err(changed)?.is_none();
+        // It could be read before.
+        is_end = reader.read().map_err(|_| changed(done))?.is_none();
         while let Some(todos) = reader.import.group(is_end) {
             let count = todos.len();
             let commands = Commands {
@@ -125,7 +128,7 @@ async fn import(store: &Store, arguments: &Arguments, contents: &Contents) -> Re
     }
     progress.finish_and_clear();
     if reader.hash() != contents.hash {
-        return Err(format!("{} was changed while it was read: {done} todos are imported", file.display()).into());
+        return Err(changed(done).into());
     }
     let mut report = format!("imported {} todos for {}", done - before, account.username);
     if before > 0 {

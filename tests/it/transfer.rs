@@ -1,11 +1,10 @@
 //! `/export` and `/import`.
 
 use std::io::Write;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::app::{PREFIXES, TestApp, with_app, with_settings};
+use crate::app::{PREFIXES, TestApp, eventually, with_app, with_settings};
 use crate::client::{Answer, RequestExt};
 
 const NDJSON: &str = "application/x-ndjson";
@@ -306,17 +305,20 @@ async fn one_import_at_a_time_is_served_for_each_user() {
              Content-Length: 14\r\nConnection: close\r\n\r\n{{\"title\":",
             app.token("demo")
         );
+        let (go_on, waiting) = std::sync::mpsc::channel();
         let first = app.converse(move |stream| {
             stream.write_all(head.as_bytes()).unwrap();
-            std::thread::sleep(Duration::from_millis(1_500));
+            waiting.recv().unwrap();
             stream.write_all(b"\"a\"}\n").unwrap();
         });
         let meanwhile = async {
-            actix_web::rt::time::sleep(Duration::from_millis(500)).await;
+            let is_served = async || import(app, "demo", NDJSON, "").await.status == 429;
+            eventually("the first import to be read", is_served).await;
             let second = import(app, "demo", NDJSON, "").await;
             second.assert_refused(429, "Todos are being imported for this user already");
             assert_eq!(second.header("retry-after"), Some("1"));
             assert_eq!(import(app, "user", NDJSON, "[]").await.status, 200);
+            go_on.send(()).unwrap();
         };
         let (first, ()) = futures_util::future::join(first, meanwhile).await;
         assert_eq!((first.status, first.body.as_str()), (200, r#"{"imported":1,"skipped":0}"#));

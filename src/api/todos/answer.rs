@@ -88,6 +88,16 @@ fn headers(epoch: Epoch, applied: &Applied) -> Vec<(String, String)> {
     headers
 }
 
+/// 200 with how much was deleted, or removed from the trash.
+pub fn deleted(epoch: Epoch, applied: &Applied) -> serde_json::Result<KeptAnswer> {
+    let (deleted, has_more) = match applied.outcomes.first() {
+        Some(Outcome::Several { changes, more }) => (changes.len(), *more),
+        Some(Outcome::Purged { count, more }) => (*count, *more),
+        _ => (0, false),
+    };
+    json(epoch, applied, &Deleted { deleted, has_more })
+}
+
 /// 200 with any JSON.
 pub fn json(epoch: Epoch, applied: &Applied, body: &impl Serialize) -> serde_json::Result<KeptAnswer> {
     let mut headers = headers(epoch, applied);

@@ -11,14 +11,11 @@ use super::list::{Selected, etag_prefix, selected};
 use super::mutation::Mutation;
 use crate::api::error::ApiError;
 use crate::api::responses::{BulkPreconditionFailed, Invalid, ReadOnlyToken, Unauthenticated, Unavailable};
-use crate::domain::change::Epoch;
 use crate::domain::todo::filter::Filter;
 use crate::domain::todo::{Todo, TodoId};
 use crate::domain::validation::{Query, ValidationError};
 use crate::store::Command;
-use crate::store::idempotency::KeptAnswer;
 use crate::store::map::select::Selection;
-use crate::store::outcome::{Applied, Outcome};
 
 /// Todos that one request deletes, at most.
 const MAX_DELETED: usize = 500;
@@ -75,15 +72,7 @@ pub async fn delete(
     let condition = conditions.on_list(&etag_prefix(mutation.epoch(), user));
     let more = total > todos.len();
     let command = Command::DeleteMany { todos, completed, more, condition };
-    mutation.apply(identity, vec![command], deleted).await
-}
-
-fn deleted(epoch: Epoch, applied: &Applied) -> serde_json::Result<KeptAnswer> {
-    let (deleted, has_more) = match applied.outcomes.first() {
-        Some(Outcome::Several { changes, more }) => (changes.len(), *more),
-        _ => (0, false),
-    };
-    answer::json(epoch, applied, &Deleted { deleted, has_more })
+    mutation.apply(identity, vec![command], answer::deleted).await
 }
 
 /// Which todos are meant. Stricter than other routes: what is misspelt must not delete something else.

@@ -9,7 +9,7 @@ use actix_web::{FromRequest, HttpRequest};
 
 use crate::domain::change::{Epoch, Revision};
 use crate::domain::etag::EntityTag;
-use crate::domain::todo::TodoId;
+use crate::domain::todo::{TodoId, Version};
 use crate::store::{Condition, Merge, Versions};
 
 /// What proxies append to a tag when they compress what it stands for.
@@ -40,9 +40,7 @@ impl FromRequest for Conditions {
 impl Conditions {
     /// What they mean for a todo.
     pub fn on(&self, epoch: Epoch, todo: TodoId) -> Condition {
-        let versions = |tags: &Tags| tags.versions(epoch, todo);
-        let (if_match, if_none_match) = (self.if_match.as_ref(), self.if_none_match.as_ref());
-        Condition { if_match: if_match.map(versions), if_none_match: if_none_match.map(versions), merge: Merge::No }
+        self.meaning(|tag| version(tag, epoch, todo))
     }
 
     /// The same for a patch, which can be merged.
@@ -58,26 +56,19 @@ impl Conditions {
 
     /// What they mean for all todos of a user, whose lists have tags that begin with `prefix` and the revision.
     pub fn on_list(&self, prefix: &str) -> Condition<Revision> {
-        let revisions = |tags: &Tags| match tags {
-            Tags::Any => Versions::Any,
-            Tags::Listed(tags) => {
-                let rest = tags.iter().filter_map(|tag| tag.strip_prefix(prefix));
-                let revision = rest.map(|rest| rest.split_once('-').map_or(rest, |(revision, _)| revision));
-                Versions::Of(revision.filter_map(|text| text.parse().ok().map(Revision)).collect())
-            }
-        };
-        let (if_match, if_none_match) = (self.if_match.as_ref(), self.if_none_match.as_ref());
-        Condition { if_match: if_match.map(revisions), if_none_match: if_none_match.map(revisions), merge: Merge::No }
+        self.meaning(|tag| tag.strip_prefix(prefix)?.split('-').next()?.parse().ok().map(Revision))
     }
 
     /// What they mean for something that has no entity tag.
     pub fn on_untagged(&self) -> Condition {
-        let any = |tags: &Tags| match tags {
-            Tags::Any => Versions::Any,
-            Tags::Listed(_) => Versions::Of(Vec::new()),
-        };
-        let (if_match, if_none_match) = (self.if_match.as_ref().map(any), self.if_none_match.as_ref().map(any));
-        Condition { if_match, if_none_match, merge: Merge::No }
+        self.meaning(|_| None)
+    }
+
+    /// What they mean where a tag is one of these versions, or of something else.
+    fn meaning<V>(&self, version: impl Fn(&str) -> Option<V>) -> Condition<V> {
+        let versions = |tags: &Tags| tags.versions(&version);
+        let (if_match, if_none_match) = (self.if_match.as_ref(), self.if_none_match.as_ref());
+        Condition { if_match: if_match.map(versions), if_none_match: if_none_match.map(versions), merge: Merge::No }
     }
 
     /// Whether `If-Match` allows what has this tag, without its quotes.
@@ -93,7 +84,13 @@ impl Conditions {
 
 /// Which version of a todo a client knows, as it says in a body: like `If-Match`.
 pub fn parse_if_match(text: &str, epoch: Epoch, todo: TodoId) -> Condition {
-    Condition { if_match: Some(Tags::parse([text.as_bytes()]).versions(epoch, todo)), ..Condition::default() }
+    let versions = Tags::parse([text.as_bytes()]).versions(|tag| version(tag, epoch, todo));
+    Condition { if_match: Some(versions), ..Condition::default() }
+}
+
+/// The version of a todo that a tag names.
+fn version(tag: &str, epoch: Epoch, todo: TodoId) -> Option<Version> {
+    EntityTag::parse(tag).filter(|tag| tag.epoch == epoch && tag.todo == todo).map(|tag| tag.version)
 }
 
 /// The value of `If-Match` or `If-None-Match`.
@@ -123,13 +120,10 @@ impl Tags {
         Self::Listed(tags.into_iter().map(|tag| plain(&tag).to_owned()).collect())
     }
 
-    fn versions(&self, epoch: Epoch, todo: TodoId) -> Versions {
+    fn versions<V>(&self, version: impl Fn(&str) -> Option<V>) -> Versions<V> {
         match self {
             Self::Any => Versions::Any,
-            Self::Listed(tags) => {
-                let tags = tags.iter().filter_map(|tag| EntityTag::parse(tag));
-                Versions::Of(tags.filter(|tag| tag.epoch == epoch && tag.todo == todo).map(|tag| tag.version).collect())
-            }
+            Self::Listed(tags) => Versions::Of(tags.iter().filter_map(|tag| version(tag)).collect()),
         }
     }
 
@@ -179,12 +173,11 @@ fn prefers_merge(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::todo::Version;
 
     const EPOCH: Epoch = Epoch(0x1f);
 
     fn versions(values: &[&str]) -> Versions {
-        Tags::parse(values.iter().map(|value| value.as_bytes())).versions(EPOCH, TodoId(7))
+        Tags::parse(values.iter().map(|value| value.as_bytes())).versions(|tag| version(tag, EPOCH, TodoId(7)))
     }
 
     #[test]
@@ -232,7 +225,10 @@ mod tests {
     fn commas_and_other_bytes_inside_a_tag_belong_to_it() {
         assert_eq!(versions(&[r#""a,000000000000001f-7-3,b""#]), Versions::Of(Vec::new()));
         let odd = [b"\"\xe9,x\", ".as_slice(), br#""000000000000001f-7-3""#].concat();
-        assert_eq!(Tags::parse([odd.as_slice()]).versions(EPOCH, TodoId(7)), Versions::Of(vec![Version(3)]));
+        assert_eq!(
+            Tags::parse([odd.as_slice()]).versions(|tag| version(tag, EPOCH, TodoId(7))),
+            Versions::Of(vec![Version(3)])
+        );
     }
 
     #[test]

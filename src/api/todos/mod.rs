@@ -28,7 +28,7 @@ use crate::domain::etag::EntityTag;
 use crate::domain::todo::input::{NewTodo, TodoPatch};
 use crate::domain::todo::schema::{TodoMergePatch, TodoUpdate};
 use crate::domain::todo::{Todo, TodoId};
-use crate::domain::validation::{BodyError, Fields, ValidationError, parse_id};
+use crate::domain::validation::{BodyError, Fields, ValidationError, both, parse_id};
 use crate::store::outcome::{Applied, Outcome};
 use crate::store::{Command, Merge};
 use conditions::Conditions;
@@ -202,13 +202,8 @@ fn parse_change(
         Err(BodyError::Invalid(errors)) if errors.iter().all(|error| error.kind != "json_invalid") => Err(errors),
         Err(error) => return Err(error.into()),
     };
-    match (id, patch) {
-        (Ok(id), Ok(patch)) => Ok((identity, existing(id)?, patch)),
-        (id, patch) => {
-            let errors: Vec<ValidationError> = [id.err(), patch.err()].into_iter().flatten().flatten().collect();
-            Err(errors.into())
-        }
-    }
+    let (id, patch) = both(id, patch)?;
+    Ok((identity, existing(id)?, patch))
 }
 
 /// The id, if a todo can have it.

@@ -25,7 +25,6 @@ use crate::domain::change::Epoch;
 use crate::domain::clock::Timestamp;
 use crate::domain::todo::Todo;
 use crate::store::Command;
-use crate::store::outcome::{Applied, Outcome};
 
 /// A todo that was deleted.
 #[derive(Serialize, ToSchema)]
@@ -141,14 +140,7 @@ pub async fn purge(
 )]
 pub async fn empty(mutation: Mutation, conditions: Conditions) -> Result<HttpResponse, ApiError> {
     let identity = mutation.identity("/trash", None);
-    let emptied = |epoch, applied: &Applied| {
-        let (deleted, has_more) = match applied.outcomes.first() {
-            Some(&Outcome::Purged { count, more }) => (count, more),
-            _ => (0, false),
-        };
-        answer::json(epoch, applied, &Deleted { deleted, has_more })
-    };
     let (todos, more) = mutation.state.store.first_in_trash(mutation.user().id, MAX_EMPTIED).await?;
     let command = Command::EmptyTrash { todos, more, condition: conditions.on_untagged() };
-    mutation.apply(identity, vec![command], emptied).await
+    mutation.apply(identity, vec![command], answer::deleted).await
 }

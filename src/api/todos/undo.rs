@@ -15,7 +15,7 @@ use crate::api::responses::{
 use crate::domain::change::{Change, Epoch, Kind, Revision};
 use crate::domain::etag::EntityTag;
 use crate::domain::todo::{Todo, TodoId};
-use crate::domain::validation::{Query, parse_number};
+use crate::domain::validation::{Query, both, parse_number};
 use crate::store::Command;
 use crate::store::idempotency::KeptAnswer;
 use crate::store::outcome::{Applied, Outcome};
@@ -92,13 +92,8 @@ pub async fn undo(
     // What is misspelt must not undo something else.
     query.only_once(&["batch"]);
     let whole_batch = query.boolean("batch").unwrap_or(false);
-    let revision = match (parse_number("revision", &revision), query.finish()) {
-        (Ok(revision), Ok(())) => Revision(revision.ok_or(ApiError::ChangeNotFound)?),
-        (revision, rest) => {
-            let errors: Vec<_> = [revision.err(), rest.err()].into_iter().flatten().flatten().collect();
-            return Err(errors.into());
-        }
-    };
+    let (revision, ()) = both(parse_number("revision", &revision), query.finish())?;
+    let revision = Revision(revision.ok_or(ApiError::ChangeNotFound)?);
     let identity = mutation.identity(&format!("/changes/{revision}/undo"), None);
     let answer = move |epoch, applied: &_| undone(epoch, applied, whole_batch);
     mutation.apply(identity, vec![Command::Undo { revision, whole_batch }], answer).await

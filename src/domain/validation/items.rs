@@ -3,7 +3,7 @@
 
 use serde_json::{Deserializer, Value, json};
 
-use super::{Location, ValidationError, location, offset_in, reason};
+use super::{ValidationError, no_json, offset_in, reason};
 
 /// Largest item, in bytes: it is in memory until it is complete.
 const MAX_ITEM_LEN: usize = 256 << 10;
@@ -145,11 +145,8 @@ impl Items {
 
     /// What is behind `before`, which comes next, is no JSON.
     fn invalid(&self, reason: &str, before: &str) -> Box<ValidationError> {
-        let mut loc: Vec<Location> = location(&["body"]);
-        loc.push((self.characters + before.chars().count()).into());
         let line = self.lines + before.matches('\n').count() + 1;
-        let error = ValidationError::at("json_invalid", loc, "JSON decode error", json!({}));
-        Box::new(error.with(json!({ "error": reason, "line": line })))
+        Box::new(no_json(self.characters + before.chars().count(), reason).and("line", line))
     }
 
     fn is_at_start(&self) -> bool {
@@ -175,6 +172,7 @@ impl Items {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Location;
     use super::*;
 
     /// The items of a body that arrives in pieces of this size, and what is wrong after them.

@@ -169,13 +169,24 @@ pub fn parse_object(body: &[u8], is_json: bool) -> Result<Map<String, Value>, Bo
     match serde_json::from_str(text) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(other) => Err(BodyError::Invalid(vec![not_an_object(location(&["body"]), other)])),
-        Err(error) => Err(BodyError::Invalid(vec![ValidationError {
-            kind: "json_invalid",
-            loc: vec!["body".into(), offset_in(text, &error).into()],
-            msg: "JSON decode error".into(),
-            input: json!({}),
-            ctx: Some(json!({ "error": reason(&error) })),
-        }])),
+        Err(error) => Err(BodyError::Invalid(vec![no_json(offset_in(text, &error), &reason(&error))])),
+    }
+}
+
+/// What is at `offset` in a body, in characters, is no JSON.
+fn no_json(offset: usize, reason: &str) -> ValidationError {
+    let loc = vec!["body".into(), offset.into()];
+    ValidationError::at("json_invalid", loc, "JSON decode error", json!({})).with(json!({ "error": reason }))
+}
+
+/// The values of two parts of a request, or everything that is wrong with either.
+pub fn both<A, B>(
+    one: Result<A, Vec<ValidationError>>,
+    other: Result<B, Vec<ValidationError>>,
+) -> Result<(A, B), Vec<ValidationError>> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        (one, other) => Err([one.err(), other.err()].into_iter().flatten().flatten().collect()),
     }
 }
 

@@ -199,8 +199,8 @@ pub enum Refusal {
 pub struct Decided {
     /// In commit order.
     pub changes: Vec<Arc<Change>>,
-    /// What each of them has replaced.
-    pub before: Vec<Before>,
+    /// What each of them has replaced; none: it has created its todo.
+    pub before: Vec<Option<Before>>,
     /// The accounts that are new or different.
     pub accounts: BTreeMap<UserId, Arc<User>>,
     /// The sessions that are new or different; `None`: over.

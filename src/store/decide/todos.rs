@@ -170,7 +170,7 @@ impl<S: State> Group<'_, S> {
                 let empty = NewTodo { title: SCRUBBED_TITLE.into(), completed: before.completed, ..NewTodo::default() };
                 let after = Todo { version: before.version, ..empty.create(id, owner, before.created_at) };
                 let after = self.next_version(request, &after);
-                Ok(self.change(request, Kind::Deleted, after, Vec::new()))
+                Ok(self.change(request, Kind::Deleted, Some(&before), after, Vec::new()))
             }
         }
     }
@@ -181,18 +181,18 @@ impl<S: State> Group<'_, S> {
         request.decided.next.id = TodoId(id.0 + 1);
         let changed = new.fields();
         let todo = new.create(id, request.account.id, self.now(request));
-        Ok(self.change(request, Kind::Created, todo, changed))
+        Ok(self.change(request, Kind::Created, None, todo, changed))
     }
 
     fn delete(&self, request: &mut Request<'_>, todo: &Todo) -> Outcome {
         let after = self.moved(request, todo);
-        self.change(request, Kind::Deleted, after, Vec::new())
+        self.change(request, Kind::Deleted, Some(todo), after, Vec::new())
     }
 
     fn restore(&self, request: &mut Request<'_>, todo: &Todo) -> Result<Outcome, Refusal> {
         self.has_room(request, 1)?;
         let after = self.moved(request, todo);
-        Ok(self.change(request, Kind::Restored, after, Vec::new()))
+        Ok(self.change(request, Kind::Restored, Some(todo), after, Vec::new()))
     }
 
     /// The todo in its next version, in the trash or out of it.
@@ -229,20 +229,23 @@ impl<S: State> Group<'_, S> {
         }
         let version = after.version;
         after.field_versions.set(changed.iter().copied().map(Part::Field), version);
-        Ok(self.change(request, Kind::Updated, after, changed))
+        Ok(self.change(request, Kind::Updated, Some(&before), after, changed))
     }
 
-    /// Records a change of the owner.
-    pub(super) fn change(&self, request: &mut Request<'_>, kind: Kind, todo: Todo, changed: Vec<Field>) -> Outcome {
+    /// Records a change of the owner. `before`: the todo, unless it is created.
+    pub(super) fn change(
+        &self,
+        request: &mut Request<'_>,
+        kind: Kind,
+        before: Option<&Todo>,
+        todo: Todo,
+        changed: Vec<Field>,
+    ) -> Outcome {
         let (owner, todo) = (request.account.id, Arc::new(todo));
         let head = self.head(&request.decided, owner);
         let scrubbed = request.account.state == AccountState::Deleted;
-        let before = match self.find(request, todo.id) {
-            Whereabouts::Live(before) | Whereabouts::Trashed(before) => {
-                Before { values: TodoPatch::to(&before, &changed), versions: before.field_versions.clone() }
-            }
-            Whereabouts::Gone => Before::creation(),
-        };
+        let before = before
+            .map(|before| Before { values: TodoPatch::to(before, &changed), versions: before.field_versions.clone() });
         let decided = &mut request.decided;
         let whereabouts = match kind {
             Kind::Created | Kind::Updated | Kind::Restored => Whereabouts::Live(Arc::clone(&todo)),

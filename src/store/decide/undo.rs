@@ -132,7 +132,7 @@ impl<S: State> Group<'_, S> {
             if steps.peek().is_none() {
                 origins.iter().for_each(|&(part, origin)| after.field_versions.set_origin(part, origin));
             }
-            for change in self.change(request, kind, after, changed).changes() {
+            for change in self.change(request, kind, Some(&todo), after, changed).changes() {
                 todo = Arc::clone(&change.todo);
                 changes.push(Arc::clone(change));
             }

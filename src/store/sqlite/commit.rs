@@ -150,8 +150,7 @@ fn write(transaction: &Transaction<'_>, decided: &Decided, marks: &Marks, uptime
             change.scrubbed,
             change.batch,
             change.op,
-            // Of a creation, it is always the same.
-            (!change.scrubbed && change.kind != Kind::Created).then_some(before)
+            before.as_ref().filter(|_| !change.scrubbed)
         ])?;
     }
     for (_, id) in &decided.purged {
