@@ -15,11 +15,14 @@ use super::error::ApiError;
 use super::http::{Endpoint, RawBody, content_type};
 use super::state::AppState;
 use crate::config::{Config, Secret};
+use crate::domain::account::UserId;
+use crate::domain::change::{Epoch, Revision};
 use crate::domain::clock::Timestamp;
-use crate::domain::todo::Version;
+use crate::domain::todo::{TodoId, Version};
 use crate::domain::validation::is_json;
 use crate::events::dedupe::LastVersions;
 use crate::events::event;
+use crate::store::feed::{Delivery, News, Stage};
 
 /// The route that Dapr delivers events to.
 pub const ROUTE: &str = "/events/todos";
@@ -109,6 +112,7 @@ async fn deliver(
         .is_none_or(|((epoch, todo), version)| state.subscription.seen.lock().advance((epoch, todo), version));
     let topic = &state.subscription.topic;
     if new {
+        tell_owner(&state, todo, &event.data);
         if let Some(at) = event.time.as_deref().and_then(Timestamp::parse) {
             let took = state.clock.now().0 - at.0;
             state.metrics.delivered(Duration::from_millis(u64::try_from(took).unwrap_or_default()));
@@ -121,6 +125,17 @@ async fn deliver(
         log::debug!("Event received again from {topic}: {}", truncated(&format!("{} {}", event.kind, event.id)));
     }
     Ok(status("SUCCESS"))
+}
+
+/// Tells those who follow the owner of a todo of this database that its event has come back.
+fn tell_owner(state: &AppState, todo: Option<(Epoch, TodoId)>, data: &Value) {
+    let number = |name: &str| data.get(name).and_then(Value::as_i64);
+    if let (Some((epoch, _)), Some(owner), Some(revision)) = (todo, number("owner"), number("revision"))
+        && epoch == state.store.epoch()
+    {
+        let delivered = Delivery { revision: Revision(revision), stage: Stage::Delivered, at: state.clock.now() };
+        state.store.feed().tell(UserId(owner), News::Delivered(delivered));
+    }
 }
 
 fn dropped(reason: &str) -> HttpResponse {

@@ -13,6 +13,8 @@ use thiserror::Error;
 
 use super::caching::private;
 use super::limits;
+use super::sync::live::MAX_STREAMS;
+use super::sync::unreadable;
 use crate::auth::limits::Limited;
 use crate::domain::todo::Todo;
 use crate::domain::todo::field::Field;
@@ -20,6 +22,7 @@ use crate::domain::todo::tags::MAX_TAGS;
 use crate::domain::validation::{BodyError, Location, ValidationError, location};
 use crate::store::decide::Refusal;
 use crate::store::error::StoreError;
+use crate::store::history::{Gap, HistoryError};
 
 /// Why a request failed. Bodies are `{"detail": …}`, like FastAPI's.
 #[derive(Debug)]
@@ -102,6 +105,10 @@ pub enum ApiError {
         /// What both are about: names of fields, and `deleted_at`.
         conflict: Vec<&'static str>,
     },
+    /// 410: a client can't catch up from where it is.
+    SyncGap(Gap),
+    /// 429: too many streams of events are open for this user.
+    TooManyStreams,
     /// An import has ended before its end.
     Import {
         /// Todos that were imported until then.
@@ -285,6 +292,15 @@ impl From<StoreError> for ApiError {
     }
 }
 
+impl From<HistoryError> for ApiError {
+    fn from(error: HistoryError) -> Self {
+        match error {
+            HistoryError::Gap(gap) => Self::SyncGap(gap),
+            HistoryError::Database(error) => unreadable(error),
+        }
+    }
+}
+
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self:?}")
@@ -317,7 +333,7 @@ impl ResponseError for ApiError {
             | Self::TooManyTodos { .. }
             | Self::ChangedSince { .. }
             | Self::NotDeleted => StatusCode::CONFLICT,
-            Self::ChangeGone => StatusCode::GONE,
+            Self::ChangeGone | Self::SyncGap(_) => StatusCode::GONE,
             Self::TodoNotFound
             | Self::ChangeNotFound
             | Self::NotFound
@@ -328,7 +344,9 @@ impl ResponseError for ApiError {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::QueryTooLong { .. } => StatusCode::URI_TOO_LONG,
-            Self::Limited(_) | Self::TooManyLists | Self::ImportRunning => StatusCode::TOO_MANY_REQUESTS,
+            Self::Limited(_) | Self::TooManyLists | Self::TooManyStreams | Self::ImportRunning => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::Busy | Self::NotStored | Self::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -374,6 +392,21 @@ impl ResponseError for ApiError {
                 }
                 private(response.insert_header((header::ETAG, etag.as_str()))).json(body)
             }
+            Self::SyncGap(gap) => {
+                let what = match gap {
+                    Gap::Pruned => "The changes since are not all in the log any more",
+                    Gap::Foreign => "The token is of another database, or from before a backup was restored",
+                    Gap::Ahead => "The token is of changes that were lost when a backup was restored",
+                };
+                let detail = format!("{what}: start over with GET /todos and the Sync-Token of its answer");
+                response.insert_header((header::CACHE_CONTROL, "no-store"));
+                response.json(json!({ "detail": detail, "reason": gap.name() }))
+            }
+            Self::TooManyStreams => retry(
+                &mut response,
+                30,
+                &format!("This user follows events {MAX_STREAMS} times already, the most allowed: close one first"),
+            ),
             Self::Import { imported, error } => {
                 let say = |detail: &str| format!("{imported} todos are imported, and then: {detail}");
                 with(error, |body| {
@@ -613,6 +646,20 @@ mod tests {
                 415,
                 Some(("accept-patch", "application/merge-patch+json, application/json")),
                 json!("Content-Type must be application/merge-patch+json or application/json"),
+            ),
+            (
+                ApiError::SyncGap(Gap::Pruned),
+                410,
+                Some(("cache-control", "no-store")),
+                json!(
+                    "The changes since are not all in the log any more: start over with GET /todos and the Sync-Token of its answer"
+                ),
+            ),
+            (
+                ApiError::TooManyStreams,
+                429,
+                Some(("retry-after", "30")),
+                json!("This user follows events 32 times already, the most allowed: close one first"),
             ),
             (ApiError::NotFound, 404, None, json!("Not Found")),
             (

@@ -18,6 +18,7 @@ pub mod auth;
 pub mod dapr;
 pub mod health;
 pub mod metrics;
+pub mod sync;
 pub mod todos;
 
 pub mod docs;
@@ -47,5 +48,9 @@ pub fn configure(state: web::Data<AppState>, with_docs: bool) -> impl FnOnce(&mu
 
 /// The routes that are served at the root and, the same, under `/v1`.
 fn resources(config: &mut web::ServiceConfig) {
-    config.configure(auth::configure).configure(todos::configure).configure(admin::configure);
+    config
+        .configure(auth::configure)
+        .configure(sync::configure)
+        .configure(todos::configure)
+        .configure(admin::configure);
 }

@@ -161,6 +161,28 @@ pub struct ChangeNotFound(ErrorBody);
 )]
 pub struct ChangeGone(ErrorBody);
 
+/// Why a client can't catch up.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SyncGap, example = json!({
+    "detail": "The changes since are not all in the log any more: start over with GET /todos and the Sync-Token of its answer",
+    "reason": "pruned",
+}))]
+pub struct SyncGapBody {
+    /// What went wrong.
+    detail: String,
+    /// `pruned`: the log does not have the next changes any more. `foreign`: the token is of another database. `ahead`: it is of changes
+    /// that this database has not had.
+    reason: String,
+}
+
+/// A client can't catch up.
+#[derive(IntoResponses)]
+#[response(
+    status = 410,
+    description = "The client can't catch up from there: start over with `GET /todos` and the `Sync-Token` of its answer."
+)]
+pub struct SyncGap(SyncGapBody);
+
 /// What is to be undone was changed again.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({
@@ -557,6 +579,23 @@ pub struct Limited(ErrorBody);
     )
 )]
 pub struct TooManyLists(ErrorBody);
+
+/// Too many streams at once, or a limit is reached.
+#[derive(IntoResponses)]
+#[response(
+    status = 429,
+    description = "The user follows events 32 times already. Or a limit of requests is reached.",
+    headers(
+        ("Retry-After" = u32, description = "Seconds to wait before trying again."),
+        ("RateLimit-Policy" = String, description = "For a limit of requests: `\"NAME\";q=QUOTA;w=SECONDS` (draft-ietf-httpapi-ratelimit-headers-10)."),
+        ("RateLimit" = String, description = "For a limit of requests: `\"NAME\";r=0;t=SECONDS`."),
+    ),
+    examples(
+        ("streams" = (value = json!({ "detail": "This user follows events 32 times already, the most allowed: close one first" }))),
+        ("requests" = (value = json!({ "detail": "Too many requests; try again in 1 s" }))),
+    )
+)]
+pub struct TooManyStreams(ErrorBody);
 
 /// Why an import has ended.
 #[derive(Serialize, ToSchema)]

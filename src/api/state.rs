@@ -42,12 +42,14 @@ pub struct AppState {
     pub metrics_access: MetricsAccess,
     /// The subscription to the service's own events.
     pub subscription: Subscription,
-    /// Whose lists are being selected.
+    /// Whose lists are being selected, and whose changes are being read.
     pub selections: Turns,
     /// Long lists that are being sent.
     pub lists: LargeLists,
     /// Imports, which keep what they import in memory.
     pub imports: PerUser,
+    /// Streams of events.
+    pub streams: PerUser,
     /// What `/health/ready` depends on besides the store.
     pub readiness: Readiness,
 }

@@ -13,6 +13,7 @@ use super::limits;
 use super::state::AppState;
 use crate::auth::opaque_tokens::PersonalSecret;
 use crate::domain::account::{Role, User};
+use crate::domain::clock::Timestamp;
 use crate::domain::session::{Scope, SessionId};
 use crate::store::{Authority, Means};
 
@@ -22,6 +23,8 @@ pub struct AuthUser {
     pub user: Arc<User>,
     /// The token of the request.
     pub authority: Authority,
+    /// When it expires; none: never.
+    pub expires_at: Option<Timestamp>,
 }
 
 impl FromRequest for AuthUser {
@@ -31,13 +34,13 @@ impl FromRequest for AuthUser {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let request = request.clone();
         Box::pin(async move {
-            let Caller { user, authority, scope } = authenticate(&request).await?;
+            let Caller { user, authority, scope, expires_at } = authenticate(&request).await?;
             // RFC 9110, section 9.2.1: safe methods change nothing.
             if scope == Some(Scope::Read) && !request.method().is_safe() {
                 return Err(ApiError::ReadOnlyToken);
             }
             count(&request, &user)?;
-            Ok(Self { user, authority })
+            Ok(Self { user, authority, expires_at })
         })
     }
 }
@@ -67,7 +70,7 @@ impl FromRequest for LoggedIn {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let request = request.clone();
         Box::pin(async move {
-            let Caller { user, authority, scope } = authenticate(&request).await?;
+            let Caller { user, authority, scope, .. } = authenticate(&request).await?;
             if scope.is_some() { Err(ApiError::PersonalToken) } else { Ok(Self { user, authority }) }
         })
     }
@@ -111,6 +114,17 @@ pub(super) struct Caller {
     pub authority: Authority,
     /// What a personal access token allows; none: it is an access token.
     scope: Option<Scope>,
+    /// When it expires; none: never.
+    expires_at: Option<Timestamp>,
+}
+
+/// Whether the token of a request that was allowed would still be.
+pub(super) async fn is_still_allowed(request: &HttpRequest) -> Result<bool, ApiError> {
+    match authenticate(request).await {
+        Ok(_) => Ok(true),
+        Err(ApiError::InvalidToken) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 async fn authenticate(request: &HttpRequest) -> Result<Caller, ApiError> {
@@ -139,7 +153,8 @@ pub(super) async fn by_access_token(state: &AppState, token: &str) -> Result<Opt
         },
     };
     let authority = Authority::of(&user, means);
-    Ok(Some(Caller { user, authority, scope: None }))
+    let expires_at = Some(Timestamp::of_seconds(claims.exp));
+    Ok(Some(Caller { user, authority, scope: None, expires_at }))
 }
 
 async fn by_personal_token(state: &AppState, secret: &PersonalSecret) -> Result<Option<Caller>, ApiError> {
@@ -149,7 +164,7 @@ async fn by_personal_token(state: &AppState, secret: &PersonalSecret) -> Result<
     let Some(user) = state.store.account(token.user).await?.filter(|user| user.is_active()) else { return Ok(None) };
     state.store.personal_token_used(token.id, now);
     let authority = Authority::of(&user, Means::Personal(token.id));
-    Ok(Some(Caller { user, authority, scope: Some(token.scope) }))
+    Ok(Some(Caller { user, authority, scope: Some(token.scope), expires_at: token.expires_at }))
 }
 
 /// The token of `Authorization: Bearer TOKEN`; the scheme's case doesn't matter (RFC 9110, section 11.1).

@@ -30,6 +30,7 @@ use crate::api::limits::limit_addresses;
 use crate::api::metrics::MetricsAccess;
 use crate::api::per_user::PerUser;
 use crate::api::state::AppState;
+use crate::api::sync::live::MAX_STREAMS;
 use crate::api::todos::list::turns::Turns;
 use crate::auth::limits::{self, Limits};
 use crate::auth::password::{HashError, Passwords};
@@ -158,6 +159,7 @@ impl App {
             selections: Turns::default(),
             lists: LargeLists::default(),
             imports: PerUser::at_most(1),
+            streams: PerUser::at_most(MAX_STREAMS),
             readiness: Readiness { sidecar: sidecar.subscribe(), stop: stop.clone() },
         });
         let (settings, timeouts) = (config.clone(), config.timeouts);

@@ -27,6 +27,7 @@ use actix_service::{IntoServiceFactory, Service, ServiceFactory, ServiceFactoryE
 use actix_web::HttpRequest;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::AppConfig;
+use actix_web::http::header;
 use actix_web::rt::net::TcpStream;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy, sink};
@@ -89,7 +90,9 @@ where
                 response.head_mut().no_chunking(true);
                 response.head_mut().set_connection_type(ConnectionType::Close);
             }
-            Ok::<_, S::Error>(response.map_body(|_, body| ResponseBody { body, taken: Bytes::new(), turn }))
+            let content_type = response.headers().get(header::CONTENT_TYPE);
+            let is_endless = content_type.is_some_and(|value| value == "text/event-stream");
+            Ok::<_, S::Error>(response.map_body(|_, body| ResponseBody { body, is_endless, taken: Bytes::new(), turn }))
         }
     });
     let http = HttpService::build()
@@ -111,6 +114,7 @@ where
     apply_fn_factory(http, move |socket: TcpStream, http| {
         let peer = socket.peer_addr().ok();
         limit_unsent(&socket);
+        limit_silence(&socket, timeouts.read);
         let connection = Rc::new(RefCell::new(Connection::new(socket, timeouts)));
         let served = http.call((Shared(Rc::clone(&connection)), Protocol::Http1, peer));
         async move {
@@ -144,6 +148,18 @@ fn limit_unsent(socket: &TcpStream) {
 #[cfg(not(target_os = "linux"))]
 fn limit_unsent(_: &TcpStream) {}
 
+/// Without this, Linux tries for a quarter of an hour to reach a client that has vanished, such as a phone without a network.
+#[cfg(target_os = "linux")]
+fn limit_silence(socket: &TcpStream, limit: Duration) {
+    // In which what was sent is not acknowledged, or nothing more may be sent (RFC 9293, section 3.8.3).
+    if let Err(error) = socket2::SockRef::from(socket).set_tcp_user_timeout(Some(limit)) {
+        log::debug!("TCP_USER_TIMEOUT can't be set: {error}");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn limit_silence(_: &TcpStream, _: Duration) {}
+
 /// Whether the body of this request came too slowly: then it ends before its end.
 pub fn is_too_slow(request: &HttpRequest) -> bool {
     request.conn_data::<Turn>().is_some_and(|turn| turn.stage() == Stage::TooSlow)
@@ -152,6 +168,8 @@ pub fn is_too_slow(request: &HttpRequest) -> bool {
 /// The body of an answer. actix drops it when it has taken all of it for writing.
 struct ResponseBody {
     body: BoxBody,
+    /// It ends when the client closes its end. Of other answers, a client may still want all.
+    is_endless: bool,
     /// Taken from `body`, but not yet by actix.
     taken: Bytes,
     turn: Turn,
@@ -165,6 +183,9 @@ impl MessageBody for ResponseBody {
     }
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        if self.is_endless && self.turn.has_left() {
+            return Poll::Ready(None);
+        }
         if self.taken.is_empty() {
             match ready!(Pin::new(&mut self.body).poll_next(context)) {
                 Some(Ok(bytes)) => self.taken = bytes,
@@ -198,17 +219,32 @@ enum Stage {
     Written,
 }
 
-/// The stage that a connection and the service behind it share: whose turn it is.
+/// What a connection and the service behind it share: whose turn it is.
 #[derive(Clone, Default)]
-struct Turn(Rc<Cell<Stage>>);
+struct Turn(Rc<Shown>);
+
+#[derive(Default)]
+struct Shown {
+    stage: Cell<Stage>,
+    has_left: Cell<bool>,
+}
 
 impl Turn {
     fn stage(&self) -> Stage {
-        self.0.get()
+        self.0.stage.get()
     }
 
     fn set(&self, stage: Stage) {
-        self.0.set(stage);
+        self.0.stage.set(stage);
+    }
+
+    /// Whether the client has closed its end.
+    fn has_left(&self) -> bool {
+        self.0.has_left.get()
+    }
+
+    fn leave(&self) {
+        self.0.has_left.set(true);
     }
 }
 
@@ -374,7 +410,11 @@ impl<T: AsyncRead + Unpin> Connection<T> {
             // Also while a request is being answered, to notice a client that has disconnected.
             self.read.reserve(READ_LEN);
             match poll_read_buf(pin!(&mut self.socket), context, &mut self.read) {
-                Poll::Ready(Ok(0)) => self.is_eof = true,
+                Poll::Ready(Ok(0)) => {
+                    self.is_eof = true;
+                    // actix asks the body next, in the same poll.
+                    self.turn.leave();
+                }
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending if waiting => return Poll::Pending,

@@ -24,6 +24,11 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
+    /// The time so many seconds since the epoch.
+    pub fn of_seconds(seconds: i64) -> Self {
+        Self(seconds.saturating_mul(1000))
+    }
+
     /// Parses an RFC 3339 time. What is finer than a millisecond is cut off.
     pub fn parse(text: &str) -> Option<Self> {
         let time = OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;

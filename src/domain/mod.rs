@@ -7,6 +7,7 @@ pub mod etag;
 pub mod network;
 mod number;
 pub mod session;
+pub mod sync_token;
 pub mod todo;
 pub mod trace;
 pub mod validation;

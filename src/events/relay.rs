@@ -15,7 +15,9 @@ use super::dispatcher::{Dispatcher, PublishResult};
 use super::event;
 use crate::config::Config;
 use crate::domain::change::{Change, DeliveryState};
+use crate::domain::clock::Clock;
 use crate::store::Store;
+use crate::store::feed::{Delivery, News, Stage};
 use crate::store::outbox::{Found, Wanted};
 use crate::telemetry::metrics::Metrics;
 
@@ -34,6 +36,7 @@ pub struct Relay {
     topic: String,
     dispatcher: Dispatcher,
     started: Instant,
+    clock: Clock,
     outage: OutageLog,
     metrics: Arc<Metrics>,
     /// An operator changed what is pending: once nothing is in flight, the dispatcher starts over.
@@ -49,6 +52,7 @@ impl Relay {
             topic: config.topic.clone(),
             dispatcher: Dispatcher::new(rand::random()),
             started: Instant::now(),
+            clock: config.clock.clone(),
             outage: OutageLog::default(),
             metrics,
             reloading: false,
@@ -141,6 +145,8 @@ impl Relay {
         let verdict = self.dispatcher.finish(change.todo.id, result, now);
         if let Some(place) = verdict.published {
             self.store.outbox().mark(place, DeliveryState::Published);
+            let published = Delivery { revision: change.revision, stage: Stage::Published, at: self.clock.now() };
+            self.store.feed().tell(change.todo.owner, News::Delivered(published));
             if log::log_enabled!(log::Level::Info) {
                 log::info!("Message published to {}: {}", self.topic, event::data_json(change).unwrap_or_default());
             }

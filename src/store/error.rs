@@ -137,6 +137,9 @@ pub enum DatabaseError {
     /// There is nowhere to put a temporary database.
     #[error("cannot create a temporary directory: {0}")]
     TemporaryDirectory(#[source] io::Error),
+    /// A read did not come to its end.
+    #[error("reading the database was broken off: {0}")]
+    Interrupted(#[source] tokio::task::JoinError),
     /// The system can't start a thread.
     #[error("cannot start the writer thread: {0}")]
     Thread(#[source] io::Error),

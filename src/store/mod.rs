@@ -4,6 +4,8 @@
 mod command;
 pub mod decide;
 pub mod error;
+pub mod feed;
+pub mod history;
 pub mod idempotency;
 pub mod maintenance;
 pub mod map;
@@ -13,6 +15,7 @@ mod sqlite;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -30,7 +33,8 @@ use crate::domain::change::{Change, Epoch, Revision};
 use crate::domain::clock::{Clock, Timestamp};
 use crate::domain::network::Network;
 use crate::domain::session::{PersonalToken, PersonalTokenId, Session, SessionId, TokenHash};
-use crate::domain::todo::{Todo, TodoId};
+use crate::domain::sync_token::SyncToken;
+use crate::domain::todo::{Todo, TodoId, Version};
 use crate::telemetry::metrics::Metrics;
 pub use command::{
     AccountCommand, AccountUpdate, Authority, Command, Commands, Condition, Context, Means, Merge, NewAccount,
@@ -39,6 +43,8 @@ pub use command::{
 use decide::Decided;
 use decide::sessions::SessionOutcome;
 use error::{DatabaseError, StoreError};
+use feed::{Feed, News};
+use history::{Gap, HistoryError, Limit, Page, Past, Span};
 use idempotency::Answered;
 use map::login_networks::LoginNetworks;
 use map::sessions::{PersonalTokens, Sessions, Used};
@@ -48,6 +54,7 @@ use map::{OwnerView, TodoMap, TrashView};
 use outbox::{Found, Outbox, Wanted};
 use sqlite::database_file::{DatabaseLock, make_parent, with_suffix};
 use sqlite::jobs::{Job, Request};
+use sqlite::readers::Readers;
 use sqlite::writer::{Log, Writer};
 use sqlite::{load, schema};
 
@@ -90,7 +97,7 @@ pub struct Store {
     writer: Mutex<Option<JoinHandle<()>>>,
     reader: Mutex<Connection>,
     /// The relay does not wait for clients that read what they did.
-    history: Mutex<Connection>,
+    readers: Arc<Readers>,
     path: PathBuf,
     /// Until it is closed: the lock on the database, and the directory of a temporary one.
     lock: Mutex<Option<(DatabaseLock, Option<TempDir>)>>,
@@ -107,6 +114,7 @@ struct Shared {
     /// From where accounts were logged in to; saved in the same way.
     login_networks: Mutex<LoginNetworks>,
     outbox: Outbox,
+    feed: Arc<Feed>,
     writable: AtomicBool,
     /// Jobs that wait for the writer.
     queued: AtomicUsize,
@@ -129,12 +137,18 @@ impl Shared {
                 users.put(Arc::clone(account));
             }
         }
+        // Those about whose access followers have to ask again.
+        let mut accessed: BTreeSet<UserId> = decided.accounts.keys().copied().collect();
+        accessed.extend(decided.personal_tokens.keys().map(|(user, _)| *user));
         if !decided.sessions.is_empty() {
             let mut sessions = self.sessions.write();
             for (id, session) in &decided.sessions {
                 match session {
                     Some(session) => sessions.put(Arc::clone(session)),
-                    None => sessions.remove(*id),
+                    None => {
+                        accessed.extend(sessions.get(*id).map(|session| session.user));
+                        sessions.remove(*id);
+                    }
                 }
             }
         }
@@ -150,6 +164,9 @@ impl Shared {
                 }
             }
         }
+        for user in accessed {
+            self.feed.tell(user, News::AccessChanged);
+        }
         if decided.changes.is_empty() && decided.purged.is_empty() {
             return;
         }
@@ -161,6 +178,8 @@ impl Shared {
             todos.purge(owner, id);
         }
         drop(todos);
+        // Before the relay, which tells how far their events have come.
+        self.feed.committed(&decided.changes);
         self.outbox.push(&decided.changes);
     }
 }
@@ -203,7 +222,7 @@ impl Store {
         };
         let loaded = load::load(&connection, demo_users).map_err(&failed)?;
         let reader = sqlite::open_reader(&path).map_err(&failed)?;
-        let history = sqlite::open_reader(&path).map_err(&failed)?;
+        let readers = Arc::new(Readers::open(&path).map_err(&failed)?);
         let kept_bytes = loaded.kept.total();
         let loaded_log = Log {
             heads: loaded.heads,
@@ -221,6 +240,7 @@ impl Store {
             used: Mutex::new(Used::new(loaded.used)),
             login_networks: Mutex::new(LoginNetworks::new(loaded.login_networks)),
             outbox: Outbox::new(loaded.pending),
+            feed: Arc::default(),
             writable: AtomicBool::new(true),
             queued: AtomicUsize::new(0),
             kept_bytes,
@@ -238,7 +258,7 @@ impl Store {
             queue,
             writer: Mutex::new(Some(writer)),
             reader: Mutex::new(reader),
-            history: Mutex::new(history),
+            readers,
             path,
             lock: Mutex::new(Some((lock, directory))),
         })
@@ -468,17 +488,67 @@ impl Store {
         found.map_err(DatabaseError::sqlite(&self.path))
     }
 
-    /// The changes of `owner` after a revision, up to another one, at most `limit`; those that the log does not have any
-    /// more are missing. Blocks on the disk.
-    pub fn history(
+    /// The stream of committed changes. Whoever reads [`Store::revision`] after they have begun to follow an owner misses
+    /// none after it.
+    pub fn feed(&self) -> &Arc<Feed> {
+        &self.shared.feed
+    }
+
+    /// The last change of `owner`; 0 before the first.
+    pub async fn revision(&self, owner: UserId) -> Result<Revision, StoreError> {
+        Ok(self.shared.todos.read().revision(owner))
+    }
+
+    /// What a client knows that has `token`, of an owner whose last change is `head`.
+    pub fn known(&self, token: SyncToken, head: Revision) -> Result<Revision, Gap> {
+        history::known(token, self.shared.epoch, head)
+    }
+
+    /// Whether `owner` has this todo, or has it in the trash.
+    pub async fn has_todo(&self, owner: UserId, id: TodoId) -> Result<bool, StoreError> {
+        let todos = self.shared.todos.read();
+        Ok(todos.get(owner, id).is_some() || todos.trash(owner).is_some_and(|trash| trash.get(id).is_some()))
+    }
+
+    /// What whoever knows the changes of `owner` up to `token` does not know, from the log.
+    pub async fn changes_since(
         &self,
         owner: UserId,
-        after: Revision,
-        through: Revision,
-        limit: usize,
-    ) -> Result<Vec<Change>, DatabaseError> {
-        let page = sqlite::history::page(&self.history.lock(), self.shared.epoch, owner, after, through, limit);
-        page.map_err(DatabaseError::sqlite(&self.path))
+        token: SyncToken,
+        only_last: bool,
+        limit: Limit,
+    ) -> Result<Page, HistoryError> {
+        let through = self.shared.todos.read().revision(owner);
+        let after = history::known(token, self.shared.epoch, through).map_err(HistoryError::Gap)?;
+        if after == through {
+            return Ok(Page { changes: Vec::new(), through, more: false });
+        }
+        let epoch = self.shared.epoch;
+        let wanted = Span { owner, after, through, only_last, limit };
+        let read = self.readers.read(move |connection| sqlite::history::page(connection, epoch, &wanted)).await;
+        let (page, floor) = read?;
+        if after < floor { Err(HistoryError::Gap(Gap::Pruned)) } else { Ok(page) }
+    }
+
+    /// The changes that are wanted, as far as the log still has them.
+    pub async fn changes(&self, wanted: Span) -> Result<Page, DatabaseError> {
+        let epoch = self.shared.epoch;
+        let read = self.readers.read(move |connection| sqlite::history::page(connection, epoch, &wanted)).await;
+        read.map(|(page, _)| page)
+    }
+
+    /// The changes of one todo of `owner` after a version that the log still has, and whether there are more.
+    pub async fn changes_of(
+        &self,
+        owner: UserId,
+        todo: TodoId,
+        after: Version,
+        limit: Limit,
+    ) -> Result<(Vec<Past>, bool), DatabaseError> {
+        let epoch = self.shared.epoch;
+        self.readers
+            .read(move |connection| sqlite::history::of_todo(connection, epoch, owner, todo, after, limit))
+            .await
     }
 
     /// Parked changes, oldest first. Blocks on the disk.
@@ -527,7 +597,7 @@ impl Store {
         // Closing any descriptor of a file gives up all of the process's POSIX locks on it, SQLite's too
         // (https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_): the
         // last connection goes before the lock.
-        for reader in [&self.reader, &self.history] {
+        for reader in self.readers.connections().chain([&self.reader]) {
             match Connection::open_in_memory() {
                 Ok(nothing) => *reader.lock() = nothing,
                 Err(error) => log::warn!("a connection that reads is closed late: {error}"),

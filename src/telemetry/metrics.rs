@@ -23,6 +23,8 @@ type HttpLabels = [(&'static str, String); 3];
 const PUBLISH_RESULTS: [&str; 4] = ["stored", "refused", "unavailable", "unknown"];
 const STORE_ERRORS: [&str; 6] = ["not_found", "not_allowed", "conflict", "busy", "not_applied", "unknown"];
 const BACKGROUND_TASKS: [&str; 2] = ["relay", "sidecar watcher"];
+/// Why a stream of events ended that its client has not left.
+const STREAM_ENDS: [&str; 5] = ["token_expired", "token_ended", "reset", "shutdown", "unavailable"];
 const LOGIN_RESULTS: [&str; 3] = ["ok", "failed", "limited"];
 
 /// 0.1 ms to 26 s.
@@ -51,6 +53,9 @@ pub struct Metrics {
     rate_limited: Family<[Label; 1], Counter>,
     logins: Family<[Label; 1], Counter>,
     pruned: Counter,
+    /// Streams of events that are open.
+    pub streams: Gauge,
+    stream_ends: Family<[Label; 1], Counter>,
     /// 1 while publishing waits for the sidecar to recover.
     pub breaker_open: Gauge,
     /// Todos whose last publish failed: each waits by itself before it is tried again.
@@ -113,6 +118,8 @@ impl Metrics {
             rate_limited: Family::default(),
             logins: Family::default(),
             pruned: Counter::default(),
+            streams: Gauge::default(),
+            stream_ends: Family::default(),
             breaker_open: Gauge::default(),
             failing_todos: Gauge::default(),
             samples: Samples::default(),
@@ -126,6 +133,9 @@ impl Metrics {
         }
         for result in LOGIN_RESULTS {
             drop(metrics.logins.get_or_create(&[("result", result)]));
+        }
+        for reason in STREAM_ENDS {
+            drop(metrics.stream_ends.get_or_create(&[("reason", reason)]));
         }
         for task in BACKGROUND_TASKS {
             drop(metrics.restarts.get_or_create(&[("task", task)]));
@@ -156,6 +166,9 @@ impl Metrics {
         registry.register("logins", "Passwords that were tried to log in, by result", self.logins.clone());
         registry.register("rate_limited", "Requests answered 429, by limit", self.rate_limited.clone());
         registry.register("log_pruned_changes", "Changes removed from the log by retention", self.pruned.clone());
+        registry.register("event_streams", "Streams of events that are open", self.streams.clone());
+        let ends = "Streams of events that the service has ended, by reason";
+        registry.register("event_streams_ended", ends, self.stream_ends.clone());
         let gauge = |registry: &mut Registry, name: &str, help: &str, gauge: &Gauge| {
             registry.register(name, help, gauge.clone());
         };
@@ -192,6 +205,11 @@ impl Metrics {
     pub fn published(&self, result: &'static str, took: Duration) {
         self.publishes.get_or_create(&[("result", result)]).inc();
         self.publish_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts a stream of events that the service has ended.
+    pub fn stream_ended(&self, reason: &'static str) {
+        self.stream_ends.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// Counts a command that changed nothing.

@@ -31,7 +31,7 @@ enum Access {
 use Access::{Account, Admin, Anybody, Sidecar, Todos};
 
 /// A route that is missing here fails the test.
-const ROUTES: [(&str, &str, Access); 49] = [
+const ROUTES: [(&str, &str, Access); 52] = [
     ("GET", "/", Anybody),
     ("GET", "/health", Anybody),
     ("GET", "/health/live", Anybody),
@@ -62,6 +62,9 @@ const ROUTES: [(&str, &str, Access); 49] = [
     ("DELETE", "/todos", Todos),
     ("POST", "/batch", Todos),
     ("POST", "/changes/{revision}/undo", Todos),
+    ("GET", "/changes", Todos),
+    ("GET", "/events", Todos),
+    ("GET", "/todos/{id}/history", Todos),
     ("GET", "/export", Todos),
     ("POST", "/import", Todos),
     ("GET", "/admin/events/parked", Admin),
@@ -181,8 +184,9 @@ async fn tokens(app: &TestApp) -> Vec<(&'static str, Option<String>, Holder)> {
 }
 
 async fn call(app: &TestApp, method: &str, path: &str, token: Option<&str>) -> Answer {
-    // A body that no route accepts, and ids that nothing has: nobody's token changes anything.
+    // A body and a token of changes that no route accepts, and ids that nothing has: nobody's token changes anything.
     let request = app.request(method, &path.replace("{id}", "987654").replace("{revision}", "987654"));
+    let request = request.header("Last-Event-ID", "none");
     let request = token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);
     request.json_bytes("[]").answer().await
 }
@@ -239,6 +243,7 @@ async fn a_user_cannot_tell_another_users_todo_from_none() {
         let (todo, trashed) = (format!("/todos/{id}"), format!("/trash/{deleted}"));
         for (method, path, body) in [
             ("GET", &todo, json!(null)),
+            ("GET", &format!("{todo}/history"), json!(null)),
             ("PUT", &todo, json!({"title": "yours"})),
             ("PATCH", &todo, json!({"title": "yours"})),
             ("DELETE", &todo, json!(null)),

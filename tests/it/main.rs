@@ -6,6 +6,7 @@
 
 mod app;
 mod client;
+mod replica;
 mod sidecar;
 
 mod access_log;
@@ -31,6 +32,7 @@ mod health;
 mod idempotency;
 mod limits;
 mod lists;
+mod live;
 mod log_names;
 mod metrics;
 mod model;
@@ -40,6 +42,7 @@ mod relay;
 mod sessions;
 mod slow_clients;
 mod subscription;
+mod sync;
 mod todos;
 mod transfer;
 mod trash;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::app::{TestApp, with_settings};
 use crate::client::{Answer, RequestExt};
+use crate::replica::{Replica, Stream};
 
 /// Fields that a random change may set.
 const FIELDS: [&str; 6] = ["title", "description", "completed", "priority", "tags", "order"];
@@ -459,6 +460,34 @@ async fn send(app: &TestApp, change: &Change, key: Option<&str>) -> Answer {
     call.send_json(body).await
 }
 
+/// Clients that know the todos from the beginning and ask, each in its own way, for what has changed since.
+struct Followers {
+    /// Gets every change when it asks.
+    plain: Replica,
+    /// Gets only the last change of each todo.
+    net: Replica,
+    /// Hears each change.
+    live: Replica,
+}
+
+impl Followers {
+    /// Has some of them catch up, and compares what they have with what there is.
+    async fn check(&mut self, app: &TestApp, stream: &mut Stream, random: &mut SmallRng, context: &str) {
+        let now = Replica::new(app, "demo").await;
+        self.live.follow(stream, &now.token).await;
+        assert_eq!(self.live, now, "{context}");
+        let limit = random.random_range(1..20);
+        if random.random_bool(0.2) {
+            self.plain.catch_up(app, "demo", &format!("&limit={limit}")).await;
+            assert_eq!(self.plain, now, "{context}");
+        }
+        if random.random_bool(0.1) {
+            self.net.catch_up(app, "demo", &format!("&limit={limit}&net=true")).await;
+            assert_eq!(self.net, now, "{context}");
+        }
+    }
+}
+
 /// Compares what the service shows with the model.
 async fn check(app: &TestApp, model: &Model, context: &str) {
     let epoch = app.store().epoch();
@@ -484,7 +513,19 @@ async fn check(app: &TestApp, model: &Model, context: &str) {
     }
 }
 
-async fn live(app: &TestApp, random: &mut SmallRng, model: &mut Model, seed: u64, undos: &mut BTreeMap<u16, usize>) {
+async fn live(
+    app: &TestApp,
+    random: &mut SmallRng,
+    model: &mut Model,
+    followers: &mut Followers,
+    seed: u64,
+    undos: &mut BTreeMap<u16, usize>,
+) {
+    let call = app.get("/events").header("Last-Event-ID", &followers.live.token);
+    let mut stream = Stream::open(call.bearer_auth(app.token("demo"))).await;
+    stream.expect("ready").await;
+    // Of their own: what the model does stays the same.
+    let mut chance = SmallRng::seed_from_u64(seed);
     for step in 0..80 {
         let change = random_change(random, model, false);
         let context = format!("seed {seed}, step {step}: {change:?}");
@@ -503,6 +544,7 @@ async fn live(app: &TestApp, random: &mut SmallRng, model: &mut Model, seed: u64
             assert_eq!(again.header("idempotent-replayed"), Some("true"), "{context}");
         }
         check(app, model, &context).await;
+        followers.check(app, &mut stream, &mut chance, &context).await;
     }
 }
 
@@ -511,14 +553,18 @@ async fn the_service_agrees_with_a_simple_model() {
     let mut undos = BTreeMap::new();
     for seed in 0..6 {
         let mut random = SmallRng::seed_from_u64(seed);
-        let mut model = Model::default();
+        let (mut model, mut followers) = (Model::default(), None);
         let directory = tempfile::tempdir().unwrap();
         let database = format!("sqlite:{}", directory.path().join("todos.db").display());
         for _life in 0..2 {
             let before = model.events.len();
             with_settings(&[("DATABASE_URL", database.as_str()), ("RATE_LIMIT_USER", "0")], async |app| {
                 check(app, &model, "at the start").await;
-                live(app, &mut random, &mut model, seed, &mut undos).await;
+                if followers.is_none() {
+                    let new = Replica::new(app, "demo").await;
+                    followers = Some(Followers { plain: new.clone(), net: new.clone(), live: new });
+                }
+                live(app, &mut random, &mut model, followers.as_mut().unwrap(), seed, &mut undos).await;
                 let events = app.published().await.into_iter().map(|event| (event.kind, event.id));
                 assert_eq!(events.collect::<Vec<_>>(), model.events[before..], "seed {seed}");
             })

@@ -8,7 +8,7 @@ use crate::client::RequestExt;
 /// Every path and what it allows. `ID` stands for a todo's id.
 const AT_THE_ROOT: [(&str, &str); 4] =
     [("/", "GET, HEAD"), ("/health", "GET, HEAD"), ("/dapr/subscribe", "GET, HEAD"), ("/events/todos", "POST")];
-const UNDER_BOTH: [(&str, &str); 11] = [
+const UNDER_BOTH: [(&str, &str); 14] = [
     ("/auth/login", "POST"),
     ("/auth/token", "POST"),
     ("/todos", "GET, HEAD, POST, DELETE"),
@@ -17,7 +17,10 @@ const UNDER_BOTH: [(&str, &str); 11] = [
     ("/trash", "GET, HEAD, DELETE"),
     ("/trash/ID", "DELETE"),
     ("/batch", "POST"),
+    ("/changes", "GET, HEAD"),
     ("/changes/1/undo", "POST"),
+    ("/events", "GET, HEAD"),
+    ("/todos/ID/history", "GET, HEAD"),
     ("/export", "GET, HEAD"),
     ("/import", "POST"),
 ];
@@ -57,6 +60,12 @@ async fn head_answers_as_get_without_the_body() {
         let token = app.token("demo");
         let id = app.create(&token, json!({"title": "x"})).await.to_string();
         for (path, _) in every_path(&id).into_iter().filter(|(_, allow)| allow.contains("GET")) {
+            let path = match path {
+                // It has no end.
+                path if path.ends_with("/events") => continue,
+                path if path.ends_with("/changes") => format!("{path}?since={}-0", app.store().epoch()),
+                path => path,
+            };
             let get = app.get(&path).bearer_auth(&token).answer().await;
             // Raw, because a client library would not show a body if there was one.
             let head = app
@@ -150,7 +159,7 @@ async fn unknown_paths_are_404_with_and_without_a_token() {
             "/auth",
             "/auth/",
             "/auth/logout",
-            "/events",
+            "/event",
             "/v1",
             "/v1/",
             "/v1/nope",

@@ -12,7 +12,7 @@ use utoipa::{IntoResponses, Modify, OpenApi};
 use crate::api::health::VERSION;
 use crate::api::responses::{
     BatchErrors, ErrorBody, ImportErrorBody, Limited, OperationError, OperationPreconditionFailed,
-    PreconditionFailedBody, QueryTooLong, TooSlow, UndoConflictBody, ValidationErrors,
+    PreconditionFailedBody, QueryTooLong, SyncGapBody, TooSlow, UndoConflictBody, ValidationErrors,
 };
 
 /// What the document says about the service as a whole.
@@ -42,7 +42,7 @@ use crate::api::responses::{
         (name = "auth", description = "Logging in, and one's own account."),
         (name = "todos", description = "The todos of the user who is logged in."),
         (name = "trash", description = "What the user has deleted, and can restore."),
-        (name = "changes", description = "What the user has changed, and can undo."),
+        (name = "changes", description = "What has changed, what changes now, and its undoing."),
         (name = "admin", description = "For operators: requires the role admin."),
         (name = "health", description = "Whether the service works. Served at the root only."),
     ),
@@ -72,6 +72,9 @@ use crate::api::responses::{
         crate::api::todos::delete,
         crate::api::todos::bulk::delete,
         crate::api::todos::batch::apply,
+        crate::api::sync::changes::list,
+        crate::api::sync::live::follow,
+        crate::api::sync::history::list,
         crate::api::todos::undo::undo,
         crate::api::todos::transfer::export::export,
         crate::api::todos::transfer::import::import,
@@ -98,6 +101,7 @@ use crate::api::responses::{
         OperationError,
         OperationPreconditionFailed,
         PreconditionFailedBody,
+        SyncGapBody,
         UndoConflictBody
     )),
     modifiers(&WholeDocument)

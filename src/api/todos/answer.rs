@@ -11,14 +11,14 @@ use utoipa::ToSchema;
 use crate::api::caching::private;
 use crate::api::error::ApiError;
 use crate::api::large_lists::{Counted, LargeList};
-use crate::domain::change::{Epoch, Revision};
+use crate::api::sync::SYNC_TOKEN;
+use crate::domain::change::Epoch;
 use crate::domain::etag::EntityTag;
+use crate::domain::sync_token::SyncToken;
 use crate::domain::todo::Todo;
 use crate::store::idempotency::KeptAnswer;
 use crate::store::outcome::{Applied, Outcome};
 
-/// How far the owner's changes have come.
-pub const SYNC_TOKEN: &str = "Sync-Token";
 /// The number of the change that a request has made, or of the last of several: with it, they can be undone.
 pub const CHANGE_REVISION: &str = "Change-Revision";
 /// Set to `true` where an answer is repeated.
@@ -53,11 +53,6 @@ pub struct Deleted {
     pub has_more: bool,
 }
 
-/// The `Sync-Token` of a revision of an owner.
-pub fn sync_token(epoch: Epoch, revision: Revision) -> String {
-    format!("{epoch}-{revision}")
-}
-
 /// 200 with a todo.
 pub fn ok(epoch: Epoch, applied: &Applied) -> serde_json::Result<KeptAnswer> {
     with_todo(StatusCode::OK, epoch, applied, Vec::new())
@@ -82,7 +77,7 @@ pub fn no_content(epoch: Epoch, applied: &Applied) -> serde_json::Result<KeptAns
 
 /// How far the owner's changes have come, and which was the last that was made.
 fn headers(epoch: Epoch, applied: &Applied) -> Vec<(String, String)> {
-    let mut headers = vec![(SYNC_TOKEN.to_owned(), sync_token(epoch, applied.revision))];
+    let mut headers = vec![(SYNC_TOKEN.to_owned(), SyncToken { epoch, revision: applied.revision }.to_string())];
     let last = applied.outcomes.iter().flat_map(Outcome::changes).last();
     headers.extend(last.map(|change| (CHANGE_REVISION.to_owned(), change.revision.to_string())));
     headers

@@ -147,7 +147,7 @@ impl Mutation {
             let render = render.clone();
             Idempotency { request, key, fingerprint, answer: Box::new(move |applied| render(epoch, applied)) }
         });
-        let AuthUser { user, authority } = &self.caller;
+        let AuthUser { user, authority, .. } = &self.caller;
         let context = Context::of(user, *authority, self.trace.clone());
         let commands = Commands { commands, is_batch: self.is_batch, room, idempotency };
         Ok(match self.state.store.apply(context, commands).await? {

@@ -9,7 +9,7 @@ use actix_web::web;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::{self, Deleted, SYNC_TOKEN, TaggedTodo, sync_token};
+use super::answer::{self, Deleted, TaggedTodo};
 use super::conditions::Conditions;
 use super::mutation::Mutation;
 use super::{existing, parse_id};
@@ -20,9 +20,11 @@ use crate::api::responses::{
     Unauthenticated, Unavailable,
 };
 use crate::api::state::AppState;
+use crate::api::sync::SYNC_TOKEN;
 use crate::api::user::AuthUser;
 use crate::domain::change::Epoch;
 use crate::domain::clock::Timestamp;
+use crate::domain::sync_token::SyncToken;
 use crate::domain::todo::Todo;
 use crate::store::Command;
 
@@ -79,7 +81,7 @@ pub async fn list(
     )?;
     Ok(private(&mut HttpResponse::Ok())
         .content_type(ContentType::json())
-        .insert_header((SYNC_TOKEN, sync_token(epoch, trash.revision)))
+        .insert_header((SYNC_TOKEN, SyncToken { epoch, revision: trash.revision }.to_string()))
         .body(body))
 }
 

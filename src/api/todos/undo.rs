@@ -12,9 +12,9 @@ use crate::api::error::ApiError;
 use crate::api::responses::{
     ChangeGone, ChangeNotFound, Invalid, ReadOnlyToken, Unauthenticated, Unavailable, UndoConflict,
 };
-use crate::domain::change::{Change, Epoch, Kind, Revision};
-use crate::domain::etag::EntityTag;
-use crate::domain::todo::{Todo, TodoId};
+use crate::api::sync::entry::{self, Happened};
+use crate::domain::change::{Change, Epoch, Revision};
+use crate::domain::todo::Todo;
 use crate::domain::validation::{Query, both, parse_number};
 use crate::store::Command;
 use crate::store::idempotency::KeptAnswer;
@@ -48,18 +48,8 @@ pub struct UndoResult {
 /// A change that was made.
 #[derive(Serialize, ToSchema)]
 pub struct MadeChange {
-    /// Its number among the user's changes; with it, it can be undone itself.
-    #[schema(value_type = i64, minimum = 1)]
-    revision: Revision,
-    /// `updated`, `deleted` or `restored`.
-    #[schema(value_type = String)]
-    event: &'static str,
-    /// The todo's id.
-    #[schema(value_type = i64)]
-    id: TodoId,
-    /// The todo's entity tag; null after a deletion.
-    #[schema(required = true)]
-    etag: Option<String>,
+    #[serde(flatten)]
+    happened: Happened,
     /// The todo after it; null after a deletion. Not with `batch=true`: that can be many.
     #[schema(value_type = Option<Todo>, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,15 +90,9 @@ pub async fn undo(
 }
 
 fn undone(epoch: Epoch, applied: &Applied, whole_batch: bool) -> serde_json::Result<KeptAnswer> {
-    let made = |change: &Arc<Change>| {
-        let todo = (change.kind != Kind::Deleted).then_some(&change.todo);
-        MadeChange {
-            revision: change.revision,
-            event: change.kind.name(),
-            id: change.todo.id,
-            etag: todo.map(|todo| EntityTag::of(epoch, todo).quoted()),
-            todo: (!whole_batch).then(|| todo.cloned()),
-        }
+    let made = |change: &Arc<Change>| MadeChange {
+        happened: Happened::of(change),
+        todo: (!whole_batch).then(|| entry::todo(change).cloned()),
     };
     let changes = applied.outcomes.iter().flat_map(Outcome::changes).map(made).collect();
     answer::json(epoch, applied, &UndoResult { changes })

@@ -68,6 +68,11 @@ impl TodoMap {
         self.owners.get(&owner)?.todos.get(id)
     }
 
+    /// The last change of `owner` that the todos include; 0 before the first.
+    pub fn revision(&self, owner: UserId) -> Revision {
+        self.owners.get(&owner).map_or(Revision::default(), |owner| owner.revision)
+    }
+
     /// All todos of `owner`. Takes the same short time for any number of them, nearly.
     pub fn view(&self, owner: UserId) -> OwnerView {
         let Some(Owner { revision, todos, .. }) = self.owners.get(&owner) else { return OwnerView::default() };

@@ -7,8 +7,12 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::rows::{CHANGE_COLUMNS, change};
 use crate::domain::account::UserId;
 use crate::domain::change::{Before, Change, Epoch, Kind, Revision};
-use crate::domain::todo::TodoId;
+use crate::domain::todo::{TodoId, Version};
 use crate::store::decide::Undone;
+use crate::store::history::{Limit, Page, Past, Span, size};
+
+/// Changes that are looked at for a page, at most: some tens of milliseconds' work.
+const MAX_LOOKED_AT: usize = 10_000;
 
 /// A change, or all that were made together with it, by todo, in the order of the first of each. Nothing if the log does
 /// not have all of them, or not what they have replaced.
@@ -50,19 +54,61 @@ pub fn undone(
     Ok(undone)
 }
 
-/// Changes of an owner after a revision, up to another one; at most `limit`.
-pub fn page(
+/// The next of the changes that are wanted, and the revision up to which the log has none any more.
+pub fn page(connection: &Connection, epoch: Epoch, wanted: &Span) -> rusqlite::Result<(Page, Revision)> {
+    // What is pruned meanwhile is still there.
+    let snapshot = connection.unchecked_transaction()?;
+    let mut floor = snapshot.prepare_cached("SELECT floor FROM users WHERE id = ?1")?;
+    let floor = floor.query_row([wanted.owner], |row| row.get(0)).optional()?.unwrap_or_default();
+    let mut statement = snapshot.prepare_cached(&format!(
+        "SELECT {CHANGE_COLUMNS}, ?4 AND EXISTS (
+             SELECT 1 FROM changes AS later INDEXED BY changes_by_todo
+             WHERE later.todo_id = changes.todo_id AND later.version > changes.version AND later.revision <= ?3
+         ) AS is_superseded
+         FROM changes WHERE owner_id = ?1 AND revision > ?2 AND revision <= ?3 ORDER BY revision"
+    ))?;
+    let mut rows = statement.query(params![wanted.owner, wanted.after, wanted.through, wanted.only_last])?;
+    let mut page = Page { changes: Vec::new(), through: wanted.through, more: false };
+    let (mut looked_at, mut bytes) = (0, 0);
+    while let Some(row) = rows.next()? {
+        looked_at += 1;
+        if !row.get::<_, bool>("is_superseded")? {
+            let change = change(row, epoch)?;
+            bytes += size(&change);
+            page.changes.push(change);
+        }
+        if looked_at == MAX_LOOKED_AT || wanted.limit.is_reached(page.changes.len(), bytes) {
+            page.through = row.get("revision")?;
+            page.more = page.through < wanted.through;
+            break;
+        }
+    }
+    Ok((page, floor))
+}
+
+/// The changes of a todo after a version, and whether there are more.
+pub fn of_todo(
     connection: &Connection,
     epoch: Epoch,
     owner: UserId,
-    after: Revision,
-    through: Revision,
-    limit: usize,
-) -> rusqlite::Result<Vec<Change>> {
+    todo: TodoId,
+    after: Version,
+    limit: Limit,
+) -> rusqlite::Result<(Vec<Past>, bool)> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {CHANGE_COLUMNS} FROM changes
-         WHERE owner_id = ?1 AND revision > ?2 AND revision <= ?3 ORDER BY revision LIMIT ?4"
+        "SELECT {CHANGE_COLUMNS}, before FROM changes INDEXED BY changes_by_todo
+         WHERE todo_id = ?1 AND version > ?2 AND owner_id = ?3 ORDER BY version"
     ))?;
-    let rows = statement.query_map(params![owner, after, through, limit], |row| change(row, epoch))?;
-    rows.collect()
+    let mut rows = statement.query(params![todo, after, owner])?;
+    let (mut pasts, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        if limit.is_reached(pasts.len(), bytes) {
+            return Ok((pasts, true));
+        }
+        let change = change(row, epoch)?;
+        bytes += size(&change);
+        // What a later version writes otherwise is not known here.
+        pasts.push(Past { change, before: row.get("before").unwrap_or(None) });
+    }
+    Ok((pasts, false))
 }

@@ -10,6 +10,7 @@ mod idempotency;
 pub mod jobs;
 pub mod load;
 pub mod reader;
+pub mod readers;
 pub mod retention;
 mod rows;
 pub mod schema;

@@ -120,7 +120,7 @@ impl Model {
     }
 }
 
-fn random_commands(random: &mut SmallRng, ids: i64) -> Vec<Command> {
+pub(super) fn random_commands(random: &mut SmallRng, ids: i64) -> Vec<Command> {
     let count = if random.random_bool(0.8) { 1 } else { random.random_range(2..5) };
     let one = |_| {
         // Some that never were.

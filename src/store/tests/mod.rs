@@ -1,6 +1,7 @@
 //! The store from outside and from inside, on a database of its own for each test.
 
 mod accounts;
+mod changes;
 mod erasing;
 mod failing;
 mod groups;

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 /// Modules whose loggers are not named after their paths. Modules inside them follow.
-const NAMES: [(&str, &str); 18] = [
+const NAMES: [(&str, &str); 19] = [
     ("todo_backend::api::access_log", "todo_backend::access_log"),
     ("todo_backend::api::admin::events", "todo_backend::events::admin"),
     ("todo_backend::api::audit", "todo_backend::auth::audit"),
@@ -14,6 +14,7 @@ const NAMES: [(&str, &str); 18] = [
     ("todo_backend::api::docs", "todo_backend::docs"),
     ("todo_backend::api::error", "todo_backend::error"),
     ("todo_backend::api::metrics", "todo_backend::health"),
+    ("todo_backend::api::sync", "todo_backend::sync"),
     ("todo_backend::api::todos", "todo_backend::todos::routes"),
     ("todo_backend::api::user", "todo_backend::auth::user"),
     ("todo_backend::app::first_admin", "todo_backend::auth::accounts"),

@@ -11,15 +11,17 @@ use actix_web::http::header::{self, ContentType};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 
-use super::answer::{SYNC_TOKEN, TaggedTodo, sync_token};
+use super::answer::TaggedTodo;
 use super::conditions::Conditions;
 use crate::api::caching::private;
 use crate::api::error::ApiError;
 use crate::api::responses::{Invalid, ListPreconditionFailed, NotModified, TooManyLists, Unauthenticated};
 use crate::api::state::AppState;
+use crate::api::sync::SYNC_TOKEN;
 use crate::api::user::AuthUser;
 use crate::domain::account::UserId;
 use crate::domain::change::Epoch;
+use crate::domain::sync_token::SyncToken;
 use crate::domain::todo::Todo;
 use crate::domain::todo::sort::Key;
 use crate::store::map::select::{Page, Selection, select};
@@ -77,7 +79,7 @@ pub async fn list(
     let mut response = HttpResponse::build(status);
     private(&mut response)
         .insert_header((header::ETAG, etag))
-        .insert_header((SYNC_TOKEN, sync_token(first_epoch, first_revision)));
+        .insert_header((SYNC_TOKEN, SyncToken { epoch: first_epoch, revision: first_revision }.to_string()));
     if status == StatusCode::NOT_MODIFIED {
         return Ok(response.finish());
     }

@@ -15,18 +15,21 @@ use crate::api::error::ApiError;
 use crate::api::large_lists::{CHUNK_LEN, LargeList};
 use crate::api::responses::{TooManyLists, Unauthenticated};
 use crate::api::state::AppState;
-use crate::api::todos::answer::{SYNC_TOKEN, TaggedTodo, sync_token};
+use crate::api::sync::{SYNC_TOKEN, unreadable};
+use crate::api::todos::answer::TaggedTodo;
 use crate::api::todos::log_broken_export;
 use crate::api::todos::trash::TrashedTodo;
 use crate::api::user::AuthUser;
 use crate::domain::account::UserId;
 use crate::domain::change::{Change, Epoch, Revision};
 use crate::domain::clock::Timestamp;
+use crate::domain::sync_token::SyncToken;
 use crate::domain::todo::field::Field;
 use crate::domain::todo::{Todo, TodoId, Version};
+use crate::store::history::{Limit, Span};
 
-/// Changes that are read from the log at once.
-const PAGE: usize = 250;
+/// What is read from the log at once.
+const PAGE: Limit = Limit { changes: 250, bytes: 1 << 20 };
 
 /// A line about a change.
 #[derive(Serialize)]
@@ -80,7 +83,7 @@ pub async fn export(
     private(&mut response)
         .content_type(NDJSON)
         .insert_header((header::CONTENT_DISPOSITION, r#"attachment; filename="todos.ndjson""#))
-        .insert_header((SYNC_TOKEN, sync_token(epoch, view.revision)));
+        .insert_header((SYNC_TOKEN, SyncToken { epoch, revision: view.revision }.to_string()));
     if method == Method::HEAD {
         return Ok(response.streaming(empty::<Result<Bytes, ApiError>>()));
     }
@@ -130,21 +133,19 @@ impl Export {
             } else if let Some(todo) = self.trash.next() {
                 lines.add(&TrashedTodo::new(self.epoch, todo))?;
             } else {
-                let changes = self.changes().await?;
-                let Some(last) = changes.last() else { break };
-                self.after = last.revision;
-                changes.iter().try_for_each(|change| lines.add(&happened(self.epoch, change)))?;
+                if self.after == self.through {
+                    break;
+                }
+                let (owner, after, through) = (self.owner, self.after, self.through);
+                let turn = self.state.selections.take(owner).await;
+                let span = Span { owner, after, through, only_last: false, limit: PAGE };
+                let page = self.state.store.changes(span).await.map_err(unreadable)?;
+                drop(turn);
+                self.after = page.through;
+                page.changes.iter().try_for_each(|change| lines.add(&happened(self.epoch, change)))?;
             }
         }
         Ok((!lines.0.is_empty()).then(|| lines.0.into()))
-    }
-
-    async fn changes(&self) -> Result<Vec<Change>, ApiError> {
-        let (state, owner) = (self.state.clone(), self.owner);
-        let (after, through) = (self.after, self.through);
-        let changes = web::block(move || state.store.history(owner, after, through, PAGE)).await;
-        let failed = |error: Box<dyn std::error::Error>| ApiError::internal("what happened can't be read", error);
-        changes.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))
     }
 }
 

@@ -1,0 +1,112 @@
+//! What is read of an owner's changes: by clients that catch up, by exports, by whoever looks at the history of a todo.
+
+use crate::domain::account::UserId;
+use crate::domain::change::{Before, Change, Epoch, Revision};
+use crate::domain::sync_token::SyncToken;
+use crate::store::error::DatabaseError;
+
+/// What a change takes in memory besides its texts, in bytes, about.
+const CHANGE_LEN: usize = 500;
+
+/// Some of an owner's changes.
+#[derive(Debug, Clone, Copy)]
+pub struct Span {
+    /// Whose.
+    pub owner: UserId,
+    /// Those after this one…
+    pub after: Revision,
+    /// … up to this one.
+    pub through: Revision,
+    /// Of several changes of a todo, only the last one.
+    pub only_last: bool,
+    /// How many at once.
+    pub limit: Limit,
+}
+
+/// How much is read at once. What reaches one of both is the last.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    /// Changes.
+    pub changes: usize,
+    /// What they take in memory, in bytes.
+    pub bytes: usize,
+}
+
+impl Limit {
+    /// Whether changes reach it.
+    pub(super) fn is_reached(&self, changes: usize, bytes: usize) -> bool {
+        changes >= self.changes || bytes >= self.bytes
+    }
+}
+
+/// What a change takes in memory, about.
+pub(super) fn size(change: &Change) -> usize {
+    CHANGE_LEN + change.todo.text_len()
+}
+
+/// The next of some changes.
+#[derive(Debug)]
+pub struct Page {
+    /// In commit order. Can be none although there are more: superseded ones are left out.
+    pub changes: Vec<Change>,
+    /// Up to here, all that were wanted are in this page or in those before.
+    pub through: Revision,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+/// A change of a todo, and what it has replaced, if that is known.
+#[derive(Debug)]
+pub struct Past {
+    /// The change.
+    pub change: Change,
+    /// What it has replaced.
+    pub before: Option<Before>,
+}
+
+/// Why a client can't catch up from where it is: it has to start over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gap {
+    /// The log does not have the next changes any more.
+    Pruned,
+    /// It knows changes of another database, or of this one before a backup was restored.
+    Foreign,
+    /// It knows changes that this database has not had.
+    Ahead,
+}
+
+impl Gap {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Pruned, Self::Foreign, Self::Ahead];
+
+    /// `pruned`, `foreign` or `ahead`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pruned => "pruned",
+            Self::Foreign => "foreign",
+            Self::Ahead => "ahead",
+        }
+    }
+}
+
+/// Why changes can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// There is a gap between what the client knows and what there is.
+    #[error("a client can't catch up: {}", .0.name())]
+    Gap(Gap),
+    /// The database can't be read.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+}
+
+/// What a client knows, as a revision of an owner whose last change is `head`.
+pub(super) fn known(token: SyncToken, epoch: Epoch, head: Revision) -> Result<Revision, Gap> {
+    if token.epoch != epoch {
+        Err(Gap::Foreign)
+    } else if token.revision > head {
+        Err(Gap::Ahead)
+    } else {
+        Ok(token.revision)
+    }
+}
