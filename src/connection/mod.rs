@@ -183,8 +183,12 @@ impl MessageBody for ResponseBody {
     }
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        if self.is_endless && self.turn.has_left() {
-            return Poll::Ready(None);
+        if self.is_endless {
+            if self.turn.has_left() {
+                return Poll::Ready(None);
+            }
+            // actix would take more than the client does.
+            ready!(self.turn.poll_accepting(context));
         }
         if self.taken.is_empty() {
             match ready!(Pin::new(&mut self.body).poll_next(context)) {
@@ -227,6 +231,10 @@ struct Turn(Rc<Shown>);
 struct Shown {
     stage: Cell<Stage>,
     has_left: Cell<bool>,
+    /// The socket accepts nothing.
+    is_blocked: Cell<bool>,
+    /// Woken when it does again.
+    blocked: Cell<Option<Waker>>,
 }
 
 impl Turn {
@@ -245,6 +253,22 @@ impl Turn {
 
     fn leave(&self) {
         self.0.has_left.set(true);
+    }
+
+    fn set_blocked(&self, is_blocked: bool) {
+        self.0.is_blocked.set(is_blocked);
+        if !is_blocked && let Some(waiting) = self.0.blocked.take() {
+            waiting.wake();
+        }
+    }
+
+    /// Ready when the socket accepts something, as far as is known.
+    fn poll_accepting(&self, context: &Context<'_>) -> Poll<()> {
+        if !self.0.is_blocked.get() {
+            return Poll::Ready(());
+        }
+        self.0.blocked.set(Some(context.waker().clone()));
+        Poll::Pending
     }
 }
 
@@ -428,8 +452,10 @@ impl<T: AsyncWrite + Unpin> Connection<T> {
     fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if let Poll::Ready(written) = pin!(&mut self.socket).poll_write(context, bytes) {
             self.write_timer = None;
+            self.turn.set_blocked(false);
             return Poll::Ready(written);
         }
+        self.turn.set_blocked(true);
         let timer = self.write_timer.get_or_insert_with(|| Box::pin(sleep(self.timeouts.read)));
         ready!(timer.as_mut().poll(context));
         self.timed_out = true;

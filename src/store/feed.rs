@@ -12,13 +12,17 @@ use crate::domain::change::{Change, Revision};
 use crate::domain::clock::Timestamp;
 
 /// News that are kept for the slowest follower of an owner.
-const CAPACITY: usize = 64;
+const CAPACITY: usize = 16;
+/// Longest texts of a todo that are kept with them, in bytes.
+const MAX_TEXT_LEN: usize = 2 << 10;
 
 /// What followers of an owner hear of.
 #[derive(Debug, Clone)]
 pub enum News {
     /// A change was committed. Those of an owner come in their order.
     Changed(Arc<Change>),
+    /// The same, of one whose texts are too long to be kept here: it is in the log.
+    Logged,
     /// A change's event has come somewhere. Not in the log, and not heard of again.
     Delivered(Delivery),
     /// Something about the account, its sessions or its tokens is different.
@@ -69,8 +73,9 @@ impl Feed {
         }
         for change in changes {
             if let Some(followers) = owners.get(&change.todo.owner) {
+                let is_short = change.todo.text_len() <= MAX_TEXT_LEN;
                 // Fails if the last one has just gone.
-                let _ = followers.send(News::Changed(Arc::clone(change)));
+                let _ = followers.send(if is_short { News::Changed(Arc::clone(change)) } else { News::Logged });
             }
         }
     }
@@ -164,7 +169,7 @@ mod tests {
         let mut follower = feed.follow(UserId(1));
         (1..=100).for_each(|revision| feed.tell(UserId(1), delivered(revision)));
         let heard = heard(&mut follower);
-        assert_eq!((heard[0].as_str(), heard[1].as_str(), heard.len()), ("Missed", "37", 1 + CAPACITY));
+        assert_eq!((heard[0].as_str(), heard[1].as_str(), heard.len()), ("Missed", "85", 1 + CAPACITY));
     }
 
     #[test]

@@ -18,9 +18,12 @@ mod production;
 mod proof;
 mod proxy;
 mod readme;
+#[path = "../replica/mod.rs"]
+mod replica;
 mod resources;
 mod seed;
 mod settings;
 mod stack;
+mod streams;
 mod unread;
 mod users;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::app::{PREFIXES, TestApp, eventually, with_app, with_config, with_settings};
 use crate::client::RequestExt;
 use crate::clock::with_clock;
-use crate::replica::{Replica, Stream};
+use crate::follow::{Stream, current, follow};
 
 fn events(app: &TestApp, user: &str) -> RequestBuilder {
     app.get("/events").bearer_auth(app.token(user))
@@ -66,13 +66,13 @@ async fn a_client_hears_what_happens() {
 async fn who_comes_back_misses_nothing() {
     with_settings(&[("RATE_LIMIT_USER", "0")], async |app| {
         let token = app.token("demo");
-        let mut replica = Replica::new(app, "demo").await;
+        let mut replica = current(app, "demo").await;
         let titles: Vec<_> = (0..250).map(|n| json!({"op": "create", "todo": {"title": n.to_string()}})).collect();
         for part in titles.chunks(100) {
             let call = app.post("/batch").bearer_auth(&token);
             assert_eq!(call.send_json(json!({"operations": part})).await.status, 200);
         }
-        let now = Replica::new(app, "demo").await;
+        let now = current(app, "demo").await;
         // The header counts more: a browser's code keeps its address.
         let call =
             app.get("/events?since=000000000000001f-1").bearer_auth(&token).header("Last-Event-ID", &replica.token);
@@ -81,7 +81,7 @@ async fn who_comes_back_misses_nothing() {
             let mut stream = Stream::open(call.header("Accept", "text/event-stream")).await;
             let ready = stream.expect("ready").await;
             assert_eq!((ready.id.as_ref(), &ready.data["head"]), (Some(&replica.token), &json!(now.token)));
-            replica.follow(&mut stream, &now.token).await;
+            follow(&mut replica, &mut stream, &now.token).await;
             assert_eq!(replica, now);
         }
         // While others write.
@@ -94,8 +94,8 @@ async fn who_comes_back_misses_nothing() {
             app.delete("/todos?completed=true").bearer_auth(&token).answer().await;
         };
         let until = format!("{}-750", app.store().epoch());
-        futures_util::future::join(write, replica.follow(&mut stream, &until)).await;
-        assert_eq!(replica, Replica::new(app, "demo").await);
+        futures_util::future::join(write, follow(&mut replica, &mut stream, &until)).await;
+        assert_eq!(replica, current(app, "demo").await);
     })
     .await;
 }
@@ -314,7 +314,7 @@ async fn who_asks_for_it_hears_where_events_have_come() {
 async fn a_client_that_pauses_misses_nothing() {
     with_settings(&[("RATE_LIMIT_USER", "0")], async |app| {
         let token = app.token("demo");
-        let mut replica = Replica::new(app, "demo").await;
+        let mut replica = current(app, "demo").await;
         let mut stream = Stream::open(events(app, "demo")).await;
         stream.expect("ready").await;
         let description = "x".repeat(10_000);
@@ -326,8 +326,8 @@ async fn a_client_that_pauses_misses_nothing() {
             assert_eq!(app.post("/batch").bearer_auth(&token).send_json(body.clone()).await.status, 200);
         }
         sleep(Duration::from_secs(1)).await;
-        let now = Replica::new(app, "demo").await;
-        replica.follow(&mut stream, &now.token).await;
+        let now = current(app, "demo").await;
+        follow(&mut replica, &mut stream, &now.token).await;
         assert_eq!(replica, now);
     })
     .await;

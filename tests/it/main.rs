@@ -6,6 +6,8 @@
 
 mod app;
 mod client;
+mod follow;
+#[path = "../replica/mod.rs"]
 mod replica;
 mod sidecar;
 

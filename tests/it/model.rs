@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 
 use crate::app::{TestApp, with_settings};
 use crate::client::{Answer, RequestExt};
-use crate::replica::{Replica, Stream};
+use crate::follow::{Stream, catch_up, current, follow};
+use crate::replica::Replica;
 
 /// Fields that a random change may set.
 const FIELDS: [&str; 6] = ["title", "description", "completed", "priority", "tags", "order"];
@@ -473,16 +474,16 @@ struct Followers {
 impl Followers {
     /// Has some of them catch up, and compares what they have with what there is.
     async fn check(&mut self, app: &TestApp, stream: &mut Stream, random: &mut SmallRng, context: &str) {
-        let now = Replica::new(app, "demo").await;
-        self.live.follow(stream, &now.token).await;
+        let now = current(app, "demo").await;
+        follow(&mut self.live, stream, &now.token).await;
         assert_eq!(self.live, now, "{context}");
         let limit = random.random_range(1..20);
         if random.random_bool(0.2) {
-            self.plain.catch_up(app, "demo", &format!("&limit={limit}")).await;
+            catch_up(&mut self.plain, app, "demo", &format!("&limit={limit}")).await;
             assert_eq!(self.plain, now, "{context}");
         }
         if random.random_bool(0.1) {
-            self.net.catch_up(app, "demo", &format!("&limit={limit}&net=true")).await;
+            catch_up(&mut self.net, app, "demo", &format!("&limit={limit}&net=true")).await;
             assert_eq!(self.net, now, "{context}");
         }
     }
@@ -561,7 +562,7 @@ async fn the_service_agrees_with_a_simple_model() {
             with_settings(&[("DATABASE_URL", database.as_str()), ("RATE_LIMIT_USER", "0")], async |app| {
                 check(app, &model, "at the start").await;
                 if followers.is_none() {
-                    let new = Replica::new(app, "demo").await;
+                    let new = current(app, "demo").await;
                     followers = Some(Followers { plain: new.clone(), net: new.clone(), live: new });
                 }
                 live(app, &mut random, &mut model, followers.as_mut().unwrap(), seed, &mut undos).await;

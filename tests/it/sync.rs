@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::app::{PREFIXES, TestApp, with_app, with_settings};
 use crate::client::{Answer, RequestExt};
-use crate::replica::Replica;
+use crate::follow::{catch_up, current};
 
 async fn changes(app: &TestApp, user: &str, query: &str) -> Answer {
     app.get(&format!("/changes{query}")).bearer_auth(app.token(user)).answer().await
@@ -35,7 +35,7 @@ async fn make_changes(app: &TestApp, user: &str) {
 #[actix_web::test]
 async fn a_client_gets_the_changes_that_it_does_not_know() {
     with_app(async |app| {
-        let empty = Replica::new(app, "demo").await;
+        let empty = current(app, "demo").await;
         make_changes(app, "demo").await;
         let epoch = app.store().epoch();
         for prefix in PREFIXES {
@@ -122,7 +122,7 @@ async fn who_can_not_catch_up_is_told_to_start_over() {
 #[actix_web::test]
 async fn much_comes_in_parts() {
     with_settings(&[("RATE_LIMIT_USER", "0")], async |app| {
-        let (mut plain, mut net) = (Replica::new(app, "demo").await, Replica::new(app, "demo").await);
+        let (mut plain, mut net) = (current(app, "demo").await, current(app, "demo").await);
         let description = "ü".repeat(10_000);
         let operation = |_| json!({"op": "create", "todo": {"title": "long", "description": description}});
         for _ in 0..3 {
@@ -133,9 +133,9 @@ async fn much_comes_in_parts() {
         let answer = changes(app, "demo", &format!("?since={}", plain.token)).await;
         assert!(answer.body.len() < 1_200_000, "{}", answer.body.len());
         assert_eq!(answer.json()["has_more"], true);
-        assert_eq!(plain.catch_up(app, "demo", "").await, 150);
-        assert_eq!(net.catch_up(app, "demo", "&net=true&limit=7").await, 150);
-        assert_eq!(plain, Replica::new(app, "demo").await);
+        assert_eq!(catch_up(&mut plain, app, "demo", "").await, 150);
+        assert_eq!(catch_up(&mut net, app, "demo", "&net=true&limit=7").await, 150);
+        assert_eq!(plain, current(app, "demo").await);
         assert_eq!(net, plain);
     })
     .await;

@@ -98,6 +98,15 @@ export async function walkthrough(): Promise<string[]> {
   check(again.status === 409, `undo again: ${again.status}`);
   steps.push(`conflict: ${again.body.conflict}`);
 
+  const since: string = (undone.headers.get('Sync-Token') ?? '').replace(/\d+$/, String(revision - 1));
+  const missed = await call('get', '/changes', { token, query: { since, net: true } });
+  check(missed.status === 200, `changes: ${missed.status}`);
+  const more: boolean = missed.body.has_more;
+  steps.push(`missed: ${missed.body.changes.map(({ event, todo }) => `${event} ${todo?.title}`)} ${more}`);
+  const history = await call('get', '/todos/{id}/history', { token, path: { id } });
+  check(history.status === 200, `history: ${history.status}`);
+  steps.push(`history: ${history.body.map(({ event, changes }) => `${event} ${Object.keys(changes ?? {})}`).slice(0, 3).join()}`);
+
   const deleted = await call('delete', '/todos/{id}', { token, path: { id } });
   check(deleted.status === 204, `delete: ${deleted.status}`);
   const nothing: undefined = deleted.body;

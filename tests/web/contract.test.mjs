@@ -82,6 +82,8 @@ describe('The OpenAPI document', () => {
       'batch: 204 undefined,200 typed',
       'undone: 1 restored undefined',
       'conflict: deleted_at',
+      'missed: restored typed false',
+      'history: created title,completed,updated completed,updated due_at,tags',
       'deleted: undefined',
       'Todo not found',
       'pending: true',

@@ -46,7 +46,7 @@ bash "$stack/serve.sh" DEBUG=False SECRET_KEY=web-tests-web-tests-web-tests-web-
   CORS_ALLOWED_ORIGINS="$ALLOWED_ORIGIN" -- \
   bash -c 'STRICT_URL=$BASE_URL BASE_URL=$DEBUG_URL exec "$@"' _ \
   node --test --test-reporter=spec --test-reporter-destination=stdout --test-reporter=tap \
-  --test-reporter-destination="$results" "$@" browser.test.mjs contract.test.mjs || status=$?
+  --test-reporter-destination="$results" "$@" browser.test.mjs contract.test.mjs follow.test.mjs || status=$?
 
 count() { awk -v name="$1" '$1 == "#" && $2 == name { n = $3 } END { print n + 0 }' "$results"; }
 passed=$(count pass)

@@ -177,6 +177,16 @@ def walk(client: Client) -> None:
     conflict = client.call("undo_change", 409, "UndoConflictBody", revision)
     assert (conflict.conflict, conflict.current.title) == (["deleted_at"], "done")
     assert client.call("undo_change", 404, "Error", 9999).detail == "Change not found"
+    epoch = json.loads(lines[0])["etag"].strip('"').split("-")[0]
+    page = client.call("list_changes", 200, "Changes", since=f"{epoch}-{redone.revision - 1}", net=True, limit=10)
+    assert [(entry.event, entry.revision) for entry in page.changes] == [("restored", redone.revision + 1)]
+    assert (page.changes[0].todo.title, page.has_more, page.next_) == ("done", False, f"{epoch}-{redone.revision + 1}")
+    assert client.call("list_changes", 410, "SyncGap", since=f"{epoch}-9999").reason == "ahead"
+    history = client.call("get_todo_history", 200, "list", undone.id)
+    assert [entry.event for entry in history] == ["created", "deleted", "restored", "deleted", "restored"]
+    assert history[0].changes["completed"] == [None, True] and history[0].actor == "demo"
+    # It can't read streams.
+    assert client.call("follow_changes", 422, "ValidationErrors", since="x").detail[0].loc == ["query", "since"]
     exported = file(payload=BytesIO(b"".join(line + b"\n" for line in lines)))
     imported = client.call("import_todos", 200, "Imported", body=exported)
     assert (imported.imported, imported.skipped) == (2, len(lines) - 2)

@@ -11,9 +11,15 @@ NAME = "Idempotency-Key"
 VALID = r"""("[ !#-\[\]-~]{1,255}"|[!#-~]([ -~]{0,253}[!-~])?)"""
 
 
+# Of another database: where it is sent, the stream ends with a `reset` instead of never.
+FOREIGN = "0123456789abcdef-1"
+
+
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    """A key is for one request: of the keys that are made up, the valid ones are made unique."""
+    """A key is for one request: of the keys that are made up, the valid ones are made unique. A stream has to end."""
+    if case.operation.path == "/events" and not (case.headers or {}).get("Last-Event-ID"):
+        case.headers["Last-Event-ID"] = FOREIGN
     key = (case.headers or {}).get(NAME)
     if isinstance(key, str) and re.fullmatch(VALID, key):
         case.headers[NAME] = str(uuid.uuid4())

@@ -2,6 +2,7 @@
 //! `TORTURE=1` makes the long versions. Every test prints its figures and its seed (`PROOF_SEED=N` runs that seed).
 
 mod accounts;
+mod feed;
 mod imports;
 mod kill;
 mod linearizability;

@@ -26,9 +26,9 @@ use crate::store::history::{Gap, HistoryError, Limit};
 /// How often a client hears something, at least.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Events are sent together until they are so long, in bytes.
-const CHUNK_LEN: usize = 16 << 10;
+const CHUNK_LEN: usize = 4 << 10;
 /// What is read from the log at once for a client that is behind.
-const CATCH_UP: Limit = Limit { changes: 100, bytes: 32 << 10 };
+const CATCH_UP: Limit = Limit { changes: 100, bytes: 8 << 10 };
 /// When clients whose stream broke off connect again, in milliseconds: not all at once.
 const RETRY: std::ops::RangeInclusive<u64> = 1000..=5000;
 
@@ -133,7 +133,7 @@ impl Live {
         match news {
             News::Changed(change) if change.revision <= self.sent => Ok(()),
             News::Changed(change) if change.revision == self.sent.next() => self.send(&change, frames),
-            News::Changed(_) => {
+            News::Changed(_) | News::Logged => {
                 self.is_behind = true;
                 Ok(())
             }

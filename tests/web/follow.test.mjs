@@ -1,0 +1,203 @@
+// docs/examples/follow.mjs in Chromium, on a page of another origin: it follows a user's todos while the service is killed,
+// freezes and comes back, while the page sleeps, and beyond the life of its access token. With a service of its own.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import http from 'node:http';
+import net from 'node:net';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { PATIENCE, launch, open } from './browser.mjs';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '../..');
+const BINARY = join(process.env.CARGO_TARGET_DIR ?? join(root, 'target'), 'debug/todo-backend');
+
+async function freePort() {
+  const server = net.createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address();
+  await new Promise((closed) => server.close(closed));
+  return port;
+}
+
+/** A service that can be killed and started again. */
+class Service {
+  async start() {
+    this.directory ??= await mkdtemp(join(tmpdir(), 'todo-backend-follow-'));
+    this.port ??= await freePort();
+    this.url = `http://127.0.0.1:${this.port}`;
+    const env = {
+      PORT: String(this.port), DAPR_HTTP_PORT: String(await freePort()), ACCESS_TOKEN_EXPIRE_MINUTES: '1', RUST_LOG: 'error',
+    };
+    this.process = spawn(BINARY, { cwd: this.directory, env, stdio: ['ignore', 'inherit', 'inherit'] });
+    for (;;) {
+      const answer = await fetch(`${this.url}/health/live`).catch(() => undefined);
+      if (answer?.ok) return;
+      assert.equal(this.process.exitCode, null, 'the service has ended');
+      await sleep(50);
+    }
+  }
+
+  async kill() {
+    const ended = once(this.process, 'exit');
+    this.process.kill('SIGKILL');
+    await ended;
+  }
+
+  async end() {
+    if (this.process) await this.kill();
+    if (this.directory) await rm(this.directory, { recursive: true, force: true });
+  }
+
+  /** Another client of the same user: {status, body, headers}. */
+  async call(method, path, body) {
+    const credentials = new URLSearchParams({ username: 'demo', password: 'demo123' });
+    const login = await (await fetch(`${this.url}/auth/login?${credentials}`, { method: 'POST' })).json();
+    const headers = { Authorization: `Bearer ${login.access_token}`, 'Content-Type': 'application/json' };
+    const answer = await fetch(this.url + path, { method, headers, body: body && JSON.stringify(body) });
+    const text = await answer.text();
+    return { status: answer.status, body: text === '' ? undefined : JSON.parse(text), headers: answer.headers };
+  }
+}
+
+/** In the page: begins to follow, and keeps the copy in `window.copy`. */
+async function begin(url) {
+  const { follow } = await import('/follow.mjs');
+  const copy = {
+    since: null, todos: new Map(), revisions: [], replaced: 0,
+    async replace(todos, since) {
+      this.todos = new Map(todos.map((todo) => [todo.id, todo]));
+      [this.since, this.replaced] = [since, this.replaced + 1];
+    },
+    async apply(entry, since) {
+      if (entry.todo === null) this.todos.delete(entry.id);
+      else this.todos.set(entry.id, { ...entry.todo, etag: entry.etag });
+      this.since = since;
+      this.revisions.push(entry.revision);
+    },
+    async forget() {
+      this.since = null;
+    },
+  };
+  let session;
+  const grant = async (form) => {
+    const answer = await fetch(`${url}/auth/token`, { method: 'POST', body: new URLSearchParams(form) });
+    if (!answer.ok) throw new Error(`no token: ${answer.status}`);
+    session = await answer.json();
+  };
+  copy.tokens = 0;
+  const token = async (refused) => {
+    if (!session) await grant({ grant_type: 'password', username: 'demo', password: 'demo123' });
+    else if (refused) await grant({ grant_type: 'refresh_token', refresh_token: session.refresh_token });
+    else return session.access_token;
+    copy.tokens += 1;
+    return session.access_token;
+  };
+  const end = new AbortController();
+  Object.assign(window, { copy, end });
+  window.following = follow({ url, token, copy, signal: end.signal });
+}
+
+describe('docs/examples/follow.mjs', () => {
+  const service = new Service();
+  let browser;
+  let site;
+
+  before(async () => {
+    await service.start();
+    browser = await launch({});
+    const script = await readFile(join(root, 'docs/examples/follow.mjs'));
+    site = http.createServer((request, response) => {
+      const isScript = request.url === '/follow.mjs';
+      response.writeHead(200, { 'Content-Type': isScript ? 'text/javascript' : 'text/html' });
+      response.end(isScript ? script : '<!DOCTYPE html><title>follows</title><link rel="icon" href="data:,">');
+    });
+    site.listen(0, '127.0.0.1');
+    await once(site, 'listening');
+  });
+
+  after(async () => {
+    await browser?.close();
+    site?.close();
+    await service.end();
+  });
+
+  test('follows through kills, silence, sleep and the end of its token', { timeout: 240_000 }, async () => {
+    const { page } = await open(browser);
+    const said = [];
+    page.on('console', (message) => said.push(message.text()));
+    await page.goto(`http://localhost:${site.address().port}/`);
+    const made = (await service.call('POST', '/todos', { title: 'there before' })).body;
+    await page.evaluate(begin, service.url);
+    const begun = Date.now();
+
+    /** Waits until the page has what there is; how long that took, in ms. */
+    const equal = async (patience = PATIENCE) => {
+      const from = Date.now();
+      for (;;) {
+        const { body, headers } = await service.call('GET', '/todos?etags=true');
+        const [todos, since] = await page.evaluate(() => [[...window.copy.todos.values()], window.copy.since]);
+        if (since === headers.get('sync-token')) {
+          assert.deepEqual(todos.sort((a, b) => a.id - b.id), body);
+          return Date.now() - from;
+        }
+        assert.ok(Date.now() - from < patience, `the page is at ${since}: ${said.join('; ')}`);
+        await sleep(20);
+      }
+    };
+    const change = (n) => service.call('PATCH', `/todos/${made.id}`, { title: `change ${n}` });
+    await equal();
+
+    // What others do.
+    const other = (await service.call('POST', '/todos', { title: 'another', tags: ['ü'] })).body;
+    await service.call('DELETE', `/todos/${other.id}`);
+    await service.call('POST', `/todos/${other.id}/restore`);
+    await change(1);
+    assert.ok(await equal() < 2000, 'it is shown within seconds');
+
+    // Kills, with changes before it is back.
+    for (let n = 0; n < 3; n += 1) {
+      await change(`before kill ${n}`);
+      await service.kill();
+      await sleep(300);
+      await service.start();
+      await change(`after kill ${n}`);
+      await equal();
+    }
+
+    // A page that the browser freezes.
+    const devtools = await page.context().newCDPSession(page);
+    await devtools.send('Page.setWebLifecycleState', { state: 'frozen' });
+    await service.call('POST', '/batch', { operations: Array.from({ length: 50 }, (_, n) => ({ op: 'create', todo: { title: `${n}` } })) });
+    await sleep(2000);
+    await devtools.send('Page.setWebLifecycleState', { state: 'active' });
+    await equal();
+
+    // A connection on which nothing comes any more, although it is not closed.
+    service.process.kill('SIGSTOP');
+    for (const from = Date.now(); !said.some((line) => line.includes('nothing was heard')); await sleep(100)) {
+      assert.ok(Date.now() - from < 60_000, 'it notices the silence');
+    }
+    service.process.kill('SIGCONT');
+    await change('after the silence');
+    await equal();
+
+    // The access token ends after a minute, 65 s at most.
+    const tokens = await page.evaluate(() => window.copy.tokens);
+    await sleep(Math.max(0, begun + 66_000 - Date.now()));
+    await change('after the token');
+    await equal();
+    assert.ok(tokens >= 1 && await page.evaluate(() => window.copy.tokens) >= 2, 'it has a fresh token');
+
+    const { revisions, replaced } = await page.evaluate(() => ({ revisions: window.copy.revisions, replaced: window.copy.replaced }));
+    assert.equal(replaced, 1, 'it never had to start over');
+    assert.deepEqual(revisions, revisions.map((_, n) => revisions[0] + n), 'no change is missing, and none came twice');
+    assert.ok(revisions.length > 60);
+    await page.evaluate(() => (window.end.abort(), window.following));
+    await page.context().close();
+  });
+});
