@@ -1,14 +1,15 @@
 //! A Todo backend whose every change is durable before it is answered and published to Kafka through its Dapr sidecar.
 //!
 //! The idea that keeps it small: a mutation appends one [`domain::change::Change`] to a durable, ordered log, in the
-//! same transaction as the todo itself. Everything else reads: lists and single todos come from a map in memory, and
-//! the relay publishes the log to the sidecar.
+//! same transaction as the todo itself. Everything else reads: lists and single todos come from a map in memory, the
+//! relay publishes the log to the sidecar, and clients follow it.
 //!
 //! It replaces a FastAPI service and keeps its API. Comments call that one *the original*.
 //!
 //! ```text
 //! socket -> connection (one request at a time) -> actix -> access_log -> route
 //! request -> AuthUser -> handler -> Command -> store: decide, commit with the group (fsync), publish to the map, answer
+//! change log -> /changes, /events, /todos/{id}/history (api::sync)
 //! change log -> relay -> DaprClient -> daprd -> Kafka -> daprd -> POST /events/todos (api::dapr)
 //! ```
 //!

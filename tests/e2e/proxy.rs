@@ -1,10 +1,12 @@
 //! Behind a real nginx that compresses.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::process::Process;
+use crate::replica::Received;
 use crate::stack::{Client, Stack, free_port, tool, wait_until_listening};
 
 /// An nginx in front of the service, and a client of it.
@@ -61,6 +63,32 @@ impl Proxy {
         let answer = self.client.respond(method, path, body, &headers).await.unwrap();
         let header = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
         (answer.status().as_u16(), header("etag").unwrap_or_default(), header("content-encoding").is_some())
+    }
+}
+
+#[actix_web::test]
+async fn a_stream_behind_a_proxy_that_buffers_and_compresses_comes_at_once() {
+    let mut stack = Stack::new();
+    stack.start_service();
+    let proxy = Proxy::start(&stack).await;
+    let mut stream = proxy.client.respond("GET", "/events", None, &[("Accept-Encoding", "gzip")]).await.unwrap();
+    assert_eq!((stream.status().as_u16(), stream.headers().get("content-encoding")), (200, None));
+    let mut received = Received::default();
+    for kind in ["ready", "created", "updated"] {
+        let event = loop {
+            if let Some(event) = received.next() {
+                break event;
+            }
+            // nginx would keep up to 32 KiB.
+            let chunk = tokio::time::timeout(Duration::from_secs(10), stream.chunk()).await;
+            received.add(&chunk.expect("it is not held back").unwrap().expect("it goes on"));
+        };
+        assert_eq!(event.kind, kind);
+        match kind {
+            "ready" => _ = proxy.client.create("new").await,
+            "created" => _ = proxy.client.send("PUT", "/todos/1", Some(json!({"completed": true}))).await,
+            _ => {}
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cleanup::{LIMIT, Processes, take_ports, wait_until_free};
 use crate::process::{Process, in_terminal};
@@ -112,6 +112,34 @@ async fn the_examples_about_todos_work_as_written() {
     let directory = tempfile::tempdir().unwrap();
     let transferred = run(&format!("cd {}\n{transfer}", directory.path().display()));
     assert_eq!(transferred, r#"{"imported":113,"skipped":119}"#);
+}
+
+#[actix_web::test]
+async fn the_example_about_sync_works_as_written() {
+    let mut stack = Stack::new();
+    stack.start_service();
+    let client = stack.client("demo", "demo123").await;
+    for title in ["a", "b"] {
+        client.create(title).await;
+    }
+    let [script] = &blocks("docs/sync.md", "bash")[..] else { panic!("it has other commands now") };
+    let script = script.replace("localhost:8000", &format!("localhost:{}", stack.service_port()));
+    let output = Command::new("bash").args(["-ec", &script]).env("TOKEN", client.token()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (made, changes) = text.split_once("}{").unwrap();
+    let changes: Value = serde_json::from_str(&format!("{{{changes}")).unwrap();
+    // It is what the page shows, but for the numbers and times.
+    let [shown, _] = &blocks("docs/sync.md", "json")[..] else { panic!("it has other answers now") };
+    let shown: Value = serde_json::from_str(shown).unwrap();
+    assert!(made.contains(r#""title":"Buy milk""#), "{text}");
+    let shape = |answer: &Value| {
+        let (entry, todo) = (&answer["changes"][0], &answer["changes"][0]["todo"]);
+        let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let values = [&entry["event"], &entry["op"], &todo["title"], &answer["has_more"]].map(Value::clone);
+        (names(answer), names(entry), names(todo), values)
+    };
+    assert_eq!(shape(&changes), shape(&shown));
+    assert_eq!((changes["changes"].as_array().unwrap().len(), &changes["changes"][0]["revision"]), (1, &json!(3)));
 }
 
 #[test]
