@@ -67,7 +67,7 @@ impl Proxy {
 }
 
 #[actix_web::test]
-async fn a_stream_behind_a_proxy_that_buffers_and_compresses_comes_at_once() {
+async fn a_stream_behind_a_proxy_comes_at_once() {
     let mut stack = Stack::new();
     stack.start_service();
     let proxy = Proxy::start(&stack).await;
@@ -79,7 +79,6 @@ async fn a_stream_behind_a_proxy_that_buffers_and_compresses_comes_at_once() {
             if let Some(event) = received.next() {
                 break event;
             }
-            // nginx would keep up to 32 KiB.
             let chunk = tokio::time::timeout(Duration::from_secs(10), stream.chunk()).await;
             received.add(&chunk.expect("it is not held back").unwrap().expect("it goes on"));
         };
