@@ -13,15 +13,13 @@ use thiserror::Error;
 
 use super::caching::private;
 use super::limits;
-use super::sync::live::MAX_STREAMS;
-use super::sync::unreadable;
 use crate::auth::limits::Limited;
 use crate::domain::todo::Todo;
 use crate::domain::todo::field::Field;
 use crate::domain::todo::tags::MAX_TAGS;
 use crate::domain::validation::{BodyError, Location, ValidationError, location};
 use crate::store::decide::Refusal;
-use crate::store::error::StoreError;
+use crate::store::error::{DatabaseError, StoreError};
 use crate::store::history::{Gap, HistoryError};
 
 /// Why a request failed. Bodies are `{"detail": …}`, like FastAPI's.
@@ -108,7 +106,10 @@ pub enum ApiError {
     /// 410: a client can't catch up from where it is.
     SyncGap(Gap),
     /// 429: too many streams of events are open for this user.
-    TooManyStreams,
+    TooManyStreams {
+        /// So many.
+        limit: usize,
+    },
     /// An import has ended before its end.
     Import {
         /// Todos that were imported until then.
@@ -178,6 +179,11 @@ impl ApiError {
     /// A fault of the service: `what` can't be done, because of `source`.
     pub fn internal(what: &'static str, source: impl Into<Box<dyn Error>>) -> Self {
         Self::Internal(Fault { what, source: source.into() })
+    }
+
+    /// What happened can't be read from the log.
+    pub fn unreadable(error: DatabaseError) -> Self {
+        Self::internal("what happened can't be read", error)
     }
 }
 
@@ -296,7 +302,7 @@ impl From<HistoryError> for ApiError {
     fn from(error: HistoryError) -> Self {
         match error {
             HistoryError::Gap(gap) => Self::SyncGap(gap),
-            HistoryError::Database(error) => unreadable(error),
+            HistoryError::Database(error) => Self::unreadable(error),
         }
     }
 }
@@ -344,7 +350,7 @@ impl ResponseError for ApiError {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::QueryTooLong { .. } => StatusCode::URI_TOO_LONG,
-            Self::Limited(_) | Self::TooManyLists | Self::TooManyStreams | Self::ImportRunning => {
+            Self::Limited(_) | Self::TooManyLists | Self::TooManyStreams { .. } | Self::ImportRunning => {
                 StatusCode::TOO_MANY_REQUESTS
             }
             Self::Busy | Self::NotStored | Self::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
@@ -402,10 +408,10 @@ impl ResponseError for ApiError {
                 response.insert_header((header::CACHE_CONTROL, "no-store"));
                 response.json(json!({ "detail": detail, "reason": gap.name() }))
             }
-            Self::TooManyStreams => retry(
+            Self::TooManyStreams { limit } => retry(
                 &mut response,
                 30,
-                &format!("This user follows events {MAX_STREAMS} times already, the most allowed: close one first"),
+                &format!("This user follows events {limit} times already, the most allowed: close one first"),
             ),
             Self::Import { imported, error } => {
                 let say = |detail: &str| format!("{imported} todos are imported, and then: {detail}");
@@ -656,7 +662,7 @@ mod tests {
                 ),
             ),
             (
-                ApiError::TooManyStreams,
+                ApiError::TooManyStreams { limit: 32 },
                 429,
                 Some(("retry-after", "30")),
                 json!("This user follows events 32 times already, the most allowed: close one first"),

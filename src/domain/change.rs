@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::domain::clock::Timestamp;
 use crate::domain::number::number;
-use crate::domain::sync_token::SyncToken;
 use crate::domain::todo::field::{Field, FieldVersions, Part};
 use crate::domain::todo::input::TodoPatch;
 use crate::domain::todo::{Todo, Version};
@@ -188,11 +187,4 @@ pub struct Change {
     pub scrubbed: bool,
     /// The todo after the change; after a deletion, its last state. Carries owner, id and version.
     pub todo: Arc<Todo>,
-}
-
-impl Change {
-    /// How far whoever knows it knows its owner's changes.
-    pub fn sync_token(&self) -> SyncToken {
-        SyncToken { epoch: self.epoch, revision: self.revision }
-    }
 }

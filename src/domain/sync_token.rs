@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::domain::change::{Epoch, Revision};
+use crate::domain::change::{Change, Epoch, Revision};
 
 /// Names one of an owner's changes in one database. Shown as `EPOCH-REVISION`; opaque to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,11 @@ pub struct SyncToken {
 }
 
 impl SyncToken {
+    /// What whoever knows a change knows.
+    pub fn of(change: &Change) -> Self {
+        Self { epoch: change.epoch, revision: change.revision }
+    }
+
     /// Reads what was shown.
     pub fn parse(text: &str) -> Option<Self> {
         let (epoch, revision) = text.split_once('-')?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use actix_web::rt::time::sleep;
 use futures_util::future::join_all;
 use reqwest::RequestBuilder;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::app::{PREFIXES, TestApp, eventually, with_app, with_config, with_settings};
 use crate::client::RequestExt;
@@ -16,6 +16,17 @@ use crate::follow::{Stream, current, follow};
 
 fn events(app: &TestApp, user: &str) -> RequestBuilder {
     app.get("/events").bearer_auth(app.token(user))
+}
+
+/// Changes that are more than sockets take: 20 MB.
+const MUCH: usize = 20 * 95;
+
+async fn write_much(app: &TestApp, token: &str) {
+    let todo = json!({"op": "create", "todo": {"title": "x", "description": "x".repeat(10_000)}});
+    let body = json!({"operations": vec![todo; 95]});
+    for _ in 0..MUCH / 95 {
+        assert_eq!(app.post("/batch").bearer_auth(token).send_json(body.clone()).await.status, 200);
+    }
 }
 
 /// How many streams are open, as the metrics say.
@@ -309,6 +320,29 @@ async fn who_asks_for_it_hears_where_events_have_come() {
     .await;
 }
 
+/// What a client reads late was sent late: it has to be allowed then.
+#[actix_web::test]
+async fn who_is_behind_hears_nothing_that_was_changed_after_the_end_of_the_token() {
+    with_settings(&[("RATE_LIMIT_USER", "0")], async |app| {
+        let token = app.token("demo");
+        let begin = current(app, "demo").await.token;
+        write_much(app, &token).await;
+        let mut stream = Stream::open(app.get("/events").bearer_auth(&token).header("Last-Event-ID", begin)).await;
+        stream.expect("ready").await;
+        assert_eq!(app.post("/auth/logout-all").bearer_auth(&token).answer().await.status, 204);
+        app.create(&app.token("demo"), json!({"title": "secret"})).await;
+        let mut last = stream.expect("created").await;
+        let mut heard = 1;
+        while let Some(event) = stream.next().await {
+            assert_ne!(event.data["todo"]["title"], "secret");
+            (last, heard) = (event, heard + 1);
+        }
+        assert_eq!((last.kind.as_str(), &last.data), ("end", &json!({"reason": "token_ended"})));
+        assert!(heard < MUCH, "it was behind: {heard}");
+    })
+    .await;
+}
+
 /// Of a client that reads nothing, the service keeps nothing but its place; when it goes on, it has missed nothing.
 #[actix_web::test]
 async fn a_client_that_pauses_misses_nothing() {
@@ -317,14 +351,7 @@ async fn a_client_that_pauses_misses_nothing() {
         let mut replica = current(app, "demo").await;
         let mut stream = Stream::open(events(app, "demo")).await;
         stream.expect("ready").await;
-        let description = "x".repeat(10_000);
-        let operations: Vec<_> =
-            (0..100).map(|_| json!({"op": "create", "todo": {"title": "x", "description": description}})).collect();
-        // 20 MB: more than sockets take.
-        let body: Value = json!({ "operations": operations[..95] });
-        for _ in 0..20 {
-            assert_eq!(app.post("/batch").bearer_auth(&token).send_json(body.clone()).await.status, 200);
-        }
+        write_much(app, &token).await;
         sleep(Duration::from_secs(1)).await;
         let now = current(app, "demo").await;
         follow(&mut replica, &mut stream, &now.token).await;
@@ -343,13 +370,7 @@ async fn a_client_that_stops_reading_is_cut() {
             .write_all(format!("GET /events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n").as_bytes())
             .unwrap();
         eventually("the stream is open", async || open(app).await == 1).await;
-        let description = "x".repeat(10_000);
-        let operations: Vec<_> =
-            (0..95).map(|_| json!({"op": "create", "todo": {"title": "x", "description": description}})).collect();
-        for _ in 0..20 {
-            let body = json!({ "operations": operations });
-            assert_eq!(app.post("/batch").bearer_auth(&token).send_json(body).await.status, 200);
-        }
+        write_much(app, &token).await;
         eventually("it is cut", async || open(app).await == 0).await;
         let mut rest = Vec::new();
         let end = actix_web::rt::task::spawn_blocking(move || socket.read_to_end(&mut rest).map(|_| rest.len()));

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{MAX_LIMIT, limit, unreadable};
+use super::{MAX_LIMIT, limit};
 use crate::api::caching::private;
 use crate::api::error::ApiError;
 use crate::api::large_lists::Counted;
@@ -94,7 +94,8 @@ pub async fn list(
     // The one before says what was there.
     most.changes += 1;
     let turn = state.selections.take(user.id).await;
-    let (pasts, more) = state.store.changes_of(user.id, id, after.previous(), most).await.map_err(unreadable)?;
+    let (pasts, more) =
+        state.store.changes_of(user.id, id, after.previous(), most).await.map_err(ApiError::unreadable)?;
     drop(turn);
     if pasts.is_empty() && !state.store.has_todo(user.id, id).await? {
         return Err(ApiError::TodoNotFound);

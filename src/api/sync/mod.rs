@@ -11,7 +11,6 @@ use super::error::ApiError;
 use super::http::Endpoint;
 use crate::domain::sync_token::SyncToken;
 use crate::domain::validation::ValidationError;
-use crate::store::error::DatabaseError;
 use crate::store::history::Limit;
 
 /// How far the owner's changes have come: a header of answers.
@@ -44,9 +43,4 @@ fn parse_token(text: &str, loc: &[&'static str]) -> Result<SyncToken, Vec<Valida
 /// A stream of events ends although its client has done nothing.
 fn log_broken_stream(error: &ApiError) {
     log::error!("a stream of events breaks off: {error}");
-}
-
-/// The log can't be read.
-pub(super) fn unreadable(error: DatabaseError) -> ApiError {
-    ApiError::internal("what happened can't be read", error)
 }

@@ -106,7 +106,7 @@ pub async fn follow(
     if method == Method::HEAD {
         return Ok(response.streaming(empty::<Result<Bytes, ApiError>>()));
     }
-    let slot = state.streams.begin(user.user.id).ok_or(ApiError::TooManyStreams)?;
+    let slot = state.streams.begin(user.user.id).ok_or(ApiError::TooManyStreams { limit: MAX_STREAMS })?;
     let live = Live::begin(state.into_inner(), request, user, slot, since, with_delivery).await?;
     Ok(response.streaming(unfold(live, |mut live| async { Some((Ok::<_, ApiError>(live.next().await?), live)) })))
 }

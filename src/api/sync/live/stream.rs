@@ -63,8 +63,11 @@ impl Live {
         with_delivery: bool,
     ) -> Result<Self, ApiError> {
         let owner = user.id;
-        // In this order: no change is committed between both.
+        // First of all: what is committed from now on is heard.
         let news = state.store.feed().follow(owner);
+        if !user::is_still_allowed(&request).await? {
+            return Err(ApiError::InvalidToken);
+        }
         let head = state.store.revision(owner).await?;
         let known = since.map_or(Ok(head), |token| state.store.known(token, head));
         let mut live = Self {
@@ -109,15 +112,16 @@ impl Live {
 
     /// Waits for something to happen, and adds what there is to say about it.
     async fn fill(&mut self, frames: &mut Frames) -> Result<(), ApiError> {
+        let stop = self.state.readiness.stop.clone();
+        if stop.is_cancelled() {
+            self.end("shutdown", frames);
+            return Ok(());
+        }
         if self.is_behind {
             return self.catch_up(frames).await;
         }
-        let stop = self.state.readiness.stop.clone();
         let news = tokio::select! {
-            () = stop.cancelled() => {
-                self.end("shutdown", frames);
-                return Ok(());
-            }
+            () = stop.cancelled() => return Ok(()),
             () = sleep_until(self.due()) => return self.be_alive(frames).await,
             news = self.news.next() => news,
         };
@@ -133,13 +137,10 @@ impl Live {
         match news {
             News::Changed(change) if change.revision <= self.sent => Ok(()),
             News::Changed(change) if change.revision == self.sent.next() => self.send(&change, frames),
-            News::Changed(_) | News::Logged => {
+            // Whether access was changed is asked before the log is read.
+            News::Changed(_) | News::Logged | News::Missed => {
                 self.is_behind = true;
                 Ok(())
-            }
-            News::Missed => {
-                self.is_behind = true;
-                self.check_access(frames).await
             }
             News::AccessChanged => self.check_access(frames).await,
             News::Delivered(delivery) if self.with_delivery => delivered(delivery, frames),
@@ -148,7 +149,7 @@ impl Live {
     }
 
     fn send(&mut self, change: &Change, frames: &mut Frames) -> Result<(), ApiError> {
-        frames.event(change.kind.name(), Position::At(change.sync_token()), &Entry::of(change))?;
+        frames.event(change.kind.name(), Position::At(SyncToken::of(change)), &Entry::of(change))?;
         self.sent = change.revision;
         self.heartbeat_due = Instant::now() + HEARTBEAT;
         Ok(())
@@ -156,6 +157,11 @@ impl Live {
 
     /// Sends what is next in the log.
     async fn catch_up(&mut self, frames: &mut Frames) -> Result<(), ApiError> {
+        // It may be behind for as long as it likes.
+        self.check_access(frames).await?;
+        if self.is_over {
+            return Ok(());
+        }
         let turn = self.state.selections.take(self.owner).await;
         let read = self.state.store.changes_since(self.owner, self.position(), false, CATCH_UP).await;
         drop(turn);

@@ -15,7 +15,7 @@ use crate::api::error::ApiError;
 use crate::api::large_lists::{CHUNK_LEN, LargeList};
 use crate::api::responses::{TooManyLists, Unauthenticated};
 use crate::api::state::AppState;
-use crate::api::sync::{SYNC_TOKEN, unreadable};
+use crate::api::sync::SYNC_TOKEN;
 use crate::api::todos::answer::TaggedTodo;
 use crate::api::todos::log_broken_export;
 use crate::api::todos::trash::TrashedTodo;
@@ -139,7 +139,7 @@ impl Export {
                 let (owner, after, through) = (self.owner, self.after, self.through);
                 let turn = self.state.selections.take(owner).await;
                 let span = Span { owner, after, through, only_last: false, limit: PAGE };
-                let page = self.state.store.changes(span).await.map_err(unreadable)?;
+                let page = self.state.store.changes(span).await.map_err(ApiError::unreadable)?;
                 drop(turn);
                 self.after = page.through;
                 page.changes.iter().try_for_each(|change| lines.add(&happened(self.epoch, change)))?;
