@@ -23,8 +23,10 @@ export async function follow({ url, token, copy, signal }) {
     const watch = watchdog(signal);
     const get = async (path, headers) => {
       const response = await fetch(url + path, { headers, cache: 'no-store', signal: watch.signal });
+      watch.heard();
       if (response.status === 401 && !refused) [refused, wait] = [true, 0];
-      else wait = Math.max(wait, 1000 * Number(response.headers.get('Retry-After')));
+      // It can also be a date.
+      else wait = Math.max(wait, 1000 * (Number(response.headers.get('Retry-After')) || 0));
       if (!response.ok) throw new Error(`${path}: ${response.status}`);
       refused = false;
       return response;
@@ -33,7 +35,9 @@ export async function follow({ url, token, copy, signal }) {
       const headers = { Authorization: `Bearer ${await token(refused)}` };
       if (copy.since === null) {
         const list = await get('/todos?etags=true', headers);
-        await copy.replace(await list.json(), list.headers.get('Sync-Token'));
+        let text = '';
+        for await (const piece of pieces(list.body, watch.heard)) text += piece;
+        await copy.replace(JSON.parse(text), list.headers.get('Sync-Token'));
       }
       const stream = await get('/events', { ...headers, 'Last-Event-ID': copy.since });
       for await (const { id, event, data } of events(stream.body, watch.heard)) {
@@ -51,14 +55,22 @@ export async function follow({ url, token, copy, signal }) {
   }
 }
 
-/** Reads server-sent events; calls `heard` for each piece. */
-async function* events(body, heard) {
+/** Reads text; calls `heard` for each piece. */
+async function* pieces(body, heard) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  for (let text = ''; ; ) {
+  for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
     heard();
-    const parts = (text + value).split('\n\n');
+    yield value;
+  }
+}
+
+/** Reads server-sent events. */
+async function* events(body, heard) {
+  let text = '';
+  for await (const piece of pieces(body, heard)) {
+    const parts = (text + piece).split('\n\n');
     text = parts.pop();
     for (const part of parts) {
       const fields = Object.fromEntries(part.split('\n').map((line) => line.split(/: (.*)/, 2)));

@@ -112,7 +112,7 @@ async fn deliver(
         .is_none_or(|((epoch, todo), version)| state.subscription.seen.lock().advance((epoch, todo), version));
     let topic = &state.subscription.topic;
     if new {
-        tell_owner(&state, todo, &event.data);
+        tell_owner(&state, todo, &event.data).await?;
         if let Some(at) = event.time.as_deref().and_then(Timestamp::parse) {
             let took = state.clock.now().0 - at.0;
             state.metrics.delivered(Duration::from_millis(u64::try_from(took).unwrap_or_default()));
@@ -128,14 +128,16 @@ async fn deliver(
 }
 
 /// Tells those who follow the owner of a todo of this database that its event has come back.
-fn tell_owner(state: &AppState, todo: Option<(Epoch, TodoId)>, data: &Value) {
+async fn tell_owner(state: &AppState, todo: Option<(Epoch, TodoId)>, data: &Value) -> Result<(), ApiError> {
     let number = |name: &str| data.get(name).and_then(Value::as_i64);
-    if let (Some((epoch, _)), Some(owner), Some(revision)) = (todo, number("owner"), number("revision"))
+    if let (Some((epoch, todo)), Some(owner), Some(revision)) = (todo, number("owner").map(UserId), number("revision"))
         && epoch == state.store.epoch()
+        && state.store.has_todo(owner, todo).await?
     {
         let delivered = Delivery { revision: Revision(revision), stage: Stage::Delivered, at: state.clock.now() };
-        state.store.feed().tell(UserId(owner), News::Delivered(delivered));
+        state.store.feed().tell(owner, News::Delivered(delivered));
     }
+    Ok(())
 }
 
 fn dropped(reason: &str) -> HttpResponse {

@@ -402,7 +402,7 @@ impl ResponseError for ApiError {
                 let what = match gap {
                     Gap::Pruned => "The changes since are not all in the log any more",
                     Gap::Foreign => "The token is of another database, or from before a backup was restored",
-                    Gap::Ahead => "The token is of changes that were lost when a backup was restored",
+                    Gap::Ahead => "The token is of changes that this user has not had",
                 };
                 let detail = format!("{what}: start over with GET /todos and the Sync-Token of its answer");
                 response.insert_header((header::CACHE_CONTROL, "no-store"));

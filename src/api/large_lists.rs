@@ -63,6 +63,14 @@ impl LargeLists {
         Ok(BodyStream::new(iter([Ok(first)]).chain(rest)).boxed())
     }
 
+    /// A body that is there as a whole: if it is as long as a large list, it counts as one.
+    pub fn whole(&self, user: UserId, body: Vec<u8>) -> Result<BoxBody, ApiError> {
+        if body.len() < CHUNK_LEN {
+            return Ok(body.boxed());
+        }
+        Ok(Counted::body(body, self.begin(user).ok_or(ApiError::TooManyLists)?))
+    }
+
     /// What is counted as a large list until it is dropped; `None` if the user has reached the limit.
     pub fn begin(&self, user: UserId) -> Option<LargeList> {
         self.0.begin(user)
@@ -214,6 +222,9 @@ mod tests {
         assert_eq!(to_bytes(large).await.unwrap().len(), CHUNK_LEN);
         assert_eq!(lists.0.count(OWNER), 0);
         drop(small);
+        let _others: Vec<_> = (0..MAX_CONCURRENT).map(|_| lists.begin(OWNER).unwrap()).collect();
+        assert!(lists.whole(OWNER, vec![b'x'; CHUNK_LEN - 1]).is_ok());
+        assert!(matches!(lists.whole(OWNER, vec![b'x'; CHUNK_LEN]), Err(ApiError::TooManyLists)));
     }
 
     #[actix_web::test]

@@ -11,6 +11,7 @@ pub mod limits;
 pub mod per_user;
 mod responses;
 pub mod state;
+pub mod turns;
 pub mod user;
 
 pub mod admin;

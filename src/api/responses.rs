@@ -171,7 +171,7 @@ pub struct SyncGapBody {
     /// What went wrong.
     detail: String,
     /// `pruned`: the log does not have the next changes any more. `foreign`: the token is of another database. `ahead`: it is of changes
-    /// that this database has not had.
+    /// that this user has not had.
     reason: String,
 }
 

@@ -11,7 +11,7 @@ use super::health::Readiness;
 use super::large_lists::LargeLists;
 use super::metrics::MetricsAccess;
 use super::per_user::PerUser;
-use super::todos::list::turns::Turns;
+use super::turns::Turns;
 use crate::auth::limits::Limits;
 use crate::auth::password::Passwords;
 use crate::auth::token::Keys;
@@ -43,7 +43,7 @@ pub struct AppState {
     /// The subscription to the service's own events.
     pub subscription: Subscription,
     /// Whose lists are being selected, and whose changes are being read.
-    pub selections: Turns,
+    pub turns: Turns,
     /// Long lists that are being sent.
     pub lists: LargeLists,
     /// Imports, which keep what they import in memory.

@@ -31,7 +31,7 @@ use crate::api::metrics::MetricsAccess;
 use crate::api::per_user::PerUser;
 use crate::api::state::AppState;
 use crate::api::sync::live::MAX_STREAMS;
-use crate::api::todos::list::turns::Turns;
+use crate::api::turns::Turns;
 use crate::auth::limits::{self, Limits};
 use crate::auth::password::{HashError, Passwords};
 use crate::auth::token::Keys;
@@ -156,7 +156,7 @@ impl App {
             metrics: Arc::clone(&metrics),
             metrics_access: MetricsAccess::new(&config),
             subscription: Subscription::new(&config),
-            selections: Turns::default(),
+            turns: Turns::default(),
             lists: LargeLists::default(),
             imports: PerUser::at_most(1),
             streams: PerUser::at_most(MAX_STREAMS),

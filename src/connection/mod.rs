@@ -16,7 +16,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -51,6 +51,9 @@ const MAX_PIECE_LEN: usize = 64 << 10;
 const READ_LEN: usize = 8 << 10;
 /// Most bytes of later requests that are read while one is being answered.
 const MAX_PIPELINED_LEN: usize = 64 << 10;
+/// A client of an endless answer that can't be reached is given up after so many times the time that one may read nothing: then it
+/// is not one that could be told so.
+const MAX_SILENCE: u32 = 2;
 
 /// Serves an actix-web app on accepted connections. Closes idle ones when `draining` is signalled, and those of clients
 /// that take longer than `timeouts`.
@@ -71,8 +74,10 @@ where
     B: MessageBody + 'static,
 {
     let app = map_config(app.into_factory(), |()| AppConfig::default());
-    let in_turn = apply_fn_factory(app, |request: Request, app: &S::Service| {
+    let silence = MAX_SILENCE * timeouts.read;
+    let in_turn = apply_fn_factory(app, move |request: Request, app: &S::Service| {
         let turn = request.conn_data::<Turn>().cloned().unwrap_or_default();
+        let connection = request.conn_data::<Weak<RefCell<Connection<TcpStream>>>>().cloned();
         let supports_chunks = request.version() >= Version::HTTP_11;
         let answer = app.call(request);
         async move {
@@ -92,6 +97,10 @@ where
             }
             let content_type = response.headers().get(header::CONTENT_TYPE);
             let is_endless = content_type.is_some_and(|value| value == "text/event-stream");
+            if is_endless && let Some(connection) = connection.and_then(|connection| connection.upgrade()) {
+                response.head_mut().set_connection_type(ConnectionType::Close);
+                limit_silence(&connection.borrow().socket, silence);
+            }
             Ok::<_, S::Error>(response.map_body(|_, body| ResponseBody { body, is_endless, taken: Bytes::new(), turn }))
         }
     });
@@ -109,12 +118,12 @@ where
         .local_addr(address)
         .on_connect_ext(|connection: &Shared<TcpStream>, data| {
             data.insert(connection.0.borrow().turn.clone());
+            data.insert(Rc::downgrade(&connection.0));
         })
         .finish(in_turn.map_err(|error| Response::from(error.into().error_response())));
     apply_fn_factory(http, move |socket: TcpStream, http| {
         let peer = socket.peer_addr().ok();
         limit_unsent(&socket);
-        limit_silence(&socket, timeouts.read);
         let connection = Rc::new(RefCell::new(Connection::new(socket, timeouts)));
         let served = http.call((Shared(Rc::clone(&connection)), Protocol::Http1, peer));
         async move {
@@ -148,7 +157,8 @@ fn limit_unsent(socket: &TcpStream) {
 #[cfg(not(target_os = "linux"))]
 fn limit_unsent(_: &TcpStream) {}
 
-/// Without this, Linux tries for a quarter of an hour to reach a client that has vanished, such as a phone without a network.
+/// Without this, Linux tries for a quarter of an hour to reach a client that has vanished, such as a phone without a network: of an
+/// endless answer, nobody would miss the end.
 #[cfg(target_os = "linux")]
 fn limit_silence(socket: &TcpStream, limit: Duration) {
     // In which what was sent is not acknowledged, or nothing more may be sent (RFC 9293, section 3.8.3).
@@ -183,18 +193,18 @@ impl MessageBody for ResponseBody {
     }
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        if self.is_endless {
-            if self.turn.has_left() {
-                return Poll::Ready(None);
-            }
-            // actix would take more than the client does.
-            ready!(self.turn.poll_accepting(context));
+        if self.is_endless && self.turn.has_left() {
+            return Poll::Ready(None);
         }
         if self.taken.is_empty() {
             match ready!(Pin::new(&mut self.body).poll_next(context)) {
                 Some(Ok(bytes)) => self.taken = bytes,
                 end => return Poll::Ready(end),
             }
+        }
+        if self.is_endless {
+            // actix would take more than the client does. Only here: what the body has begun, and may hold, it has ended.
+            ready!(self.turn.poll_accepting(context));
         }
         let count = self.taken.len().min(MAX_PIECE_LEN);
         Poll::Ready(Some(Ok(self.taken.split_to(count))))

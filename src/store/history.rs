@@ -71,14 +71,11 @@ pub enum Gap {
     Pruned,
     /// It knows changes of another database, or of this one before a backup was restored.
     Foreign,
-    /// It knows changes that this database has not had.
+    /// It knows changes that this owner has not had.
     Ahead,
 }
 
 impl Gap {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Pruned, Self::Foreign, Self::Ahead];
-
     /// `pruned`, `foreign` or `ahead`.
     pub fn name(self) -> &'static str {
         match self {

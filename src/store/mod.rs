@@ -43,7 +43,7 @@ pub use command::{
 use decide::Decided;
 use decide::sessions::SessionOutcome;
 use error::{DatabaseError, StoreError};
-use feed::{Feed, News};
+use feed::{Feed, Follower, News};
 use history::{Gap, HistoryError, Limit, Page, Past, Span};
 use idempotency::Answered;
 use map::login_networks::LoginNetworks;
@@ -488,15 +488,22 @@ impl Store {
         found.map_err(DatabaseError::sqlite(&self.path))
     }
 
-    /// The stream of committed changes. Whoever reads [`Store::revision`] after they have begun to follow an owner misses
-    /// none after it.
-    pub fn feed(&self) -> &Arc<Feed> {
+    /// Tells those who follow.
+    pub fn feed(&self) -> &Feed {
         &self.shared.feed
     }
 
-    /// The last change of `owner`; 0 before the first.
-    pub async fn revision(&self, owner: UserId) -> Result<Revision, StoreError> {
-        Ok(self.shared.todos.read().revision(owner))
+    /// Follows the changes of `owner`, of which this is the last one: the follower hears of all after it.
+    pub async fn follow(&self, owner: UserId) -> Result<(Follower, Revision), StoreError> {
+        // In this order: what is committed in between is heard, and known already.
+        let follower = self.shared.feed.follow(owner);
+        let head = self.shared.todos.read().revision(owner);
+        Ok((follower, head))
+    }
+
+    /// How far a client knows the changes of an owner, up to this one.
+    pub fn sync_token(&self, revision: Revision) -> SyncToken {
+        SyncToken { epoch: self.shared.epoch, revision }
     }
 
     /// What a client knows that has `token`, of an owner whose last change is `head`.
@@ -524,17 +531,15 @@ impl Store {
             return Ok(Page { changes: Vec::new(), through, more: false });
         }
         let epoch = self.shared.epoch;
-        let wanted = Span { owner, after, through, only_last, limit };
-        let read = self.readers.read(move |connection| sqlite::history::page(connection, epoch, &wanted)).await;
-        let (page, floor) = read?;
-        if after < floor { Err(HistoryError::Gap(Gap::Pruned)) } else { Ok(page) }
+        let span = Span { owner, after, through, only_last, limit };
+        let read = self.readers.read(move |connection| sqlite::history::whole_page(connection, epoch, &span)).await;
+        read?.ok_or(HistoryError::Gap(Gap::Pruned))
     }
 
-    /// The changes that are wanted, as far as the log still has them.
-    pub async fn changes(&self, wanted: Span) -> Result<Page, DatabaseError> {
+    /// Some of an owner's changes, as far as the log still has them.
+    pub async fn changes(&self, span: Span) -> Result<Page, DatabaseError> {
         let epoch = self.shared.epoch;
-        let read = self.readers.read(move |connection| sqlite::history::page(connection, epoch, &wanted)).await;
-        read.map(|(page, _)| page)
+        self.readers.read(move |connection| sqlite::history::page(connection, epoch, &span)).await
     }
 
     /// The changes of one todo of `owner` after a version that the log still has, and whether there are more.

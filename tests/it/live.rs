@@ -151,6 +151,9 @@ async fn what_is_wrong_with_the_request_is_said() {
         assert_eq!(answer.problems(), ["value_error since", "bool_parsing delivery"]);
         let answer = app.get("/events").bearer_auth(&token).header("Last-Event-ID", "12").answer().await;
         assert_eq!(answer.json()["detail"][0]["loc"], json!(["header", "Last-Event-ID"]));
+        let call = app.get("/events").bearer_auth(&token).header("Last-Event-ID", format!("{}-0", app.store().epoch()));
+        let answer = call.header("Last-Event-ID", "12").answer().await;
+        assert_eq!(answer.problems(), ["value_error Last-Event-ID"]);
         // As browsers send it when there was none.
         let mut stream = Stream::open(events(app, "demo").header("Last-Event-ID", "")).await;
         stream.expect("ready").await;
@@ -221,7 +224,7 @@ async fn a_stream_ends_with_its_token() {
 
 #[actix_web::test]
 async fn a_stream_ends_when_its_token_expires_and_others_go_on() {
-    with_settings(&[("ACCESS_TOKEN_EXPIRE_MINUTES", "1")], async |app| {
+    with_app(async |app| {
         let begun = Instant::now();
         let keys = app.keys_with(&[]);
         let demo = app.account("demo").unwrap();
@@ -356,6 +359,30 @@ async fn a_client_that_pauses_misses_nothing() {
         let now = current(app, "demo").await;
         follow(&mut replica, &mut stream, &now.token).await;
         assert_eq!(replica, now);
+    })
+    .await;
+}
+
+/// Clients that have stopped reading hold nothing that others need: neither turns nor readers of the log.
+#[actix_web::test]
+async fn clients_that_stop_reading_hold_up_nobody() {
+    with_settings(&[("RATE_LIMIT_USER", "0")], async |app| {
+        let (token, begin) = (app.token("demo"), current(app, "demo").await.token);
+        write_much(app, &token).await;
+        let mut streams = Vec::new();
+        for _ in 0..32 {
+            let call = app.get("/events").bearer_auth(&token).header("Last-Event-ID", &begin);
+            streams.push(Stream::open(call).await);
+        }
+        sleep(Duration::from_secs(2)).await;
+        let begun = Instant::now();
+        for user in ["demo", "admin"] {
+            let path = format!("/changes?since={}-0&limit=10", app.store().epoch());
+            app.create(&app.token(user), json!({"title": "x"})).await;
+            assert_eq!(app.get(&path).bearer_auth(app.token(user)).answer().await.status, 200);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        drop(streams);
     })
     .await;
 }

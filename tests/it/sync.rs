@@ -179,6 +179,13 @@ async fn the_history_of_a_todo_says_who_changed_what() {
             }
         }
         assert_eq!(Value::from(parts), entries);
+        for (query, versions) in
+            [("limit=1", vec![1]), ("limit=2", vec![1, 2]), ("limit=2&after=3", vec![4, 5]), ("after=6", vec![7])]
+        {
+            let part = history(app, &format!("/todos/1/history?{query}")).await.json();
+            let part: Vec<_> = part.as_array().unwrap().iter().map(|it| it["version"].as_i64().unwrap()).collect();
+            assert_eq!(part, versions, "{query}");
+        }
         // Also of what is in the trash, and of what was removed from it.
         assert_eq!(history(app, "/todos/2/history").await.json().as_array().unwrap().len(), 2);
         app.delete("/trash/2").bearer_auth(&token).answer().await;

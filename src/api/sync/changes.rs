@@ -10,7 +10,6 @@ use super::entry::Entry;
 use super::{MAX_LIMIT, SYNC_TOKEN, limit, parse_token};
 use crate::api::caching::private;
 use crate::api::error::ApiError;
-use crate::api::large_lists::Counted;
 use crate::api::responses::{Invalid, SyncGap, TooManyLists, Unauthenticated};
 use crate::api::state::AppState;
 use crate::api::user::AuthUser;
@@ -75,16 +74,15 @@ pub async fn list(
     let most = limit(query.integer("limit", 1..=MAX_LIMIT));
     let net = query.boolean("net").unwrap_or(false);
     let (since, ()) = both(since, query.finish())?;
-    let turn = state.selections.take(user.id).await;
+    let turn = state.turns.take(user.id).await;
     let page = state.store.changes_since(user.id, since, net, most).await?;
     drop(turn);
-    let next = SyncToken { epoch: state.store.epoch(), revision: page.through };
+    let next = state.store.sync_token(page.through);
     let changes = Changes { changes: page.changes.iter().map(Entry::of).collect(), next, has_more: page.more };
     let body = serde_json::to_vec(&changes);
     let body = body.map_err(|error| ApiError::internal("changes can't be written as JSON", error))?;
-    let large = state.lists.begin(user.id).ok_or(ApiError::TooManyLists)?;
     Ok(private(&mut HttpResponse::Ok())
         .content_type(ContentType::json())
         .insert_header((SYNC_TOKEN, next.to_string()))
-        .body(Counted::body(body, large)))
+        .body(state.lists.whole(user.id, body)?))
 }

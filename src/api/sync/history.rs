@@ -11,7 +11,6 @@ use utoipa::{IntoParams, ToSchema};
 use super::{MAX_LIMIT, limit};
 use crate::api::caching::private;
 use crate::api::error::ApiError;
-use crate::api::large_lists::Counted;
 use crate::api::responses::{Invalid, TodoNotFound, TooManyLists, Unauthenticated};
 use crate::api::state::AppState;
 use crate::api::user::AuthUser;
@@ -20,7 +19,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::todo::input::TodoPatch;
 use crate::domain::todo::{Todo, TodoId, Version};
 use crate::domain::validation::{Query, both, parse_id};
-use crate::store::history::Past;
+use crate::store::history::{Limit, Past};
 
 /// Which part of a history is wanted.
 // Parsed parameter by parameter.
@@ -90,12 +89,12 @@ pub async fn list(
     let after = Version(query.integer("after", 0..=i64::MAX).unwrap_or_default());
     let (id, ()) = both(parse_id(&id), query.finish())?;
     let id = TodoId(id.ok_or(ApiError::TodoNotFound)?);
-    let mut most = limit(sent);
-    // The one before says what was there.
-    most.changes += 1;
-    let turn = state.selections.take(user.id).await;
-    let (pasts, more) =
-        state.store.changes_of(user.id, id, after.previous(), most).await.map_err(ApiError::unreadable)?;
+    let most = limit(sent);
+    // And the one before, which says what was there.
+    let with_previous = Limit { changes: most.changes + 1, ..most };
+    let turn = state.turns.take(user.id).await;
+    let read = state.store.changes_of(user.id, id, after.previous(), with_previous).await;
+    let (pasts, mut more) = read.map_err(ApiError::unreadable)?;
     drop(turn);
     if pasts.is_empty() && !state.store.has_todo(user.id, id).await? {
         return Err(ApiError::TodoNotFound);
@@ -103,6 +102,10 @@ pub async fn list(
     let mut entries = Vec::with_capacity(pasts.len());
     let mut previous: Option<&Todo> = None;
     for past in &pasts {
+        if entries.len() == most.changes {
+            more = true;
+            break;
+        }
         if past.change.todo.version > after {
             entries.push(entry(past, previous)?);
         }
@@ -115,8 +118,7 @@ pub async fn list(
     }
     let body = serde_json::to_vec(&entries);
     let body = body.map_err(|error| ApiError::internal("a history can't be written as JSON", error))?;
-    let large = state.lists.begin(user.id).ok_or(ApiError::TooManyLists)?;
-    Ok(private(&mut response).content_type(ContentType::json()).body(Counted::body(body, large)))
+    Ok(private(&mut response).content_type(ContentType::json()).body(state.lists.whole(user.id, body)?))
 }
 
 /// `previous`: the todo right before, if the log has it.

@@ -24,7 +24,6 @@ use crate::api::sync::SYNC_TOKEN;
 use crate::api::user::AuthUser;
 use crate::domain::change::Epoch;
 use crate::domain::clock::Timestamp;
-use crate::domain::sync_token::SyncToken;
 use crate::domain::todo::Todo;
 use crate::store::Command;
 
@@ -81,7 +80,7 @@ pub async fn list(
     )?;
     Ok(private(&mut HttpResponse::Ok())
         .content_type(ContentType::json())
-        .insert_header((SYNC_TOKEN, SyncToken { epoch, revision: trash.revision }.to_string()))
+        .insert_header((SYNC_TOKEN, state.store.sync_token(trash.revision).to_string()))
         .body(body))
 }
 

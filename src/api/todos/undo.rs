@@ -45,7 +45,7 @@ pub struct UndoResult {
     changes: Vec<MadeChange>,
 }
 
-/// A change that was made.
+/// A change that was made; it is never a creation.
 #[derive(Serialize, ToSchema)]
 pub struct MadeChange {
     #[serde(flatten)]

@@ -54,21 +54,26 @@ pub fn undone(
     Ok(undone)
 }
 
-/// The next of the changes that are wanted, and the revision up to which the log has none any more.
-pub fn page(connection: &Connection, epoch: Epoch, wanted: &Span) -> rusqlite::Result<(Page, Revision)> {
+/// The next of some changes; `None` if the log does not have all of them any more.
+pub fn whole_page(connection: &Connection, epoch: Epoch, span: &Span) -> rusqlite::Result<Option<Page>> {
     // What is pruned meanwhile is still there.
     let snapshot = connection.unchecked_transaction()?;
     let mut floor = snapshot.prepare_cached("SELECT floor FROM users WHERE id = ?1")?;
-    let floor = floor.query_row([wanted.owner], |row| row.get(0)).optional()?.unwrap_or_default();
-    let mut statement = snapshot.prepare_cached(&format!(
+    let floor: Option<Revision> = floor.query_row([span.owner], |row| row.get(0)).optional()?;
+    if floor.is_some_and(|floor| span.after < floor) { Ok(None) } else { page(&snapshot, epoch, span).map(Some) }
+}
+
+/// The next of some changes that the log has.
+pub fn page(connection: &Connection, epoch: Epoch, span: &Span) -> rusqlite::Result<Page> {
+    let mut statement = connection.prepare_cached(&format!(
         "SELECT {CHANGE_COLUMNS}, ?4 AND EXISTS (
              SELECT 1 FROM changes AS later INDEXED BY changes_by_todo
              WHERE later.todo_id = changes.todo_id AND later.version > changes.version AND later.revision <= ?3
          ) AS is_superseded
          FROM changes WHERE owner_id = ?1 AND revision > ?2 AND revision <= ?3 ORDER BY revision"
     ))?;
-    let mut rows = statement.query(params![wanted.owner, wanted.after, wanted.through, wanted.only_last])?;
-    let mut page = Page { changes: Vec::new(), through: wanted.through, more: false };
+    let mut rows = statement.query(params![span.owner, span.after, span.through, span.only_last])?;
+    let mut page = Page { changes: Vec::new(), through: span.through, more: false };
     let (mut looked_at, mut bytes) = (0, 0);
     while let Some(row) = rows.next()? {
         looked_at += 1;
@@ -77,13 +82,13 @@ pub fn page(connection: &Connection, epoch: Epoch, wanted: &Span) -> rusqlite::R
             bytes += size(&change);
             page.changes.push(change);
         }
-        if looked_at == MAX_LOOKED_AT || wanted.limit.is_reached(page.changes.len(), bytes) {
+        if looked_at == MAX_LOOKED_AT || span.limit.is_reached(page.changes.len(), bytes) {
             page.through = row.get("revision")?;
-            page.more = page.through < wanted.through;
+            page.more = page.through < span.through;
             break;
         }
     }
-    Ok((page, floor))
+    Ok(page)
 }
 
 /// The changes of a todo after a version, and whether there are more.
@@ -97,15 +102,19 @@ pub fn of_todo(
 ) -> rusqlite::Result<(Vec<Past>, bool)> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {CHANGE_COLUMNS}, before FROM changes INDEXED BY changes_by_todo
-         WHERE todo_id = ?1 AND version > ?2 AND owner_id = ?3 ORDER BY version"
+         WHERE todo_id = ?1 AND version > ?2 ORDER BY version"
     ))?;
-    let mut rows = statement.query(params![todo, after, owner])?;
+    let mut rows = statement.query(params![todo, after])?;
     let (mut pasts, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
         if limit.is_reached(pasts.len(), bytes) {
             return Ok((pasts, true));
         }
         let change = change(row, epoch)?;
+        if change.todo.owner != owner {
+            // So are all others: the time does not tell how many there are.
+            return Ok((Vec::new(), false));
+        }
         bytes += size(&change);
         // What a later version writes otherwise is not known here.
         pasts.push(Past { change, before: row.get("before").unwrap_or(None) });

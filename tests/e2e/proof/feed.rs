@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::{length, seed};
 use crate::replica::{Received, Replica};
-use crate::stack::{Client, Stack};
+use crate::stack::{Client, PATIENCE, Stack};
 
 const WRITERS: u64 = 8;
 const PAUSE: Duration = Duration::from_millis(20);
@@ -173,7 +173,8 @@ async fn whoever_follows_through_kills_misses_nothing() {
     }
     let end = world.current().await;
     for follower in followers {
-        assert_eq!(follower.await.unwrap(), end);
+        let follower = tokio::time::timeout(PATIENCE, follower).await;
+        assert_eq!(follower.expect("it comes to the last change").unwrap(), end);
     }
     let count = |of: &AtomicUsize| of.load(Ordering::Relaxed);
     println!(
@@ -184,5 +185,5 @@ async fn whoever_follows_through_kills_misses_nothing() {
         count(&world.disconnections),
         count(&world.restarts)
     );
-    assert!(count(&world.disconnections) >= 3, "the streams were never interrupted");
+    assert!(count(&world.disconnections) >= kills, "the streams were not interrupted");
 }

@@ -67,11 +67,11 @@ pub struct ServerSentEvent {
 /// Server-sent events. The token is sent as in all requests, in `Authorization`: read the stream with `fetch`, not with
 /// `EventSource`. The `id` of an event is a `Sync-Token`; whoever connects again with it, as `Last-Event-ID` or `since`, misses nothing.
 ///
-/// * `ready` comes first. Its data: `{"head": TOKEN}`, how far the user's changes have come. What the client has missed follows.
+/// * `ready` comes first, or `reset`. Its data: `{"head": TOKEN}`, how far the user's changes have come. What the client has missed follows.
 /// * `created`, `updated`, `deleted`, `restored`: a change. Its data: an entry of `GET /changes`.
-/// * `heartbeat` every 15 seconds. Without any event for 30 seconds, the connection is dead: connect again.
+/// * `heartbeat` every 15 seconds. Where nothing comes for 35 seconds, the connection is dead: connect again.
 /// * `reset`: there is a gap, as where `GET /changes` answers 410. Its data: `{"reason": "pruned" | "foreign" | "ahead"}`. Start over with `GET /todos`.
-/// * `end`: the stream ends. Its data: `{"reason": "token_expired" | "token_ended" | "shutdown" | "unavailable"}`. Connect again, with a fresh token.
+/// * `end`: the stream ends. Its data: `{"reason": "token_expired" | "token_ended" | "shutdown" | "unavailable"}`. Connect again; where it is about the token, with a fresh one.
 /// * `delivery`, if that was asked for: `{"revision", "published_at"}` or `{"revision", "delivered_at"}`. On a best effort.
 #[utoipa::path(
     get, path = "/events", tag = "changes", operation_id = "followChanges", security(("bearer" = []), ("password" = [])),
@@ -102,7 +102,7 @@ pub async fn follow(
         .content_type(frames::MEDIA_TYPE)
         .insert_header((CACHE_CONTROL, "no-store"))
         .insert_header((X_ACCEL_BUFFERING, "no"))
-        .append_header((VARY, "Authorization, Accept"));
+        .append_header((VARY, "Authorization"));
     if method == Method::HEAD {
         return Ok(response.streaming(empty::<Result<Bytes, ApiError>>()));
     }
@@ -113,9 +113,11 @@ pub async fn follow(
 
 /// Where the client is, if it says so.
 fn position(request: &HttpRequest, query: &Query) -> Result<Option<SyncToken>, Vec<ValidationError>> {
-    let header = request.headers().get(LAST_EVENT_ID).filter(|value| !value.is_empty());
-    let token = match (header, query.last("since")) {
-        (Some(id), _) => parse_token(&String::from_utf8_lossy(id.as_bytes()), &["header", "Last-Event-ID"]),
+    let ids = request.headers().get_all(LAST_EVENT_ID).map(|id| String::from_utf8_lossy(id.as_bytes()));
+    // Of several, none counts: together, they are no token.
+    let id = ids.filter(|id| !id.is_empty()).collect::<Vec<_>>().join(", ");
+    let token = match (Some(id).filter(|id| !id.is_empty()), query.last("since")) {
+        (Some(id), _) => parse_token(&id, &["header", "Last-Event-ID"]),
         (None, Some(since)) => parse_token(&since, &["query", "since"]),
         (None, None) => return Ok(None),
     };

@@ -23,12 +23,12 @@ use crate::domain::sync_token::SyncToken;
 use crate::store::feed::{Delivery, Follower, News, Stage};
 use crate::store::history::{Gap, HistoryError, Limit};
 
-/// How often a client hears something, at least.
+/// How often a client hears that it is still connected, and its access is asked for.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Events are sent together until they are so long, in bytes.
 const CHUNK_LEN: usize = 4 << 10;
 /// What is read from the log at once for a client that is behind.
-const CATCH_UP: Limit = Limit { changes: 100, bytes: 8 << 10 };
+const CATCH_UP: Limit = Limit { changes: 16, bytes: 8 << 10 };
 /// When clients whose stream broke off connect again, in milliseconds: not all at once.
 const RETRY: std::ops::RangeInclusive<u64> = 1000..=5000;
 
@@ -63,12 +63,11 @@ impl Live {
         with_delivery: bool,
     ) -> Result<Self, ApiError> {
         let owner = user.id;
-        // First of all: what is committed from now on is heard.
-        let news = state.store.feed().follow(owner);
+        let (news, head) = state.store.follow(owner).await?;
+        // What is ended from now on is heard.
         if !user::is_still_allowed(&request).await? {
             return Err(ApiError::InvalidToken);
         }
-        let head = state.store.revision(owner).await?;
         let known = since.map_or(Ok(head), |token| state.store.known(token, head));
         let mut live = Self {
             state,
@@ -88,7 +87,11 @@ impl Live {
         let mut first = Frames::default();
         first.retry(Duration::from_millis(rand::random_range(RETRY)));
         match known {
-            Ok(_) => first.event("ready", Position::At(live.position()), &json!({ "head": live.token(head) }))?,
+            Ok(_) => first.event(
+                "ready",
+                Position::At(live.position()),
+                &json!({ "head": live.state.store.sync_token(head) }),
+            )?,
             Err(gap) => live.reset(gap, &mut first)?,
         }
         live.first = Some(first);
@@ -121,6 +124,8 @@ impl Live {
             return self.catch_up(frames).await;
         }
         let news = tokio::select! {
+            // What is kept for a client that has not read for long is not heard after the end.
+            biased;
             () = stop.cancelled() => return Ok(()),
             () = sleep_until(self.due()) => return self.be_alive(frames).await,
             news = self.news.next() => news,
@@ -151,18 +156,17 @@ impl Live {
     fn send(&mut self, change: &Change, frames: &mut Frames) -> Result<(), ApiError> {
         frames.event(change.kind.name(), Position::At(SyncToken::of(change)), &Entry::of(change))?;
         self.sent = change.revision;
-        self.heartbeat_due = Instant::now() + HEARTBEAT;
         Ok(())
     }
 
     /// Sends what is next in the log.
     async fn catch_up(&mut self, frames: &mut Frames) -> Result<(), ApiError> {
-        // It may be behind for as long as it likes.
+        let turn = self.state.turns.take(self.owner).await;
+        // It may be behind, and wait, for as long as it likes. Nothing is awaited before the end of what is read is known.
         self.check_access(frames).await?;
         if self.is_over {
             return Ok(());
         }
-        let turn = self.state.selections.take(self.owner).await;
         let read = self.state.store.changes_since(self.owner, self.position(), false, CATCH_UP).await;
         drop(turn);
         match read {
@@ -176,7 +180,7 @@ impl Live {
         }
     }
 
-    /// When something is to be done although nothing has happened.
+    /// When something is to be done whatever happens.
     fn due(&self) -> Instant {
         let Some(expires_at) = self.expires_at else { return self.heartbeat_due };
         let left = expires_at.0.saturating_sub(self.state.clock.now().0);
@@ -219,11 +223,7 @@ impl Live {
     }
 
     fn position(&self) -> SyncToken {
-        self.token(self.sent)
-    }
-
-    fn token(&self, revision: Revision) -> SyncToken {
-        SyncToken { epoch: self.state.store.epoch(), revision }
+        self.state.store.sync_token(self.sent)
     }
 }
 

@@ -3,7 +3,6 @@
 mod cursor;
 mod query;
 mod schema;
-pub mod turns;
 
 use std::sync::Arc;
 
@@ -126,7 +125,7 @@ pub async fn selected(
     let Page { todos, total, next } = if selection.is_quick(todos.count()) {
         select(&todos, selection)
     } else {
-        let turn = state.selections.take(user).await;
+        let turn = state.turns.take(user).await;
         let selection = selection.clone();
         let page = web::block(move || {
             let page = select(&todos, &selection);

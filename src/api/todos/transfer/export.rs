@@ -23,7 +23,6 @@ use crate::api::user::AuthUser;
 use crate::domain::account::UserId;
 use crate::domain::change::{Change, Epoch, Revision};
 use crate::domain::clock::Timestamp;
-use crate::domain::sync_token::SyncToken;
 use crate::domain::todo::field::Field;
 use crate::domain::todo::{Todo, TodoId, Version};
 use crate::store::history::{Limit, Span};
@@ -33,7 +32,7 @@ const PAGE: Limit = Limit { changes: 250, bytes: 1 << 20 };
 
 /// A line about a change.
 #[derive(Serialize)]
-struct Happened<'a> {
+struct ChangeLine<'a> {
     revision: Revision,
     version: Version,
     event: &'static str,
@@ -83,7 +82,7 @@ pub async fn export(
     private(&mut response)
         .content_type(NDJSON)
         .insert_header((header::CONTENT_DISPOSITION, r#"attachment; filename="todos.ndjson""#))
-        .insert_header((SYNC_TOKEN, SyncToken { epoch, revision: view.revision }.to_string()));
+        .insert_header((SYNC_TOKEN, state.store.sync_token(view.revision).to_string()));
     if method == Method::HEAD {
         return Ok(response.streaming(empty::<Result<Bytes, ApiError>>()));
     }
@@ -137,20 +136,20 @@ impl Export {
                     break;
                 }
                 let (owner, after, through) = (self.owner, self.after, self.through);
-                let turn = self.state.selections.take(owner).await;
+                let turn = self.state.turns.take(owner).await;
                 let span = Span { owner, after, through, only_last: false, limit: PAGE };
                 let page = self.state.store.changes(span).await.map_err(ApiError::unreadable)?;
                 drop(turn);
                 self.after = page.through;
-                page.changes.iter().try_for_each(|change| lines.add(&happened(self.epoch, change)))?;
+                page.changes.iter().try_for_each(|change| lines.add(&line(self.epoch, change)))?;
             }
         }
         Ok((!lines.0.is_empty()).then(|| lines.0.into()))
     }
 }
 
-fn happened(epoch: Epoch, change: &Change) -> Happened<'_> {
-    Happened {
+fn line(epoch: Epoch, change: &Change) -> ChangeLine<'_> {
+    ChangeLine {
         revision: change.revision,
         version: change.todo.version,
         event: change.kind.name(),

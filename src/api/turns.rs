@@ -1,4 +1,5 @@
-//! Turns of users at what takes time: whoever has many todos and asks for much waits for themselves.
+//! Turns of users at what takes time, such as selecting from many todos, or reading the log: whoever asks for much waits for
+//! themselves.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
