@@ -1,56 +1,81 @@
-// Keeps a copy of a user's todos up to date. For browsers and Node 20+, with nothing to install; docs/sync.md explains it.
+// Keeps a copy of a user's todos up to date. For browsers (of 2024 or newer) and Node 20.3+, with nothing to install; docs/sync.md
+// explains it, and what else a client needs.
 
 const CHANGES = ['created', 'updated', 'deleted', 'restored'];
 /** Nothing for so long, in ms: two heartbeats are missing, and the connection is dead. */
 const SILENCE = 35_000;
+/** The longest wait, in ms, whatever the service asks for. */
+const LONGEST = 300_000;
 
 /**
- * Runs until `signal` is aborted.
+ * Runs until `signal` is aborted, and rejects only if the service is not there (403, 404).
  *
  * url      of the service
- * token    async (refused) => an access token; a fresh one if the one before was refused
- * copy     where the copy is kept, in which nothing is that the user has not sent yet:
- *   since          the Sync-Token of what it has; null: nothing
+ * token    async (refused) => an access token; a fresh one if the one before was refused. If it rejects, it is asked again later:
+ *          who has to log in again aborts `signal`
+ * copy     where the copy is kept. Nobody else changes it, and nothing is in it that the user has not sent yet
+ *   since          the Sync-Token of what it has; null or undefined: nothing. Read after each of these:
  *   replace        async (todos, since): it has these todos from now on, and no others
  *   apply          async (entry, since): puts `entry.todo` in the place of the one with `entry.id`; null: removes that one
- *                  Both keep `since` in the same transaction.
- *   forget         async (): sets `since` to null. The todos stay until they are replaced.
+ *                  Todos have their `etag`. Both keep `since` in the same transaction
+ *   forget         async (): there is no `since` any more. The todos stay until they are replaced
+ * report   ({ connected, current, error }): `current`: the copy has all that there was when the stream began, and all since
  */
-export async function follow({ url, token, copy, signal }) {
-  let refused = false;
+export async function follow({ url, token, copy, signal, report = () => {} }) {
+  const base = url.replace(/\/+$/, '');
+  let [refused, eager] = [false, true];
   for (let wait = 0; !signal.aborted; await pause(wait, signal)) {
     wait = 1000 + 4000 * Math.random();
-    const watch = watchdog(signal);
-    const get = async (path, headers) => {
-      const response = await fetch(url + path, { headers, cache: 'no-store', signal: watch.signal });
-      watch.heard();
-      if (response.status === 401 && !refused) [refused, wait] = [true, 0];
-      // It can also be a date.
-      else wait = Math.max(wait, 1000 * (Number(response.headers.get('Retry-After')) || 0));
-      if (!response.ok) throw new Error(`${path}: ${response.status}`);
-      refused = false;
-      return response;
-    };
+    // Goes on at once, but not again and again.
+    const hurry = () => eager && ([wait, eager] = [0, false]);
+    let watch;
     try {
       const headers = { Authorization: `Bearer ${await token(refused)}` };
-      if (copy.since === null) {
-        const list = await get('/todos?etags=true', headers);
+      refused = false;
+      watch = watchdog(signal);
+      const get = async (path, more) => {
+        const response = await fetch(base + path, { headers: { ...headers, ...more }, cache: 'no-store', signal: watch.signal });
+        watch.heard();
+        if (response.ok) return response;
+        if (response.status === 401) [refused] = [true, hurry()];
+        // It can also be a date.
+        const after = 1000 * Number(response.headers.get('Retry-After'));
+        if (after > wait) wait = Math.min(after, LONGEST);
+        throw Object.assign(new Error(`${path}: ${response.status}`), { status: response.status });
+      };
+      if (copy.since == null) {
+        const list = await get('/todos?etags=true');
+        const since = list.headers.get('Sync-Token');
+        if (since === null) throw new Error('the list has no Sync-Token: is it hidden by CORS, or by a proxy?');
         let text = '';
         for await (const piece of pieces(list.body, watch.heard)) text += piece;
-        await copy.replace(JSON.parse(text), list.headers.get('Sync-Token'));
+        await copy.replace(JSON.parse(text), since);
       }
-      const stream = await get('/events', { ...headers, 'Last-Event-ID': copy.since });
+      const stream = await get('/events', { 'Last-Event-ID': copy.since });
+      let head;
       for await (const { id, event, data } of events(stream.body, watch.heard)) {
-        if (CHANGES.includes(event)) await copy.apply(data, id);
+        if (event === 'ready') head = data.head;
+        if (event === 'heartbeat') eager = true;
+        if (CHANGES.includes(event)) {
+          await copy.apply({ ...data, todo: data.todo && { ...data.todo, etag: data.etag } }, id);
+          eager = true;
+        }
         if (event === 'reset') await copy.forget();
         if (event === 'end') refused = data.reason.startsWith('token_');
-        if (event === 'reset' || refused) wait = 0;
+        if (event === 'reset' || refused) hurry();
+        if (event === 'reset' || event === 'end') break;
+        if (copy.since === head) head = undefined;
+        report({ connected: true, current: head === undefined });
       }
+      report({ connected: false, current: false });
     } catch (error) {
-      // No network, or an answer that is none: again, later.
-      console.debug('todos are not followed:', error);
+      if (signal.aborted) return;
+      report({ connected: false, current: false, error });
+      if ([403, 404].includes(error.status)) throw error;
+      // The service does not understand `since`.
+      if (error.status === 422) await copy.forget();
     } finally {
-      watch.stop();
+      watch?.stop();
     }
   }
 }
@@ -66,15 +91,17 @@ async function* pieces(body, heard) {
   }
 }
 
-/** Reads server-sent events. */
+/** Reads server-sent events that have data. */
 async function* events(body, heard) {
   let text = '';
   for await (const piece of pieces(body, heard)) {
-    const parts = (text + piece).split('\n\n');
+    const parts = (text + piece).replaceAll('\r\n', '\n').split('\n\n');
     text = parts.pop();
     for (const part of parts) {
-      const fields = Object.fromEntries(part.split('\n').map((line) => line.split(/: (.*)/, 2)));
-      yield { ...fields, data: JSON.parse(fields.data) };
+      // A line that begins with a colon is a comment.
+      const lines = part.split('\n').map((line) => [line, line.indexOf(':')]).filter(([, colon]) => colon > 0);
+      const fields = Object.fromEntries(lines.map(([line, colon]) => [line.slice(0, colon), line.slice(colon + 1).replace(/^ /, '')]));
+      if (fields.data !== undefined) yield { ...fields, data: JSON.parse(fields.data) };
     }
   }
 }

@@ -22,7 +22,7 @@ use crate::domain::todo::{TodoId, Version};
 use crate::domain::validation::is_json;
 use crate::events::dedupe::LastVersions;
 use crate::events::event;
-use crate::store::feed::{Delivery, News, Stage};
+use crate::store::feed::{Delivery, Stage};
 
 /// The route that Dapr delivers events to.
 pub const ROUTE: &str = "/events/todos";
@@ -112,7 +112,7 @@ async fn deliver(
         .is_none_or(|((epoch, todo), version)| state.subscription.seen.lock().advance((epoch, todo), version));
     let topic = &state.subscription.topic;
     if new {
-        tell_owner(&state, todo, &event.data).await?;
+        tell_owner(&state, todo, &event.data).await;
         if let Some(at) = event.time.as_deref().and_then(Timestamp::parse) {
             let took = state.clock.now().0 - at.0;
             state.metrics.delivered(Duration::from_millis(u64::try_from(took).unwrap_or_default()));
@@ -127,17 +127,16 @@ async fn deliver(
     Ok(status("SUCCESS"))
 }
 
-/// Tells those who follow the owner of a todo of this database that its event has come back.
-async fn tell_owner(state: &AppState, todo: Option<(Epoch, TodoId)>, data: &Value) -> Result<(), ApiError> {
+/// Tells those who follow the owner of a todo that its event has come back, if it is one that the owner has or has in the trash.
+async fn tell_owner(state: &AppState, todo: Option<(Epoch, TodoId)>, data: &Value) {
     let number = |name: &str| data.get(name).and_then(Value::as_i64);
     if let (Some((epoch, todo)), Some(owner), Some(revision)) = (todo, number("owner").map(UserId), number("revision"))
         && epoch == state.store.epoch()
-        && state.store.has_todo(owner, todo).await?
+        && state.store.has_todo(owner, todo).await.unwrap_or(false)
     {
         let delivered = Delivery { revision: Revision(revision), stage: Stage::Delivered, at: state.clock.now() };
-        state.store.feed().tell(owner, News::Delivered(delivered));
+        state.store.tell_delivery(owner, delivered);
     }
-    Ok(())
 }
 
 fn dropped(reason: &str) -> HttpResponse {

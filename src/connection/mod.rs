@@ -51,8 +51,8 @@ const MAX_PIECE_LEN: usize = 64 << 10;
 const READ_LEN: usize = 8 << 10;
 /// Most bytes of later requests that are read while one is being answered.
 const MAX_PIPELINED_LEN: usize = 64 << 10;
-/// A client of an endless answer that can't be reached is given up after so many times the time that one may read nothing: then it
-/// is not one that could be told so.
+/// A client of an endless answer that can't be reached, or whose own buffers are full, is given up after so many times the time that one
+/// may read nothing while we have something for it.
 const MAX_SILENCE: u32 = 2;
 
 /// Serves an actix-web app on accepted connections. Closes idle ones when `draining` is signalled, and those of clients

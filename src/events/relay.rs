@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::domain::change::{Change, DeliveryState};
 use crate::domain::clock::Clock;
 use crate::store::Store;
-use crate::store::feed::{Delivery, News, Stage};
+use crate::store::feed::{Delivery, Stage};
 use crate::store::outbox::{Found, Wanted};
 use crate::telemetry::metrics::Metrics;
 
@@ -146,7 +146,7 @@ impl Relay {
         if let Some(place) = verdict.published {
             self.store.outbox().mark(place, DeliveryState::Published);
             let published = Delivery { revision: change.revision, stage: Stage::Published, at: self.clock.now() };
-            self.store.feed().tell(change.todo.owner, News::Delivered(published));
+            self.store.tell_delivery(change.todo.owner, published);
             if log::log_enabled!(log::Level::Info) {
                 log::info!("Message published to {}: {}", self.topic, event::data_json(change).unwrap_or_default());
             }

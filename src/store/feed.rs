@@ -21,14 +21,13 @@ const MAX_TEXT_LEN: usize = 2 << 10;
 pub enum News {
     /// A change was committed. Those of an owner come in their order.
     Changed(Arc<Change>),
-    /// The same, of one whose texts are too long to be kept here: it is in the log.
-    Logged,
     /// A change's event has come somewhere. Not in the log, and not heard of again.
     Delivered(Delivery),
     /// Something about the account, its sessions or its tokens is different.
     AccessChanged,
-    /// Some news were not kept until they were heard.
-    Missed,
+    /// There are changes that are not kept here, but in the log: texts that are long, or news that were not heard in time. Access
+    /// may be different, too.
+    InLog,
 }
 
 /// How far a change's event has come.
@@ -58,8 +57,8 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Follows an owner: everything that is told from now on is heard, or [`News::Missed`].
-    pub fn follow(self: &Arc<Self>, owner: UserId) -> Follower {
+    /// Follows an owner: everything that is told from now on is heard, or [`News::InLog`].
+    pub(super) fn follow(self: &Arc<Self>, owner: UserId) -> Follower {
         let mut owners = self.owners.lock();
         let news = owners.entry(owner).or_insert_with(|| channel(CAPACITY).0).subscribe();
         Follower { news: Some(news), owner, feed: Arc::clone(self) }
@@ -75,13 +74,13 @@ impl Feed {
             if let Some(followers) = owners.get(&change.todo.owner) {
                 let is_short = change.todo.text_len() <= MAX_TEXT_LEN;
                 // Fails if the last one has just gone.
-                let _ = followers.send(if is_short { News::Changed(Arc::clone(change)) } else { News::Logged });
+                let _ = followers.send(if is_short { News::Changed(Arc::clone(change)) } else { News::InLog });
             }
         }
     }
 
     /// Tells the followers of an owner something.
-    pub fn tell(&self, owner: UserId, news: News) {
+    pub(super) fn tell(&self, owner: UserId, news: News) {
         if let Some(followers) = self.owners.lock().get(&owner) {
             let _ = followers.send(news);
         }
@@ -103,7 +102,7 @@ impl Follower {
         match &mut self.news {
             Some(news) => match news.recv().await {
                 Ok(news) => news,
-                Err(RecvError::Lagged(_)) => News::Missed,
+                Err(RecvError::Lagged(_)) => News::InLog,
                 // The feed outlives its followers.
                 Err(RecvError::Closed) => std::future::pending().await,
             },
@@ -115,7 +114,7 @@ impl Follower {
     pub fn try_next(&mut self) -> Option<News> {
         match self.news.as_mut()?.try_recv() {
             Ok(news) => Some(news),
-            Err(TryRecvError::Lagged(_)) => Some(News::Missed),
+            Err(TryRecvError::Lagged(_)) => Some(News::InLog),
             Err(TryRecvError::Empty | TryRecvError::Closed) => None,
         }
     }
@@ -169,7 +168,7 @@ mod tests {
         let mut follower = feed.follow(UserId(1));
         (1..=100).for_each(|revision| feed.tell(UserId(1), delivered(revision)));
         let heard = heard(&mut follower);
-        assert_eq!((heard[0].as_str(), heard[1].as_str(), heard.len()), ("Missed", "85", 1 + CAPACITY));
+        assert_eq!((heard[0].as_str(), heard[1].as_str(), heard.len()), ("InLog", "85", 1 + CAPACITY));
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub use command::{
 use decide::Decided;
 use decide::sessions::SessionOutcome;
 use error::{DatabaseError, StoreError};
-use feed::{Feed, Follower, News};
+use feed::{Delivery, Feed, Follower, News};
 use history::{Gap, HistoryError, Limit, Page, Past, Span};
 use idempotency::Answered;
 use map::login_networks::LoginNetworks;
@@ -488,9 +488,9 @@ impl Store {
         found.map_err(DatabaseError::sqlite(&self.path))
     }
 
-    /// Tells those who follow.
-    pub fn feed(&self) -> &Feed {
-        &self.shared.feed
+    /// Tells those who follow `owner` how far a change's event has come.
+    pub fn tell_delivery(&self, owner: UserId, delivery: Delivery) {
+        self.shared.feed.tell(owner, News::Delivered(delivery));
     }
 
     /// Follows the changes of `owner`, of which this is the last one: the follower hears of all after it.

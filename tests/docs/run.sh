@@ -67,15 +67,24 @@ asyncapi() {
   node tests/docs/asyncapi.mjs docs/asyncapi.yaml | all_valid
 }
 
-links() { # that files which the documents point to are there
-  local file target missing=0
+# The anchors that GitHub gives to a document's headings.
+anchors() {
+  grep -E '^#+ ' "$1" | sed -E 's/^#+ +//; s/[^[:alnum:] _-]//g; s/ /-/g' | tr '[:upper:]' '[:lower:]'
+}
+
+links() { # that files and headings which the documents point to are there
+  local file target anchor missing=0
   while IFS=: read -r file target; do
-    target=${target#*](} target=${target%)} target=${target%%#*}
+    target=${target#*](} target=${target%)}
+    anchor="" && [[ $target != *'#'* ]] || anchor=${target#*#}
+    target=${target%%#*}
     case $target in
+      '') target=$file ;;
       ../blob/HEAD/*) target=${target#../blob/HEAD/} ;; # as seen from GitHub's page for a new issue
       *) target=$(dirname "$file")/$target ;;
     esac
-    [ -e "$target" ] || { echo "$file: $target"; missing=1; }
+    [ -e "$target" ] || { echo "$file: $target"; missing=1; continue; }
+    [ -z "$anchor" ] || anchors "$target" | grep -Fxq -- "$anchor" || { echo "$file: $target#$anchor"; missing=1; }
   done < <(git ls-files '*.md' '.github/*.yml' ':!tests/e2e' | xargs grep -Ho '\]([^)]*)' | grep -v '](https\?:')
   return $missing
 }

@@ -1,5 +1,6 @@
 // docs/examples/follow.mjs in Chromium, on a page of another origin: it follows a user's todos while the service is killed,
-// freezes and comes back, while the page sleeps, and beyond the life of its access token. With a service of its own.
+// freezes and comes back, while the page sleeps, and beyond the life of its access token. With a service of its own. And in
+// Node, with services that answer what the real one does not.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -11,6 +12,7 @@ import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { follow } from '../../docs/examples/follow.mjs';
 import { PATIENCE, launch, open } from './browser.mjs';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../..');
@@ -75,7 +77,7 @@ async function begin(url) {
     },
     async apply(entry, since) {
       if (entry.todo === null) this.todos.delete(entry.id);
-      else this.todos.set(entry.id, { ...entry.todo, etag: entry.etag });
+      else this.todos.set(entry.id, entry.todo);
       this.since = since;
       this.revisions.push(entry.revision);
     },
@@ -99,8 +101,107 @@ async function begin(url) {
   };
   const end = new AbortController();
   Object.assign(window, { copy, end });
-  window.following = follow({ url, token, copy, signal: end.signal });
+  const report = ({ error }) => error && console.debug(`not followed: ${error.message}`);
+  window.following = follow({ url, token, copy, signal: end.signal, report });
 }
+
+/** A service that answers as it is told: `answers` are called with each request that is allowed. */
+async function fake(answer) {
+  const requests = [];
+  const server = http.createServer((request, response) => {
+    requests.push(`${request.method} ${request.url} ${request.headers.authorization}`);
+    answer(request, response, requests.length);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const end = () => (server.closeAllConnections(), server.close());
+  return { url: `http://127.0.0.1:${server.address().port}/`, requests, end };
+}
+
+/** Follows a fake service for a while: what was applied, reported and asked for, and how many tokens were refused. */
+async function followed(answer, milliseconds, done = () => false) {
+  const { url, requests, end } = await fake(answer);
+  const stop = new AbortController();
+  const seen = { requests, reports: [], refused: 0 };
+  const copy = {
+    since: undefined, todos: [],
+    async replace(todos, since) { [this.todos, this.since] = [todos, since]; },
+    async apply(entry, since) { [this.todos, this.since] = [[...this.todos, entry.todo], since]; },
+    async forget() { this.since = null; },
+  };
+  const token = async (refused) => `t${(seen.refused += Number(refused))}`;
+  let ended = false;
+  const following = follow({ url, token, copy, signal: stop.signal, report: (report) => seen.reports.push(report) })
+    .then(() => undefined, (error) => error.message)
+    .finally(() => (ended = true));
+  for (const from = Date.now(); Date.now() - from < milliseconds && !ended && !done(copy); ) await sleep(20);
+  stop.abort();
+  seen.failed = await following;
+  end();
+  return { ...seen, copy };
+}
+
+const list = (response) => response.writeHead(200, { 'Sync-Token': 'e-0' }).end('[]');
+const sse = (event, data, id) => `${id === undefined ? '' : `id: ${id}\n`}event: ${event}\ndata: ${JSON.stringify(data)}\n\n`;
+
+describe('docs/examples/follow.mjs with a service that', () => {
+  test('sends odd text, comments and other line ends, a byte at a time', async () => {
+    const todo = { id: 1, title: 'a\u2028b\u2029c: d\n\ne' };
+    const entry = { revision: 1, event: 'created', id: 1, etag: '"x"', todo };
+    const text = `: hello\r\n\r\nretry: 5\r\n${sse('ready', { head: 'e-1' }, 'e-0').replaceAll('\n', '\r\n')}:\n\n${sse('created', entry, 'e-1')}`;
+    const { copy, reports } = await followed(async (request, response) => {
+      if (request.url.startsWith('/todos')) return list(response);
+      response.writeHead(200, { 'Content-Type': 'text/event-stream' });
+      for (const byte of Buffer.from(text)) {
+        response.write(Buffer.of(byte));
+        await sleep(1);
+      }
+    }, 20_000, (copy) => copy.since === 'e-1');
+    assert.deepEqual(copy.todos, [{ ...todo, etag: '"x"' }]);
+    assert.deepEqual(reports.map(({ connected, current }) => [connected, current]).slice(0, 2), [[true, false], [true, true]]);
+  });
+
+  test('answers wrongly is not asked again and again', async () => {
+    const answers = {
+      'unavailable, with a date': (request, response) => response.writeHead(503, { 'Retry-After': new Date().toUTCString() }).end(),
+      'unavailable for a month': (request, response) => response.writeHead(503, { 'Retry-After': '2592000' }).end(),
+      'always to start over': (request, response) =>
+        request.url.startsWith('/todos') ? list(response) : response.end(sse('reset', { reason: 'foreign' }, '')),
+      'always that the token has expired': (request, response) =>
+        request.url.startsWith('/todos') ? list(response) : response.end(sse('end', { reason: 'token_expired' })),
+      'always 401': (request, response) => response.writeHead(401).end(),
+      'no Sync-Token': (request, response) => response.end('[]'),
+    };
+    const asked = await Promise.all(Object.entries(answers).map(async ([name, answer]) => [name, await followed(answer, 4000)]));
+    for (const [name, { requests, refused, reports }] of asked) {
+      assert.ok(requests.length <= 12, `${name}: ${requests.length} in 4 s`);
+      assert.ok(refused <= 5, `${name}: ${refused} tokens`);
+      assert.ok(reports.length > 0, name);
+    }
+  });
+
+  test('refuses a token once gets a fresh one, at once', async () => {
+    const { requests, reports } = await followed((request, response, n) => {
+      if (n === 1) return response.writeHead(401).end();
+      if (request.url.startsWith('/todos')) return list(response);
+      response.write(sse('ready', { head: 'e-0' }, 'e-0'));
+    }, 3000);
+    assert.deepEqual(requests, ['GET /todos?etags=true Bearer t0', 'GET /todos?etags=true Bearer t1', 'GET /events Bearer t1']);
+    assert.deepEqual(reports.at(-1), { connected: true, current: true });
+  });
+
+  test('is not there is told of, and one that does not know the token is asked from the beginning', async () => {
+    const { failed } = await followed((request, response) => response.writeHead(404).end(), 5000);
+    assert.equal(failed, '/todos?etags=true: 404');
+    let lists = 0;
+    const { copy } = await followed((request, response) => {
+      if (request.url.startsWith('/todos')) return (lists += 1, list(response));
+      if (lists < 2) return response.writeHead(422).end();
+      response.write(sse('ready', { head: 'e-0' }, 'e-0'));
+    }, 15_000, () => lists === 2);
+    assert.deepEqual([lists, copy.since], [2, 'e-0']);
+  });
+});
 
 describe('docs/examples/follow.mjs', () => {
   const service = new Service();

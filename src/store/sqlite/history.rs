@@ -91,7 +91,7 @@ pub fn page(connection: &Connection, epoch: Epoch, span: &Span) -> rusqlite::Res
     Ok(page)
 }
 
-/// The changes of a todo after a version, and whether there are more.
+/// The changes of a todo of `owner` after a version, and whether there are more; none of another's.
 pub fn of_todo(
     connection: &Connection,
     epoch: Epoch,

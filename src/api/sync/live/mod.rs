@@ -69,7 +69,7 @@ pub struct ServerSentEvent {
 ///
 /// * `ready` comes first, or `reset`. Its data: `{"head": TOKEN}`, how far the user's changes have come. What the client has missed follows.
 /// * `created`, `updated`, `deleted`, `restored`: a change. Its data: an entry of `GET /changes`.
-/// * `heartbeat` every 15 seconds. Where nothing comes for 35 seconds, the connection is dead: connect again.
+/// * `heartbeat` every 15 seconds, except while the client catches up. Where nothing comes for 35 seconds, the connection is dead: connect again.
 /// * `reset`: there is a gap, as where `GET /changes` answers 410. Its data: `{"reason": "pruned" | "foreign" | "ahead"}`. Start over with `GET /todos`.
 /// * `end`: the stream ends. Its data: `{"reason": "token_expired" | "token_ended" | "shutdown" | "unavailable"}`. Connect again; where it is about the token, with a fresh one.
 /// * `delivery`, if that was asked for: `{"revision", "published_at"}` or `{"revision", "delivered_at"}`. On a best effort.

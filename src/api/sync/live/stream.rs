@@ -142,8 +142,8 @@ impl Live {
         match news {
             News::Changed(change) if change.revision <= self.sent => Ok(()),
             News::Changed(change) if change.revision == self.sent.next() => self.send(&change, frames),
-            // Whether access was changed is asked before the log is read.
-            News::Changed(_) | News::Logged | News::Missed => {
+            // Whether access was changed is asked when the log is read.
+            News::Changed(_) | News::InLog => {
                 self.is_behind = true;
                 Ok(())
             }
@@ -162,13 +162,13 @@ impl Live {
     /// Sends what is next in the log.
     async fn catch_up(&mut self, frames: &mut Frames) -> Result<(), ApiError> {
         let turn = self.state.turns.take(self.owner).await;
-        // It may be behind, and wait, for as long as it likes. Nothing is awaited before the end of what is read is known.
+        let read = self.state.store.changes_since(self.owner, self.position(), false, CATCH_UP).await;
+        drop(turn);
+        // Whoever is behind may be so for as long as they like. Only now: an end that was committed before what was read is known.
         self.check_access(frames).await?;
         if self.is_over {
             return Ok(());
         }
-        let read = self.state.store.changes_since(self.owner, self.position(), false, CATCH_UP).await;
-        drop(turn);
         match read {
             Ok(page) => {
                 page.changes.iter().try_for_each(|change| self.send(change, frames))?;
