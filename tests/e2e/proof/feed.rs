@@ -110,8 +110,8 @@ async fn listen(world: World, mut replica: Replica) -> Replica {
     }
 }
 
-/// Asks now and then.
-async fn ask(world: World, mut replica: Replica, query: &'static str, mut random: SmallRng) -> Replica {
+/// Asks now and then, after `pause` milliseconds at most.
+async fn ask(world: World, mut replica: Replica, (query, pause): (&'static str, u64), mut random: SmallRng) -> Replica {
     loop {
         let path = format!("/changes?since={}{query}", replica.token);
         match world.client.try_send("GET", &path, None, &[]).await {
@@ -122,7 +122,7 @@ async fn ask(world: World, mut replica: Replica, query: &'static str, mut random
                     return replica;
                 }
                 if !has_more {
-                    sleep(Duration::from_millis(random.random_range(1..1500))).await;
+                    sleep(Duration::from_millis(random.random_range(1..pause))).await;
                 }
             }
             Ok((410, gap)) => {
@@ -157,8 +157,9 @@ async fn whoever_follows_through_kills_misses_nothing() {
     let writers: Vec<_> = (0..WRITERS).map(|_| actix_web::rt::spawn(write(world.clone(), rng()))).collect();
     let mut followers: Vec<JoinHandle<Replica>> =
         (0..3).map(|_| actix_web::rt::spawn(listen(world.clone(), start.clone()))).collect();
-    for query in ["", "&limit=7", "&net=true", "&net=true&limit=50"] {
-        followers.push(actix_web::rt::spawn(ask(world.clone(), start.clone(), query, rng())));
+    // The last ones are away for longer than the log keeps changes.
+    for asks in [("", 1500), ("&limit=7", 1500), ("&net=true&limit=50", 1500), ("", 8000), ("&net=true", 8000)] {
+        followers.push(actix_web::rt::spawn(ask(world.clone(), start.clone(), asks, rng())));
     }
     let kills = length(8, 50);
     for _ in 0..kills {
@@ -166,7 +167,8 @@ async fn whoever_follows_through_kills_misses_nothing() {
         stack.service().kill();
         stack.start_service();
     }
-    sleep(Duration::from_secs(1)).await;
+    // Long enough for the log to be pruned.
+    sleep(Duration::from_secs(3)).await;
     world.quiet.store(true, Ordering::Relaxed);
     for writer in writers {
         writer.await.unwrap();
@@ -178,7 +180,7 @@ async fn whoever_follows_through_kills_misses_nothing() {
     }
     let count = |of: &AtomicUsize| of.load(Ordering::Relaxed);
     println!(
-        "feed: {} changes of {} todos, {kills} kills, 7 followers with {} entries, {} disconnections and {} gaps",
+        "feed: {} changes of {} todos, {kills} kills, 8 followers with {} entries, {} disconnections and {} gaps",
         crate::replica::revision(&end.token),
         end.todos.len(),
         count(&world.changes),
