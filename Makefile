@@ -66,6 +66,7 @@ torture: need-cargo ## the long versions of the tests with faults
 	@$(STAGE) "relay, many seeds" env RELAY_SEEDS=200000 cargo test --locked --lib dispatcher
 	@$(STAGE) "damaged inputs, many" env FUZZ_INPUTS=20000 cargo test --locked --release --test it -- fuzz::
 	@$(STAGE) "proofs, long" env TORTURE=1 cargo test --locked --test e2e -- --test-threads=1 --nocapture proof::
+	@$(STAGE) "streams, many" env TORTURE=1 cargo test --locked --test e2e -- --test-threads=1 --nocapture streams::
 	@$(STAGE) "disks that fill up, fail and break off, long" env TORTURE=1 cargo test --locked --test e2e -- --test-threads=2 disk::
 
 bench: need-cargo ## speed beside a bare actix handler and PocketBase; QUICK=1 in 2 minutes (docs/performance.md)
