@@ -332,10 +332,9 @@ async fn who_is_behind_hears_nothing_that_was_changed_after_the_end_of_the_token
         write_much(app, &token).await;
         let mut stream = Stream::open(app.get("/events").bearer_auth(&token).header("Last-Event-ID", begin)).await;
         stream.expect("ready").await;
+        let (mut last, mut heard) = (stream.expect("created").await, 1);
         assert_eq!(app.post("/auth/logout-all").bearer_auth(&token).answer().await.status, 204);
         app.create(&app.token("demo"), json!({"title": "secret"})).await;
-        let mut last = stream.expect("created").await;
-        let mut heard = 1;
         while let Some(event) = stream.next().await {
             assert_ne!(event.data["todo"]["title"], "secret");
             (last, heard) = (event, heard + 1);
