@@ -64,7 +64,9 @@ impl LargeLists {
     }
 
     /// A body that is there as a whole: if it is as long as a large list, it counts as one.
-    pub fn whole(&self, user: UserId, body: Vec<u8>) -> Result<BoxBody, ApiError> {
+    pub fn json(&self, user: UserId, answer: &impl Serialize) -> Result<BoxBody, ApiError> {
+        let body = serde_json::to_vec(answer);
+        let body = body.map_err(|error| ApiError::internal("an answer can't be written as JSON", error))?;
         if body.len() < CHUNK_LEN {
             return Ok(body.boxed());
         }
@@ -223,8 +225,9 @@ mod tests {
         assert_eq!(lists.0.count(OWNER), 0);
         drop(small);
         let _others: Vec<_> = (0..MAX_CONCURRENT).map(|_| lists.begin(OWNER).unwrap()).collect();
-        assert!(lists.whole(OWNER, vec![b'x'; CHUNK_LEN - 1]).is_ok());
-        assert!(matches!(lists.whole(OWNER, vec![b'x'; CHUNK_LEN]), Err(ApiError::TooManyLists)));
+        // With its quotation marks.
+        assert!(lists.json(OWNER, &"x".repeat(CHUNK_LEN - 3)).is_ok());
+        assert!(matches!(lists.json(OWNER, &"x".repeat(CHUNK_LEN - 2)), Err(ApiError::TooManyLists)));
     }
 
     #[actix_web::test]

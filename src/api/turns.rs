@@ -24,6 +24,12 @@ impl Turns {
         self.of(user).acquire_owned().await.ok()
     }
 
+    /// Does something in a turn of this user.
+    pub async fn during<T>(&self, user: UserId, work: impl Future<Output = T>) -> T {
+        let _turn = self.take(user).await;
+        work.await
+    }
+
     fn of(&self, user: UserId) -> Arc<Semaphore> {
         let mut turns = self.0.lock();
         if let Some(known) = turns.get(&user).and_then(Weak::upgrade) {

@@ -51,6 +51,8 @@ const MAX_PIECE_LEN: usize = 64 << 10;
 const READ_LEN: usize = 8 << 10;
 /// Most bytes of later requests that are read while one is being answered.
 const MAX_PIPELINED_LEN: usize = 64 << 10;
+/// What has this media type has no end.
+pub const EVENT_STREAM: &str = "text/event-stream";
 /// A client of an endless answer that can't be reached, or whose own buffers are full, is given up after so many times the time that one
 /// may read nothing while we have something for it.
 const MAX_SILENCE: u32 = 2;
@@ -96,7 +98,7 @@ where
                 response.head_mut().set_connection_type(ConnectionType::Close);
             }
             let content_type = response.headers().get(header::CONTENT_TYPE);
-            let is_endless = content_type.is_some_and(|value| value == "text/event-stream");
+            let is_endless = content_type.is_some_and(|value| value == EVENT_STREAM);
             if is_endless && let Some(connection) = connection.and_then(|connection| connection.upgrade()) {
                 response.head_mut().set_connection_type(ConnectionType::Close);
                 limit_silence(&connection.borrow().socket, silence);

@@ -74,15 +74,11 @@ pub async fn list(
     let most = limit(query.integer("limit", 1..=MAX_LIMIT));
     let net = query.boolean("net").unwrap_or(false);
     let (since, ()) = both(since, query.finish())?;
-    let turn = state.turns.take(user.id).await;
-    let page = state.store.changes_since(user.id, since, net, most).await?;
-    drop(turn);
+    let page = state.turns.during(user.id, state.store.changes_since(user.id, since, net, most)).await?;
     let next = state.store.sync_token(page.through);
     let changes = Changes { changes: page.changes.iter().map(Entry::of).collect(), next, has_more: page.more };
-    let body = serde_json::to_vec(&changes);
-    let body = body.map_err(|error| ApiError::internal("changes can't be written as JSON", error))?;
     Ok(private(&mut HttpResponse::Ok())
         .content_type(ContentType::json())
         .insert_header((SYNC_TOKEN, next.to_string()))
-        .body(state.lists.whole(user.id, body)?))
+        .body(state.lists.json(user.id, &changes)?))
 }

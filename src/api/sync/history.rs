@@ -92,10 +92,8 @@ pub async fn list(
     let most = limit(sent);
     // And the one before, which says what was there.
     let with_previous = Limit { changes: most.changes + 1, ..most };
-    let turn = state.turns.take(user.id).await;
-    let read = state.store.changes_of(user.id, id, after.previous(), with_previous).await;
-    let (pasts, mut more) = read.map_err(ApiError::unreadable)?;
-    drop(turn);
+    let read = state.store.changes_of(user.id, id, after.previous(), with_previous);
+    let (pasts, mut more) = state.turns.during(user.id, read).await.map_err(ApiError::unreadable)?;
     if pasts.is_empty() && !state.store.has_todo(user.id, id).await? {
         return Err(ApiError::TodoNotFound);
     }
@@ -116,9 +114,7 @@ pub async fn list(
         let limit = sent.map(|limit| format!("&limit={limit}")).unwrap_or_default();
         response.insert_header((LINK, format!("<history?after={}{limit}>; rel=\"next\"", last.version)));
     }
-    let body = serde_json::to_vec(&entries);
-    let body = body.map_err(|error| ApiError::internal("a history can't be written as JSON", error))?;
-    Ok(private(&mut response).content_type(ContentType::json()).body(state.lists.whole(user.id, body)?))
+    Ok(private(&mut response).content_type(ContentType::json()).body(state.lists.json(user.id, &entries)?))
 }
 
 /// `previous`: the todo right before, if the log has it.
@@ -126,15 +122,15 @@ fn entry(past: &Past, previous: Option<&Todo>) -> Result<HistoryEntry, ApiError>
     let Past { change, before } = past;
     let Change { revision, kind, at, actor, changed, todo, .. } = change;
     let before = match (before, kind, previous) {
-        (Some(before), ..) => Some(before.values.clone()),
-        (None, Kind::Created, _) => Some(TodoPatch::default()),
+        (Some(before), ..) => Some(serde_json::to_value(&before.values)),
+        (None, Kind::Created, _) => Some(Ok(Value::default())),
         // Changes that an earlier version has logged don't say what they have replaced.
-        (None, _, Some(previous)) => Some(TodoPatch::to(previous, changed)),
+        (None, _, Some(previous)) => Some(serde_json::to_value(TodoPatch::to(previous, changed))),
         (None, _, None) => None,
     };
     let unwritable = |error| ApiError::internal("a history can't be written as JSON", error);
     let after = serde_json::to_value(TodoPatch::to(todo, changed)).map_err(unwritable)?;
-    let before = before.map(serde_json::to_value).transpose().map_err(unwritable)?;
+    let before = before.transpose().map_err(unwritable)?;
     let changes = before.map(|before| {
         let pair = |field: &&'static str| (before.get(*field).cloned().unwrap_or_default(), after[*field].clone());
         let names = changed.iter().map(|field| field.name());

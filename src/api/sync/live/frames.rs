@@ -8,9 +8,6 @@ use serde::Serialize;
 use crate::api::error::ApiError;
 use crate::domain::sync_token::SyncToken;
 
-/// Its media type.
-pub const MEDIA_TYPE: &str = "text/event-stream";
-
 /// Where a client goes on after an event.
 #[derive(Debug, Clone, Copy)]
 pub enum Position {

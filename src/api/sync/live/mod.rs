@@ -16,6 +16,7 @@ use crate::api::error::ApiError;
 use crate::api::responses::{Invalid, TooManyStreams, Unauthenticated};
 use crate::api::state::AppState;
 use crate::api::user::AuthUser;
+use crate::connection::EVENT_STREAM;
 use crate::domain::sync_token::SyncToken;
 use crate::domain::validation::{Query, ValidationError, both};
 use stream::Live;
@@ -99,7 +100,7 @@ pub async fn follow(
     let (since, ()) = both(since, query.finish())?;
     let mut response = HttpResponse::Ok();
     response
-        .content_type(frames::MEDIA_TYPE)
+        .content_type(EVENT_STREAM)
         .insert_header((CACHE_CONTROL, "no-store"))
         .insert_header((X_ACCEL_BUFFERING, "no"))
         .append_header((VARY, "Authorization"));

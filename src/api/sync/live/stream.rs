@@ -85,7 +85,7 @@ impl Live {
         };
         live.state.metrics.streams.inc();
         let mut first = Frames::default();
-        first.retry(Duration::from_millis(rand::random_range(RETRY)));
+        first.retry(retry());
         match known {
             Ok(_) => first.event(
                 "ready",
@@ -161,9 +161,8 @@ impl Live {
 
     /// Sends what is next in the log.
     async fn catch_up(&mut self, frames: &mut Frames) -> Result<(), ApiError> {
-        let turn = self.state.turns.take(self.owner).await;
-        let read = self.state.store.changes_since(self.owner, self.position(), false, CATCH_UP).await;
-        drop(turn);
+        let read = self.state.store.changes_since(self.owner, self.position(), false, CATCH_UP);
+        let read = self.state.turns.during(self.owner, read).await;
         // Whoever is behind may be so for as long as they like. Only now: an end that was committed before what was read is known.
         self.check_access(frames).await?;
         if self.is_over {
@@ -217,7 +216,7 @@ impl Live {
     fn end(&mut self, reason: &'static str, frames: &mut Frames) {
         self.state.metrics.stream_ended(reason);
         self.is_over = true;
-        frames.retry(Duration::from_millis(rand::random_range(RETRY)));
+        frames.retry(retry());
         // A constant can be written.
         let _ = frames.event("end", Position::Same, &json!({ "reason": reason }));
     }
@@ -231,6 +230,11 @@ impl Drop for Live {
     fn drop(&mut self) {
         self.state.metrics.streams.dec();
     }
+}
+
+/// When this client connects again.
+fn retry() -> Duration {
+    Duration::from_millis(rand::random_range(RETRY))
 }
 
 fn delivered(Delivery { revision, stage, at }: Delivery, frames: &mut Frames) -> Result<(), ApiError> {

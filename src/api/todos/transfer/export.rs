@@ -136,10 +136,9 @@ impl Export {
                     break;
                 }
                 let (owner, after, through) = (self.owner, self.after, self.through);
-                let turn = self.state.turns.take(owner).await;
                 let span = Span { owner, after, through, only_last: false, limit: PAGE };
-                let page = self.state.store.changes(span).await.map_err(ApiError::unreadable)?;
-                drop(turn);
+                let read = self.state.turns.during(owner, self.state.store.changes(span)).await;
+                let page = read.map_err(ApiError::unreadable)?;
                 self.after = page.through;
                 page.changes.iter().try_for_each(|change| lines.add(&line(self.epoch, change)))?;
             }
