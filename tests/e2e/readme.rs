@@ -144,7 +144,7 @@ async fn the_example_about_sync_works_as_written() {
     // The client that the page begins with, beside the example that it uses.
     let [program] = &blocks("docs/sync.md", "js")[..] else { panic!("it has other programs now") };
     let directory = tempfile::tempdir().unwrap();
-    std::fs::copy(project().join("docs/examples/follow.mjs"), directory.path().join("follow.mjs")).unwrap();
+    std::fs::copy(project().join("web/client/follow.mjs"), directory.path().join("follow.mjs")).unwrap();
     let program = program.replace("localhost:8000", &format!("localhost:{}", stack.service_port()));
     std::fs::write(directory.path().join("client.mjs"), program).unwrap();
     let mut command = Command::new("node");

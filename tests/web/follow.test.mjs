@@ -1,70 +1,16 @@
-// docs/examples/follow.mjs in Chromium, on a page of another origin: it follows a user's todos while the service is killed,
+// web/client/follow.mjs in Chromium, on a page of another origin: it follows a user's todos while the service is killed,
 // freezes and comes back, while the page sleeps, and beyond the life of its access token. With a service of its own. And in
 // Node, with services that answer what the real one does not.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import http from 'node:http';
-import net from 'node:net';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
-import { follow } from '../../docs/examples/follow.mjs';
+import { follow } from '../../web/client/follow.mjs';
 import { PATIENCE, launch, open } from './browser.mjs';
-
-const root = join(dirname(fileURLToPath(import.meta.url)), '../..');
-const BINARY = join(process.env.CARGO_TARGET_DIR ?? join(root, 'target'), 'debug/todo-backend');
-
-async function freePort() {
-  const server = net.createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address();
-  await new Promise((closed) => server.close(closed));
-  return port;
-}
-
-/** A service that can be killed and started again. */
-class Service {
-  async start() {
-    this.directory ??= await mkdtemp(join(tmpdir(), 'todo-backend-follow-'));
-    this.port ??= await freePort();
-    this.url = `http://127.0.0.1:${this.port}`;
-    const env = {
-      PORT: String(this.port), DAPR_HTTP_PORT: String(await freePort()), ACCESS_TOKEN_EXPIRE_MINUTES: '1', RUST_LOG: 'error',
-    };
-    this.process = spawn(BINARY, { cwd: this.directory, env, stdio: ['ignore', 'inherit', 'inherit'] });
-    for (;;) {
-      const answer = await fetch(`${this.url}/health/live`).catch(() => undefined);
-      if (answer?.ok) return;
-      assert.equal(this.process.exitCode, null, 'the service has ended');
-      await sleep(50);
-    }
-  }
-
-  async kill() {
-    const ended = once(this.process, 'exit');
-    this.process.kill('SIGKILL');
-    await ended;
-  }
-
-  async end() {
-    if (this.process) await this.kill();
-    if (this.directory) await rm(this.directory, { recursive: true, force: true });
-  }
-
-  /** Another client of the same user: {status, body, headers}. */
-  async call(method, path, body) {
-    const credentials = new URLSearchParams({ username: 'demo', password: 'demo123' });
-    const login = await (await fetch(`${this.url}/auth/login?${credentials}`, { method: 'POST' })).json();
-    const headers = { Authorization: `Bearer ${login.access_token}`, 'Content-Type': 'application/json' };
-    const answer = await fetch(this.url + path, { method, headers, body: body && JSON.stringify(body) });
-    const text = await answer.text();
-    return { status: answer.status, body: text === '' ? undefined : JSON.parse(text), headers: answer.headers };
-  }
-}
+import { Service, root } from './service.mjs';
 
 /** In the page: begins to follow, and keeps the copy in `window.copy`. */
 async function begin(url) {
@@ -75,11 +21,13 @@ async function begin(url) {
       this.todos = new Map(todos.map((todo) => [todo.id, todo]));
       [this.since, this.replaced] = [since, this.replaced + 1];
     },
-    async apply(entry, since) {
-      if (entry.todo === null) this.todos.delete(entry.id);
-      else this.todos.set(entry.id, entry.todo);
+    async apply(entries, since) {
+      for (const entry of entries) {
+        if (entry.todo === null) this.todos.delete(entry.id);
+        else this.todos.set(entry.id, entry.todo);
+        this.revisions.push(entry.revision);
+      }
       this.since = since;
-      this.revisions.push(entry.revision);
     },
     async forget() {
       this.since = null;
@@ -126,10 +74,10 @@ async function followed(answer, milliseconds, done = () => false) {
   const copy = {
     since: undefined, todos: [],
     async replace(todos, since) { [this.todos, this.since] = [todos, since]; },
-    async apply(entry, since) { [this.todos, this.since] = [[...this.todos, entry.todo], since]; },
+    async apply(entries, since) { [this.todos, this.since] = [[...this.todos, ...entries.map(({ todo }) => todo)], since]; },
     async forget() { this.since = null; },
   };
-  const token = async (refused) => `t${(seen.refused += Number(refused))}`;
+  const token = async (refused) => `t${(seen.refused += Number(refused === `t${seen.refused}`))}`;
   let ended = false;
   const following = follow({ url, token, copy, signal: stop.signal, report: (report) => seen.reports.push(report) })
     .then(() => undefined, (error) => error.message)
@@ -144,7 +92,7 @@ async function followed(answer, milliseconds, done = () => false) {
 const list = (response) => response.writeHead(200, { 'Sync-Token': 'e-0' }).end('[]');
 const sse = (event, data, id) => `${id === undefined ? '' : `id: ${id}\n`}event: ${event}\ndata: ${JSON.stringify(data)}\n\n`;
 
-describe('docs/examples/follow.mjs with a service that', () => {
+describe('web/client/follow.mjs with a service that', () => {
   test('sends odd text, comments and other line ends, a byte at a time', async () => {
     const todo = { id: 1, title: 'a\u2028b\u2029c: d\n\ne' };
     const entry = { revision: 1, event: 'created', id: 1, etag: '"x"', todo };
@@ -158,7 +106,7 @@ describe('docs/examples/follow.mjs with a service that', () => {
       }
     }, 20_000, (copy) => copy.since === 'e-1');
     assert.deepEqual(copy.todos, [{ ...todo, etag: '"x"' }]);
-    assert.deepEqual(reports.map(({ connected, current }) => [connected, current]).slice(0, 2), [[true, false], [true, true]]);
+    assert.deepEqual(reports[0], { current: true });
   });
 
   test('answers wrongly is not asked again and again', async () => {
@@ -187,23 +135,37 @@ describe('docs/examples/follow.mjs with a service that', () => {
       response.write(sse('ready', { head: 'e-0' }, 'e-0'));
     }, 3000);
     assert.deepEqual(requests, ['GET /todos?etags=true Bearer t0', 'GET /todos?etags=true Bearer t1', 'GET /events Bearer t1']);
-    assert.deepEqual(reports.at(-1), { connected: true, current: true });
+    assert.deepEqual(reports, [{ current: false, error: reports[0].error }, { current: true }]);
   });
 
-  test('is not there is told of, and one that does not know the token is asked from the beginning', async () => {
-    const { failed } = await followed((request, response) => response.writeHead(404).end(), 5000);
-    assert.equal(failed, '/todos?etags=true: 404');
-    let lists = 0;
-    const { copy } = await followed((request, response) => {
-      if (request.url.startsWith('/todos')) return (lists += 1, list(response));
-      if (lists < 2) return response.writeHead(422).end();
-      response.write(sse('ready', { head: 'e-0' }, 'e-0'));
-    }, 15_000, () => lists === 2);
-    assert.deepEqual([lists, copy.since], [2, 'e-0']);
+  test('does not understand the token, or has a gap, is asked from the beginning', async () => {
+    for (const [path, status] of [['/changes', 410], ['/changes', 422], ['/events', 422]]) {
+      let lists = 0;
+      const { copy, requests } = await followed((request, response) => {
+        if (request.url.startsWith('/todos')) return (lists += 1, list(response));
+        if (request.url.startsWith('/changes') && (path !== '/changes' || lists > 1)) return response.end('{"changes":[],"next":"e-0","has_more":false}');
+        if (request.url.startsWith('/changes') || lists < 2) return response.writeHead(path === '/events' || requests.length > 1 ? status : 500).end();
+        response.write(sse('ready', { head: 'e-0' }, 'e-0'));
+      }, 20_000, () => lists === 2);
+      assert.deepEqual([lists, copy.since], [2, 'e-0'], `${path} ${status}: ${requests.join(', ')}`);
+    }
+  });
+
+  test('lets no stream through is asked for changes instead', async () => {
+    let revision = 0;
+    const { copy, reports } = await followed((request, response) => {
+      if (request.url.startsWith('/todos')) return list(response);
+      if (request.url.startsWith('/events')) return response.writeHead(502).end();
+      revision += 1;
+      const entry = { revision, event: 'created', id: revision, etag: '"x"', todo: { id: revision } };
+      response.end(JSON.stringify({ changes: [entry], next: `e-${revision}`, has_more: revision % 2 === 1 }));
+    }, 20_000, (copy) => copy.todos.length >= 4);
+    assert.deepEqual(copy.todos.slice(0, 4), [1, 2, 3, 4].map((id) => ({ id, etag: '"x"' })));
+    assert.ok(reports.filter(({ current }) => current).length >= 2);
   });
 });
 
-describe('docs/examples/follow.mjs', () => {
+describe('web/client/follow.mjs', () => {
   const service = new Service();
   let browser;
   let site;
@@ -211,7 +173,7 @@ describe('docs/examples/follow.mjs', () => {
   before(async () => {
     await service.start();
     browser = await launch({});
-    const script = await readFile(join(root, 'docs/examples/follow.mjs'));
+    const script = await readFile(join(root, 'web/client/follow.mjs'));
     site = http.createServer((request, response) => {
       const isScript = request.url === '/follow.mjs';
       response.writeHead(200, { 'Content-Type': isScript ? 'text/javascript' : 'text/html' });

@@ -3,8 +3,8 @@
 #
 #   bash tests/stack/serve.sh -- bash tests/web/run.sh
 #
-# Swagger UI, ReDoc and CORS in Chromium; the OpenAPI document in Redocly, Spectral and TypeScript. Screenshots are
-# written to target/web. Arguments go to `node --test`: --test-name-pattern=ReDoc.
+# Swagger UI, ReDoc and CORS in Chromium; the OpenAPI document in Redocly, Spectral and TypeScript; web/client in Node.js and
+# Chromium. Screenshots are written to target/web. Arguments go to `node --test`: --test-name-pattern=ReDoc.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -23,15 +23,20 @@ export CHROMIUM
 # Debian's wrapper script complains about machines with more memory than it can count.
 "$CHROMIUM" --version 2>/dev/null
 
+install() { # install DIRECTORY: its packages, unless they are there
+  # npm keeps no record of the lock file that it installed: this one is ours.
+  local installed=$1/node_modules/.package-lock.cksum wanted
+  wanted=$(cat "$1/package.json" "$1/package-lock.json" | cksum)
+  if [ "$(cat "$installed" 2>/dev/null)" != "$wanted" ]; then
+    echo "installing the packages of ${1#"$root/"} (npm ci, about half a minute) …"
+    npm ci --prefix "$1" --no-progress
+    printf '%s\n' "$wanted" >"$installed"
+  fi
+}
+install "$here"
+install "$root/web"
+npm run --silent --prefix "$root/web" build
 cd "$here"
-# npm keeps no record of the lock file that it installed: this one is ours.
-installed=node_modules/.package-lock.cksum
-wanted=$(cat package.json package-lock.json | cksum)
-if [ "$(cat "$installed" 2>/dev/null)" != "$wanted" ]; then
-  echo "installing the packages of tests/web (npm ci, about half a minute) …"
-  npm ci --no-progress
-  printf '%s\n' "$wanted" >"$installed"
-fi
 
 export SCREENSHOTS=${SCREENSHOTS:-${CARGO_TARGET_DIR:-$root/target}/web}
 # A name that only the browser resolves, to the tests' own page.
@@ -46,7 +51,7 @@ bash "$stack/serve.sh" DEBUG=False SECRET_KEY=web-tests-web-tests-web-tests-web-
   CORS_ALLOWED_ORIGINS="$ALLOWED_ORIGIN" -- \
   bash -c 'STRICT_URL=$BASE_URL BASE_URL=$DEBUG_URL exec "$@"' _ \
   node --test --test-reporter=spec --test-reporter-destination=stdout --test-reporter=tap \
-  --test-reporter-destination="$results" "$@" browser.test.mjs contract.test.mjs follow.test.mjs || status=$?
+  --test-reporter-destination="$results" "$@" browser.test.mjs contract.test.mjs follow.test.mjs client.test.mjs offline.test.mjs || status=$?
 
 count() { awk -v name="$1" '$1 == "#" && $2 == name { n = $3 } END { print n + 0 }' "$results"; }
 passed=$(count pass)

@@ -1,0 +1,62 @@
+// A store in the browser's own database.
+import type { Message, Store } from './store';
+
+const RECORDS = 'records';
+/** Of so many keys others are not told one by one. */
+const MANY = 500;
+
+/** Opens, or creates, the database with this name. All tabs of an origin share it. */
+export async function openStore(name: string): Promise<Store> {
+  const opening = indexedDB.open(name, 1);
+  opening.onupgradeneeded = () => opening.result.createObjectStore(RECORDS);
+  const database = await result(opening);
+  // Who deletes the database is not held up.
+  database.onversionchange = () => database.close();
+  const channel = new BroadcastChannel(name);
+  const tell = (message: object) => channel.postMessage(message);
+
+  /** Strict: what is kept is on the disk, since the user believes it is. */
+  async function transaction(work: (records: IDBObjectStore) => void) {
+    const turn = database.transaction(RECORDS, 'readwrite', { durability: 'strict' });
+    const ended = new Promise<void>((done, failed) => {
+      turn.oncomplete = () => done();
+      turn.onabort = () => failed(turn.error ?? new Error('this browser keeps no more data'));
+    });
+    work(turn.objectStore(RECORDS));
+    await ended;
+  }
+
+  return {
+    async read(keys) {
+      const records = database.transaction(RECORDS).objectStore(RECORDS);
+      if (keys) {
+        const found = await Promise.all(keys.map(async (key): Promise<[string, unknown]> => [key, await result(records.get(key))]));
+        return new Map(found.filter(([, record]) => record !== undefined));
+      }
+      const [names, values] = await Promise.all([result(records.getAllKeys()), result(records.getAll())]);
+      return new Map(names.map((key, index) => [String(key), values[index]]));
+    },
+    async write(changed) {
+      await transaction((records) => {
+        for (const [key, record] of changed) record === undefined ? records.delete(key) : records.put(record, key);
+      });
+      tell({ keys: changed.size > MANY ? null : [...changed.keys()] });
+    },
+    async clear() {
+      await transaction((records) => records.clear());
+      tell({ keys: null });
+    },
+    tell,
+    watch(hear) {
+      const listener = ({ data }: MessageEvent<Message>) => hear(data);
+      channel.addEventListener('message', listener);
+      return () => channel.removeEventListener('message', listener);
+    },
+  };
+}
+
+const result = <T>(request: IDBRequest<T>) =>
+  new Promise<T>((done, failed) => {
+    request.onsuccess = () => done(request.result);
+    request.onerror = () => failed(request.error);
+  });

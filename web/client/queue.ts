@@ -1,0 +1,205 @@
+// The edits that are not settled yet: what they make of the todos that the service has, which of them become one request, and
+// what an answer means for those behind it. Nothing here waits, sends or keeps anything. docs/sync.md has the rules, 8 to 14.
+import type { Schemas } from './api';
+
+export type Todo = Schemas['Todo'];
+/** The service's, or, of a todo that the service does not know yet, the key of the edit that creates it. */
+export type Id = number | string;
+/** A todo with all edits. */
+export type Shown = Omit<Todo, 'id'> & { id: Id };
+/** As in PATCH; `null` unsets. Text that the service keeps in another form would look like somebody else's change: see {@link normal}. */
+export type Fields = Schemas['TodoPatch'];
+
+/** Something that the user has done and the copy does not show yet. Never changed in place. */
+export interface Edit {
+  /** The order of edits. */
+  readonly place: string;
+  /** The Idempotency-Key. */
+  readonly key: string;
+  readonly kind: 'create' | 'update' | 'delete' | 'restore';
+  readonly id: Id;
+  /** Of a creation, what it has, of an update, what becomes of it. */
+  readonly fields: Fields;
+  /** What the user saw; for a creation, what it begins with. */
+  readonly saw: Shown;
+  /** The entity tag of what the user saw; nothing if the service has not said one yet. */
+  readonly etag?: string | undefined;
+  /** When it was sent for the first time, in ms since 1970. Whether it arrived is not known as long as there is no `answer`. */
+  readonly sent?: number;
+  /** The service has made the change. The edit stays until the copy has it, too. */
+  readonly answer?: Answered;
+  /** The service has refused it: the user says what becomes of it, and what is behind it waits. */
+  readonly problem?: Problem;
+}
+
+export interface Answered {
+  id: number;
+  revision: number;
+  etag?: string | null | undefined;
+  todo?: Todo | null | undefined;
+}
+
+export interface Problem {
+  /** The status of the answer. 0: it was sent so long ago that sending it again could create the todo twice. */
+  status: number;
+  detail: string;
+  /** For 412: what others have made of the todo, and its entity tag. */
+  current?: Todo;
+  etag?: string | undefined;
+  /** For 412: the fields that the user and others have changed. Without it, all of the todo counts, as for a deletion. */
+  conflict?: string[] | undefined;
+}
+
+/** In their order. Ids that the client made up are replaced by the service's once that has told them. */
+export interface Queue {
+  readonly edits: Map<string, Edit>;
+  readonly ids: Map<string, number>;
+}
+
+export const inOrder = ({ edits }: Queue) => [...edits.values()].sort((a, b) => (a.place < b.place ? -1 : 1));
+
+export const idOf = ({ ids }: Queue, id: Id): Id => ids.get(id as string) ?? id;
+
+/** The todos of the copy with all edits. */
+export function show(copy: ReadonlyMap<number, Todo>, queue: Queue): Map<Id, Shown> {
+  const shown = new Map<Id, Shown>(copy);
+  for (const edit of inOrder(queue)) {
+    const id = idOf(queue, edit.id);
+    if (edit.kind === 'delete') shown.delete(id);
+    else shown.set(id, { ...changed(shown.get(id) ?? edit.saw, edit.fields), id });
+  }
+  return shown;
+}
+
+/** A todo as it becomes. */
+export function changed<T extends object>(todo: T, { tags_add, tags_remove, ...fields }: Fields): T {
+  const result: Record<string, unknown> = { ...todo, ...fields };
+  if (tags_add || tags_remove) result['tags'] = tagged((result['tags'] as string[] | null) ?? [], tags_remove, tags_add);
+  for (const name of ['due_at', 'priority', 'tags', 'order']) {
+    if (result[name] == null || (result[name] as unknown[]).length === 0) delete result[name];
+  }
+  return result as T;
+}
+
+const created = ({ title, description, completed, due_at, priority, tags, order }: Shown): Fields => ({
+  title, description, completed, ...(due_at && { due_at }), ...(priority != null && { priority }), ...(tags && { tags }), ...(order != null && { order }),
+});
+
+const tagged = (tags: string[], remove: string[] = [], add: string[] = []) =>
+  [...new Set([...tags.filter((tag) => !remove.includes(tag)), ...add])];
+
+/** Fields in the form in which the service keeps them. */
+export function normal<T extends Fields>(fields: T): T {
+  const result = { ...fields };
+  if (result.due_at?.includes('T')) result.due_at = new Date(result.due_at).toISOString();
+  for (const name of ['tags', 'tags_add', 'tags_remove'] as const) {
+    const tags = result[name];
+    if (tags) result[name] = [...new Set(tags.map((tag) => tag.trim().normalize('NFC')).filter(Boolean))];
+  }
+  return result;
+}
+
+/** The edit that is to be sent next. */
+export function next(queue: Queue): Edit | undefined {
+  const waiting = new Set<Id>();
+  return inOrder(queue).find((edit) => {
+    const id = idOf(queue, edit.id);
+    if (edit.answer || waiting.has(id)) return false;
+    if (edit.problem) waiting.add(id);
+    return !edit.problem;
+  });
+}
+
+/** Makes one edit of `first` and those behind it that can go with it, and notes when it is sent. Returns it, unless nothing is left to do. */
+export function send(queue: Queue, first: Edit, now: number): Edit | undefined {
+  let edit: Edit | undefined = first;
+  if (first.kind !== 'create' && typeof idOf(queue, first.id) === 'string') {
+    // Its creation and a deletion have come to nothing, and another tab had not heard of that.
+    queue.edits.delete(first.place);
+    if (first.kind === 'delete') return undefined;
+    edit = { ...first, kind: 'create', fields: created(changed(first.saw, first.fields)) };
+  }
+  if (first.sent === undefined) {
+    const behind = inOrder(queue).filter(({ place, id }) => place > first.place && idOf(queue, id) === idOf(queue, first.id));
+    for (const later of behind) {
+      const both: Edit | null | undefined = merged(edit, later);
+      if (both === undefined) break;
+      queue.edits.delete(later.place);
+      if (both === null) queue.edits.delete(first.place);
+      edit = both ?? undefined;
+      if (!edit) return undefined;
+    }
+  }
+  edit = { ...edit, sent: first.sent ?? now };
+  queue.edits.set(edit.place, edit);
+  return edit;
+}
+
+/** Two edits as one; null: they come to nothing; undefined: each has to be sent. */
+function merged(edit: Edit, later: Edit): Edit | null | undefined {
+  const kinds = `${edit.kind} ${later.kind}`;
+  if (kinds === 'create delete' || kinds === 'delete restore' || kinds === 'restore delete') return null;
+  if (kinds === 'create update') return { ...edit, fields: changed(edit.fields, later.fields) };
+  // What was seen of different versions must be compared with different versions.
+  if (kinds !== 'update update' || edit.etag !== later.etag) return undefined;
+  const { tags_add, tags_remove, ...fields } = edit.fields;
+  const { tags_add: add, tags_remove: remove, ...rest } = later.fields;
+  const both: Fields = { ...fields, ...rest };
+  if (rest.tags !== undefined) return { ...edit, fields: both };
+  if (fields.tags !== undefined) both.tags = tagged(fields.tags ?? [], remove, add);
+  else {
+    if (tags_remove || remove) both.tags_remove = tagged(tags_remove ?? [], [], remove);
+    if (tags_add || add) both.tags_add = tagged(tags_add ?? [], remove, add);
+  }
+  return { ...edit, fields: both };
+}
+
+/** The service has made the change of an edit, as it says in its answer, or in an entry with the edit's key. */
+export function answered(queue: Queue, edit: Edit, answer: Answered, applied: number) {
+  if (edit.kind === 'create') queue.ids.set(edit.id as string, answer.id);
+  if (answer.revision > applied) queue.edits.set(edit.place, { ...edit, answer });
+  else queue.edits.delete(edit.place);
+  for (const later of inOrder(queue)) {
+    if (later.place > edit.place && idOf(queue, later.id) === answer.id && later.sent === undefined) {
+      queue.edits.set(later.place, { ...later, etag: seen(later, answer) });
+    }
+  }
+}
+
+/** The entity tag for an edit behind one that was answered: the answer's, if the fields that it changes are there as the user saw them. */
+export function seen({ fields, saw, etag, kind }: Edit, answer: Answered): string | undefined {
+  if (etag === undefined || !answer.todo) return etag ?? answer.etag ?? undefined;
+  const todo = answer.todo;
+  const as = (of: object, name: string) => JSON.stringify((of as Record<string, unknown>)[name]);
+  return touched({ kind, fields }).every((name) => as(todo, name) === as(saw, name)) ? (answer.etag ?? etag) : etag;
+}
+
+/** The fields that an edit changes. */
+const touched = ({ kind, fields }: Pick<Edit, 'kind' | 'fields'>) =>
+  kind === 'update' ? Object.keys(fields).map((name) => name.replace(/_(add|remove)$/, '')) : FIELDS;
+
+/** The entity tag of what the user saw of the fields that an edit changes: edits before it are on top of the copy, and may be of an older version,
+ * the first one of the oldest. */
+export function base(queue: Queue, edit: Edit): string | undefined {
+  let etag = edit.saw.etag;
+  for (const before of inOrder(queue)) {
+    if (idOf(queue, before.id) !== edit.id) continue;
+    if (before.answer) etag = seen({ ...edit, etag }, before.answer);
+    else if (touched(before).some((name) => touched(edit).includes(name))) return before.etag;
+  }
+  return etag;
+}
+
+const FIELDS = ['title', 'description', 'completed', 'due_at', 'priority', 'tags', 'order'];
+
+/** The copy has everything up to a revision. */
+export function settle(queue: Queue, revision: number) {
+  for (const { place, answer } of queue.edits.values()) if (answer && answer.revision <= revision) queue.edits.delete(place);
+}
+
+/** Takes an edit out, and what builds on a todo that it would have created. */
+export function drop(queue: Queue, edit: Edit) {
+  queue.edits.delete(edit.place);
+  if (edit.kind !== 'create') return;
+  for (const { place, id } of queue.edits.values()) if (id === edit.id) queue.edits.delete(place);
+}
