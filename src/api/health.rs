@@ -1,6 +1,6 @@
 //! `/` and `/health` as the original answers them; `/health/live` and `/health/ready` for probes.
 
-use actix_web::http::StatusCode;
+use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -76,7 +76,7 @@ pub struct Ready {
     responses((status = 200, description = "The service is running.", body = Running))
 )]
 pub async fn root() -> HttpResponse {
-    HttpResponse::Ok().json(Running { status: "Todo backend running" })
+    HttpResponse::Ok().append_header((header::VARY, "Accept")).json(Running { status: "Todo backend running" })
 }
 
 /// Reports that the service is running, and its version.

@@ -1,4 +1,4 @@
-//! HTTP: what all routes share, then a file for each resource, then the documentation of all of them.
+//! HTTP: what all routes share, then a file for each resource, then the documentation of all of them and the page.
 
 pub mod access_log;
 pub mod audit;
@@ -23,17 +23,25 @@ pub mod sync;
 pub mod todos;
 
 pub mod docs;
+pub mod page;
 
 use actix_web::web;
 
 use http::{MAX_BODY_LEN, unknown_path};
 use state::AppState;
 
-/// Registers all routes, and the state that their handlers take; `with_docs`: also those of the documentation.
-pub fn configure(state: web::Data<AppState>, with_docs: bool) -> impl FnOnce(&mut web::ServiceConfig) {
+use crate::config::Config;
+
+/// Registers all routes, and the state that their handlers take; those of the documentation and of the page unless they are
+/// switched off.
+pub fn configure(state: web::Data<AppState>, settings: &Config) -> impl FnOnce(&mut web::ServiceConfig) {
+    let (with_docs, with_page) = (settings.docs, settings.page);
     move |config| {
         if with_docs {
             config.configure(docs::configure);
+        }
+        if with_page {
+            config.configure(page::configure);
         }
         config
             .app_data(state)

@@ -170,7 +170,7 @@ impl App {
                 .wrap(cors(&settings))
                 .wrap(security_headers(&settings))
                 .wrap(from_fn(access_log))
-                .configure(api::configure(state.clone(), settings.docs))
+                .configure(api::configure(state.clone(), &settings))
         };
         // actix would stop at once on SIGINT; `run` treats it like SIGTERM.
         let server = Server::build()
@@ -295,9 +295,10 @@ fn is_localhost(origin: &str) -> bool {
 }
 
 fn announce(config: &Config, address: SocketAddr, limit: connection::Limit, store: &Store) {
+    let page = if config.page { format!("at http://{address}/app") } else { "switched off".into() };
     let documentation =
         if config.docs { format!("at http://{address}/docs and /redoc") } else { "switched off".into() };
-    log::info!("the API is at http://{address}, its documentation {documentation}");
+    log::info!("the API is at http://{address}, its documentation {documentation}; the page is {page}");
     let (connections, open_files) = (limit.connections(), limit.open_files);
     log::info!("up to {connections} connections at a time, with a limit of {open_files} open files");
     if connections < FEW_CONNECTIONS && config.max_connections.is_none() {

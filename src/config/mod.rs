@@ -57,6 +57,7 @@ struct Raw {
     trusted_proxies: Option<String>,
     hsts_max_age: Option<String>,
     docs: Option<String>,
+    page: Option<String>,
     login_limits: Option<String>,
     rate_limit_user: Option<String>,
     rate_limit_address: Option<String>,
@@ -120,6 +121,8 @@ pub struct Config {
     pub hsts_max_age: u32,
     /// Whether the document and its viewers are served. Default: true.
     pub docs: bool,
+    /// Whether the page is served at `/app`.
+    pub page: bool,
     /// How often passwords can be tried, and how many requests somebody can send.
     pub rate_limits: RateLimits,
     /// Most connections, if the limit of open files allows as many.
@@ -359,6 +362,7 @@ impl Config {
             trusted_proxies: trusted_proxies(raw.trusted_proxies)?,
             hsts_max_age: number("HSTS_MAX_AGE", raw.hsts_max_age, 0, 0, 63_072_000)?,
             docs: boolean("DOCS", raw.docs, true)?,
+            page: boolean("PAGE", raw.page, true)?,
             rate_limits: RateLimits {
                 logins: boolean("LOGIN_LIMITS", raw.login_limits, true)?,
                 per_user: number("RATE_LIMIT_USER", raw.rate_limit_user, 200, 0, 1_000_000)?,

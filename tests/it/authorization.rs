@@ -31,7 +31,7 @@ enum Access {
 use Access::{Account, Admin, Anybody, Sidecar, Todos};
 
 /// A route that is missing here fails the test.
-const ROUTES: [(&str, &str, Access); 52] = [
+const ROUTES: [(&str, &str, Access); 54] = [
     ("GET", "/", Anybody),
     ("GET", "/health", Anybody),
     ("GET", "/health/live", Anybody),
@@ -81,6 +81,8 @@ const ROUTES: [(&str, &str, Access); 52] = [
     ("GET", "/docs", Anybody),
     ("GET", "/docs/{file}", Anybody),
     ("GET", "/redoc", Anybody),
+    ("GET", "/app", Anybody),
+    ("GET", "/app/{file}", Anybody),
     ("GET", "/redoc/redoc.standalone.js", Anybody),
     ("GET", "/openapi.json", Anybody),
     ("GET", "/dapr/subscribe", Anybody),

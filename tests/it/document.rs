@@ -9,8 +9,17 @@ use crate::app::with_app;
 use crate::client::RequestExt;
 
 /// Routes that are not part of the document: for Dapr, for Prometheus, and the document itself with its readers.
-const NOT_DOCUMENTED: [&str; 7] =
-    ["/dapr/subscribe", "/docs", "/docs/{file}", "/metrics", "/openapi.json", "/redoc", "/redoc/redoc.standalone.js"];
+const NOT_DOCUMENTED: [&str; 9] = [
+    "/app",
+    "/app/{file}",
+    "/dapr/subscribe",
+    "/docs",
+    "/docs/{file}",
+    "/metrics",
+    "/openapi.json",
+    "/redoc",
+    "/redoc/redoc.standalone.js",
+];
 
 fn document() -> Value {
     serde_json::from_str(include_str!("../../docs/openapi.json")).unwrap()

@@ -6,7 +6,7 @@ use crate::app::{with_app, with_settings};
 use crate::client::RequestExt;
 
 /// Answers of all kinds: method, path, whether with a token, status.
-const ANSWERS: [(&str, &str, bool, u16); 9] = [
+const ANSWERS: [(&str, &str, bool, u16); 10] = [
     ("GET", "/health", false, 200),
     ("GET", "/todos", true, 200),
     ("GET", "/todos", false, 401),
@@ -15,6 +15,7 @@ const ANSWERS: [(&str, &str, bool, u16); 9] = [
     ("PATCH", "/todos", false, 405),
     ("POST", "/auth/login", false, 422),
     ("GET", "/docs", false, 200),
+    ("GET", "/app", false, 200),
     ("GET", "/openapi.json", false, 200),
 ];
 

@@ -38,6 +38,7 @@ mod live;
 mod log_names;
 mod metrics;
 mod model;
+mod page;
 mod paths;
 mod rate_limits;
 mod relay;

@@ -6,8 +6,14 @@ use crate::app::{PREFIXES, with_app};
 use crate::client::RequestExt;
 
 /// Every path and what it allows. `ID` stands for a todo's id.
-const AT_THE_ROOT: [(&str, &str); 4] =
-    [("/", "GET, HEAD"), ("/health", "GET, HEAD"), ("/dapr/subscribe", "GET, HEAD"), ("/events/todos", "POST")];
+const AT_THE_ROOT: [(&str, &str); 6] = [
+    ("/", "GET, HEAD"),
+    ("/app", "GET, HEAD"),
+    ("/app/sw.js", "GET, HEAD"),
+    ("/health", "GET, HEAD"),
+    ("/dapr/subscribe", "GET, HEAD"),
+    ("/events/todos", "POST"),
+];
 const UNDER_BOTH: [(&str, &str); 14] = [
     ("/auth/login", "POST"),
     ("/auth/token", "POST"),

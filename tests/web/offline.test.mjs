@@ -22,6 +22,8 @@ class Record {
   /** Titles that a user has given up after a conflict, or with a todo. */
   given = new Set();
   created = new Map();
+  /** Creations whose todo the user has removed, or given up. */
+  removed = new Set();
   /** title => those that the same user has replaced it with, and the first one of its todo. */
   next = new Map();
   first = new Map();
@@ -56,7 +58,7 @@ class Device {
   async openTab() {
     const { network, memory, locks, name } = this;
     const session = await Session.open(network.url, this.sessions.tab(), locks);
-    const todos = await Todos.open({ url: network.url, token: session.token, store: memory.tab(), name, locks });
+    const todos = await Todos.open({ url: network.url, token: session.tokenOf(session.account), store: memory.tab(), name, locks });
     todos.onchange = () => this.answer(todos);
     this.tabs.push(todos);
     this.answer(todos);
@@ -82,6 +84,7 @@ class Device {
       }
       // A retry sees what others have made of it.
       const again = problem.status === 412 && Math.random() < 0.5;
+      if (kind === 'create') this.record.removed.add(this.record.first.get(fields.title));
       if (fields.title !== undefined) {
         if (again) this.record.saw.set(fields.title, problem.current.title);
         else this.record.given.add(fields.title);
@@ -101,15 +104,16 @@ class Device {
     if (shown.length < 5 || (dice < 0.1 && shown.length < 30)) {
       const title = record.title(undefined);
       record.created.set(await todos.create({ title, tags: ['new'] }), title);
-    } else if (dice < 0.6) await todos.update(todo.id, { title: record.title(todo.title) });
-    else if (dice < 0.7) await todos.update(todo.id, { completed: !todo.completed });
-    else if (dice < 0.8) await todos.update(todo.id, { tags_add: [`t${Math.floor(Math.random() * 5)}`], priority: any([null, 0, 4]) });
-    else if (dice < 0.85) await todos.update(todo.id, { tags_remove: ['new'], due_at: any([null, '2030-01-01', new Date().toISOString()]) });
+    } else if (dice < 0.6) await todos.update(todo, { title: record.title(todo.title) });
+    else if (dice < 0.7) await todos.update(todo, { completed: !todo.completed });
+    else if (dice < 0.8) await todos.update(todo, { tags_add: [`t${Math.floor(Math.random() * 5)}`], priority: any([null, 0, 4]) });
+    else if (dice < 0.85) await todos.update(todo, { tags_remove: ['new'], due_at: any([null, '2030-01-01', new Date().toISOString()]) });
     else {
-      await todos.remove(todo.id);
+      await todos.remove(todo);
+      record.removed.add(record.first.get(todo.title));
       if (dice < 0.93) {
         await sleep(200 * Math.random());
-        await todos.restore({ ...todo, id: todos.id(todo.id) });
+        await any(this.tabs).restore(todo);
       }
     }
   }
@@ -148,8 +152,8 @@ describe('devices that edit offline', () => {
         device.network.mode = any(['up', 'up', 'down', 'deaf']);
         await sleep(3000 * Math.random());
         if (Date.now() < end && Math.random() < 0.2) {
-          device.closeTab();
           await device.openTab();
+          device.closeTab();
         }
       }
       device.network.mode = 'up';
@@ -201,6 +205,7 @@ describe('devices that edit offline', () => {
     // A title that is in no change was replaced before it was sent, given up with the user's knowledge, or the todo was deleted before.
     const neverSent = [...record.created].filter(([key]) => !born.has(key)).map(([, title]) => title);
     const isKnown = (title) => published.has(title) || record.given.has(title) || record.next.get(title).some(isKnown);
+    for (const title of neverSent) assert.ok(record.removed.has(title), `${title} was never created, and nobody has removed it`);
     const lost = [...record.saw.keys()].filter((title) => !isKnown(title) && !neverSent.includes(record.first.get(title)));
     assert.deepEqual(lost, [], 'lost');
     console.log(`${record.n} titles, ${changes.length} changes, ${record.conflicts} conflicts, ${neverSent.length} todos deleted before they were sent, ${there.length} todos`);

@@ -4,7 +4,7 @@
 #   bash tests/stack/serve.sh -- bash tests/web/run.sh
 #
 # Swagger UI, ReDoc and CORS in Chromium; the OpenAPI document in Redocly, Spectral and TypeScript; web/client in Node.js and
-# Chromium. Screenshots are written to target/web. Arguments go to `node --test`: --test-name-pattern=ReDoc.
+# Chromium, the page. Screenshots are written to target/web. Arguments go to `node --test`: --test-name-pattern=ReDoc.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -35,7 +35,9 @@ install() { # install DIRECTORY: its packages, unless they are there
 }
 install "$here"
 install "$root/web"
-npm run --silent --prefix "$root/web" build
+# What is committed is what the sources build to.
+npm run --silent --prefix "$root/web" types >/dev/null
+npm run --silent --prefix "$root/web" check
 cd "$here"
 
 export SCREENSHOTS=${SCREENSHOTS:-${CARGO_TARGET_DIR:-$root/target}/web}
@@ -51,7 +53,8 @@ bash "$stack/serve.sh" DEBUG=False SECRET_KEY=web-tests-web-tests-web-tests-web-
   CORS_ALLOWED_ORIGINS="$ALLOWED_ORIGIN" -- \
   bash -c 'STRICT_URL=$BASE_URL BASE_URL=$DEBUG_URL exec "$@"' _ \
   node --test --test-reporter=spec --test-reporter-destination=stdout --test-reporter=tap \
-  --test-reporter-destination="$results" "$@" browser.test.mjs contract.test.mjs follow.test.mjs client.test.mjs offline.test.mjs || status=$?
+  --test-reporter-destination="$results" "$@" browser.test.mjs contract.test.mjs follow.test.mjs client.test.mjs offline.test.mjs \
+  page.test.mjs || status=$?
 
 count() { awk -v name="$1" '$1 == "#" && $2 == name { n = $3 } END { print n + 0 }' "$results"; }
 passed=$(count pass)

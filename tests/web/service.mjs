@@ -21,12 +21,18 @@ export async function freePort() {
 }
 
 export class Service {
+  /** With these settings besides those that all have. */
+  constructor(settings = {}) {
+    this.settings = settings;
+  }
+
   async start() {
     this.directory ??= await mkdtemp(join(tmpdir(), 'todo-backend-web-'));
     this.port ??= await freePort();
     this.url = `http://127.0.0.1:${this.port}`;
     const env = {
       PORT: String(this.port), DAPR_HTTP_PORT: String(await freePort()), ACCESS_TOKEN_EXPIRE_MINUTES: '1', RUST_LOG: 'error',
+      ...this.settings,
     };
     this.process = spawn(BINARY, { cwd: this.directory, env, stdio: ['ignore', 'inherit', 'inherit'] });
     for (;;) {

@@ -27,14 +27,17 @@ export interface Send<O> {
 /** Returns an access token; a fresh one if this one was refused. */
 export type Token = (refused?: string) => Promise<string>;
 
-/** Calls an operation. Rejects if there is no answer. */
+/** Calls an operation. Rejects if there is no answer within {@link PATIENCE}. */
 export type Call = <P extends keyof paths, M extends Method>(method: M, path: P, send?: Send<Operation<P, M>>) => Promise<Answer<Operation<P, M>>>;
+
+/** How long an answer may take, in ms. */
+export const PATIENCE = 30_000;
 
 /** Calls the service at `url`. With `token`, it is asked for a fresh one and the call repeated if the first one is refused. */
 export function caller(url: string, token?: Token): Call {
   const base = url.replace(/\/+$/, '');
   return async (method, path, send = {}) => {
-    const { query, body, signal } = send;
+    const { query, body } = send;
     const values: Record<string, unknown> = { ...(send.path as object | undefined) };
     const filled = path.replace(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(String(values[name])));
     const search = new URLSearchParams();
@@ -44,13 +47,13 @@ export function caller(url: string, token?: Token): Call {
     const isForm = body instanceof URLSearchParams;
     const init: RequestInit = { method: method.toUpperCase(), cache: 'no-store' };
     if (body !== undefined) init.body = isForm ? body : JSON.stringify(body);
-    if (signal) init.signal = signal;
     for (let refused: string | undefined; ; ) {
       const headers = new Headers(send.headers);
       if (body !== undefined && !isForm) headers.set('Content-Type', 'application/json');
       const access = await token?.(refused);
       if (access !== undefined) headers.set('Authorization', `Bearer ${access}`);
-      const response = await fetch(`${base}${filled}${search.size > 0 ? `?${search}` : ''}`, { ...init, headers });
+      const signal = AbortSignal.any([AbortSignal.timeout(PATIENCE), ...(send.signal ? [send.signal] : [])]);
+      const response = await fetch(`${base}${filled}${search.size > 0 ? `?${search}` : ''}`, { ...init, headers, signal });
       if (response.status === 401 && access !== undefined && refused === undefined) {
         refused = access;
         continue;

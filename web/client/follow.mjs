@@ -23,6 +23,7 @@ const LONGEST = 300_000;
  * @property {(entries: Entry[], since: string) => Promise<void>} apply for each of them: puts `todo` in the place of the one with
  *   its `id`, or removes that one if `todo` is null. Todos have their `etag`
  * @property {() => Promise<void>} forget there is no `since` any more. The todos stay until they are replaced
+ * @property {() => Promise<unknown>} [listing] a list is about to be asked for: what is answered meanwhile may not be in it
  * @property {boolean} [net] whether it is enough to hear of the last change of each todo, and not of each change
  */
 
@@ -69,6 +70,7 @@ export async function follow({ url, token, copy, signal, report = () => {}, deli
         throw Object.assign(new Error(`${path}: ${response.status}`), { status: response.status });
       };
       if (copy.since == null) {
+        await copy.listing?.();
         const list = await get('/todos?etags=true');
         const since = list.headers.get('Sync-Token');
         if (since === null) throw new Error('the list has no Sync-Token: is it hidden by CORS, or by a proxy?');
@@ -82,7 +84,9 @@ export async function follow({ url, token, copy, signal, report = () => {}, deli
         }
       }
       report({ current: true });
-      const stream = await get(delivered ? '/events?delivery=true' : '/events', { 'Last-Event-ID': copy.since });
+      const stream = await get(delivered ? '/events?delivery=true' : '/events', { 'Last-Event-ID': copy.since }).catch((error) => {
+        throw Object.assign(error, { isOfStream: error.status !== undefined && error.status !== 401 });
+      });
       reading: for await (const happened of events(stream.text)) {
         const changes = happened.filter(({ event }) => CHANGES.includes(event));
         const last = changes.at(-1);
@@ -99,8 +103,9 @@ export async function follow({ url, token, copy, signal, report = () => {}, deli
       report({ current: false });
     } catch (thrown) {
       if (signal.aborted) return;
-      const error = /** @type {Error & { status?: number }} */ (thrown);
-      report({ current: false, error });
+      const error = /** @type {Error & { status?: number, isOfStream?: boolean }} */ (thrown);
+      // Without a stream, it is asked for changes again soon.
+      report({ current: error.isOfStream === true, error });
       // There is a gap, or the service does not understand `since`.
       if (error.status === 410 || error.status === 422) await copy.forget().then(hurry, () => {});
     } finally {

@@ -22,7 +22,14 @@ export async function openStore(name: string): Promise<Store> {
       turn.oncomplete = () => done();
       turn.onabort = () => failed(turn.error ?? new Error('this browser keeps no more data'));
     });
-    work(turn.objectStore(RECORDS));
+    try {
+      work(turn.objectStore(RECORDS));
+    } catch (error) {
+      // Else what was put before would be kept.
+      turn.abort();
+      await ended.catch(() => {});
+      throw error;
+    }
     await ended;
   }
 
@@ -37,10 +44,14 @@ export async function openStore(name: string): Promise<Store> {
       return new Map(names.map((key, index) => [String(key), values[index]]));
     },
     async write(changed) {
-      await transaction((records) => {
+      const keys = changed.size > MANY ? null : [...changed.keys()];
+      const writing = transaction((records) => {
         for (const [key, record] of changed) record === undefined ? records.delete(key) : records.put(record, key);
       });
-      tell({ keys: changed.size > MANY ? null : [...changed.keys()] });
+      // Before it is done, too, as this tab may be closed then: whoever reads now waits for it.
+      if (keys) tell({ keys });
+      await writing;
+      tell({ keys });
     },
     async clear() {
       await transaction((records) => records.clear());
@@ -51,6 +62,10 @@ export async function openStore(name: string): Promise<Store> {
       const listener = ({ data }: MessageEvent<Message>) => hear(data);
       channel.addEventListener('message', listener);
       return () => channel.removeEventListener('message', listener);
+    },
+    close() {
+      channel.close();
+      database.close();
     },
   };
 }

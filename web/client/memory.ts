@@ -31,6 +31,7 @@ export class Memory {
         this.#watchers.set(self, hear);
         return () => this.#watchers.delete(self);
       },
+      close: () => this.#watchers.delete(self),
     };
   }
 }

@@ -28,6 +28,8 @@ export interface Edit {
   readonly sent?: number;
   /** The service has made the change. The edit stays until the copy has it, too. */
   readonly answer?: Answered;
+  /** It was sent, and then the copy was replaced: if it was done before, the copy has it. */
+  readonly listed?: boolean;
   /** The service has refused it: the user says what becomes of it, and what is behind it waits. */
   readonly problem?: Problem;
 }
@@ -50,15 +52,34 @@ export interface Problem {
   conflict?: string[] | undefined;
 }
 
-/** In their order. Ids that the client made up are replaced by the service's once that has told them. */
 export interface Queue {
+  /** By their places, in their order. */
   readonly edits: Map<string, Edit>;
-  readonly ids: Map<string, number>;
+  /** What the service has made of the ids of the client's own. */
+  readonly ids: Map<string, Created>;
+  /** The last answer about each todo, of this tab: for edits that were added while it was being kept. */
+  readonly answers: Map<Id, Answered & { place: string }>;
 }
 
-export const inOrder = ({ edits }: Queue) => [...edits.values()].sort((a, b) => (a.place < b.place ? -1 : 1));
+export interface Created {
+  id: number;
+  etag?: string | null | undefined;
+}
 
-export const idOf = ({ ids }: Queue, id: Id): Id => ids.get(id as string) ?? id;
+export const inOrder = ({ edits }: Queue) => [...edits.values()];
+
+export const idOf = ({ ids }: Queue, id: Id): Id => ids.get(id as string)?.id ?? id;
+
+/** Adds an edit, or another state of it. */
+export function put({ edits }: Queue, edit: Edit) {
+  const isLast = edits.has(edit.place) || edit.place > ([...edits.keys()].at(-1) ?? '');
+  edits.set(edit.place, edit);
+  if (isLast) return;
+  // Another tab has added it earlier than this one knows.
+  const sorted = [...edits].sort(([a], [b]) => (a < b ? -1 : 1));
+  edits.clear();
+  for (const [place, each] of sorted) edits.set(place, each);
+}
 
 /** The todos of the copy with all edits. */
 export function show(copy: ReadonlyMap<number, Todo>, queue: Queue): Map<Id, Shown> {
@@ -122,6 +143,8 @@ export function send(queue: Queue, first: Edit, now: number): Edit | undefined {
   if (first.sent === undefined) {
     const behind = inOrder(queue).filter(({ place, id }) => place > first.place && idOf(queue, id) === idOf(queue, first.id));
     for (const later of behind) {
+      // Another tab has added the first one late.
+      if (later.sent !== undefined || later.problem) break;
       const both: Edit | null | undefined = merged(edit, later);
       if (both === undefined) break;
       queue.edits.delete(later.place);
@@ -129,6 +152,13 @@ export function send(queue: Queue, first: Edit, now: number): Edit | undefined {
       edit = both ?? undefined;
       if (!edit) return undefined;
     }
+  }
+  if (first.sent === undefined && edit.kind !== 'create') {
+    const answer = queue.answers.get(idOf(queue, edit.id));
+    if (answer && answer.place < edit.place) edit = { ...edit, etag: seen(edit, answer) };
+    // Nothing is changed blindly: what was created here was seen as it was created.
+    const id = idOf(queue, edit.id);
+    edit = { ...edit, etag: edit.etag ?? [...queue.ids.values()].find((created) => created.id === id)?.etag ?? undefined };
   }
   edit = { ...edit, sent: first.sent ?? now };
   queue.edits.set(edit.place, edit);
@@ -156,7 +186,8 @@ function merged(edit: Edit, later: Edit): Edit | null | undefined {
 
 /** The service has made the change of an edit, as it says in its answer, or in an entry with the edit's key. */
 export function answered(queue: Queue, edit: Edit, answer: Answered, applied: number) {
-  if (edit.kind === 'create') queue.ids.set(edit.id as string, answer.id);
+  if (edit.kind === 'create') queue.ids.set(edit.id as string, { id: answer.id, etag: answer.etag });
+  queue.answers.set(answer.id, { ...answer, place: edit.place });
   if (answer.revision > applied) queue.edits.set(edit.place, { ...edit, answer });
   else queue.edits.delete(edit.place);
   for (const later of inOrder(queue)) {
@@ -168,8 +199,8 @@ export function answered(queue: Queue, edit: Edit, answer: Answered, applied: nu
 
 /** The entity tag for an edit behind one that was answered: the answer's, if the fields that it changes are there as the user saw them. */
 export function seen({ fields, saw, etag, kind }: Edit, answer: Answered): string | undefined {
-  if (etag === undefined || !answer.todo) return etag ?? answer.etag ?? undefined;
-  const todo = answer.todo;
+  const { todo } = answer;
+  if (!todo) return etag;
   const as = (of: object, name: string) => JSON.stringify((of as Record<string, unknown>)[name]);
   return touched({ kind, fields }).every((name) => as(todo, name) === as(saw, name)) ? (answer.etag ?? etag) : etag;
 }
@@ -183,7 +214,7 @@ const touched = ({ kind, fields }: Pick<Edit, 'kind' | 'fields'>) =>
 export function base(queue: Queue, edit: Edit): string | undefined {
   let etag = edit.saw.etag;
   for (const before of inOrder(queue)) {
-    if (idOf(queue, before.id) !== edit.id) continue;
+    if (idOf(queue, before.id) !== idOf(queue, edit.id)) continue;
     if (before.answer) etag = seen({ ...edit, etag }, before.answer);
     else if (touched(before).some((name) => touched(edit).includes(name))) return before.etag;
   }

@@ -1,6 +1,6 @@
 // Logging in, and staying so: one refresh token for all tabs of a browser, an access token in the memory of each.
-import { caller, explained, type Call, type Schemas } from './api';
-import { locks as browserLocks, type Locks, type Store } from './store';
+import { caller, explained, type Call, type Schemas, type Token } from './api';
+import { guarded, locks as browserLocks, type Locks, type Store } from './store';
 
 /** The session has ended: the user has to log in again. */
 export class LoggedOut extends Error {}
@@ -9,7 +9,8 @@ export class LoggedOut extends Error {}
 export class Refused extends Error {
   constructor(
     readonly status: number,
-    body: unknown,
+    /** What the service says, if it was the service. */
+    readonly body: unknown,
     /** When it may be tried again, in seconds. */
     readonly retryAfter = 0,
   ) {
@@ -45,7 +46,7 @@ export class Session {
   private constructor(url: string, store: Store, locks: Locks) {
     [this.#url, this.#store, this.#locks] = [url, store, locks];
     this.#anonymous = caller(url);
-    this.call = caller(url, this.token);
+    this.call = caller(url, (refused) => this.#token(refused));
   }
 
   /** Opens the session that a store has; perhaps nobody is logged in. */
@@ -64,7 +65,8 @@ export class Session {
   async login(username: string, password: string): Promise<void> {
     const tokens = await this.#grant({ grant_type: 'password', username, password });
     const { body } = checked(await caller(this.#url, async () => tokens.access_token)('get', '/auth/me'));
-    await this.#keep(tokens, body as Schemas['Account']);
+    // Not while another tab refreshes: it would keep the session before.
+    await this.#alone(() => this.#keep(tokens, body as Schemas['Account']));
   }
 
   /** Ends the session; everywhere: all sessions and access tokens of the account. Here it ends even if the service is not there. */
@@ -78,20 +80,30 @@ export class Session {
     });
   }
 
-  /** An access token; another one if this one was refused. Rejects with {@link LoggedOut} only if the service has ended the session. */
-  readonly token = async (refused?: string): Promise<string> => {
+  /** Access tokens of an account, for what belongs to it: others who log in here do not get to see it. Rejects with {@link LoggedOut} only if the
+   * service has ended the session, or somebody has. */
+  tokenOf({ id }: Schemas['Account']): Token {
+    return async (refused) => {
+      const token = await this.#token(refused);
+      if (this.account?.id !== id) throw new LoggedOut('Somebody else is logged in.');
+      return token;
+    };
+  }
+
+  /** An access token; another one if this one was refused. */
+  async #token(refused?: string): Promise<string> {
     if (this.#access && this.#access.token !== refused && Date.now() < this.#access.until) return this.#access.token;
     return (this.#refreshing ??= this.#refresh().finally(() => (this.#refreshing = undefined)));
-  };
+  }
 
   /** Tabs take turns, and each begins with the token that the one before has left. */
   #refresh(): Promise<string> {
     return this.#alone(async () => {
       const kept = await this.#kept();
-      if (!kept) throw new LoggedOut();
+      if (!kept) throw new LoggedOut('Nobody is logged in.');
       const { refresh_token, account } = kept;
       const tokens = await this.#grant({ grant_type: 'refresh_token', refresh_token }).catch(async (error: unknown) => {
-        if (!(error instanceof Refused && error.status === 400)) throw error;
+        if (!(error instanceof Refused && (error.body as { error?: string } | undefined)?.error === 'invalid_grant')) throw error;
         await this.#forget();
         throw new LoggedOut(error.message);
       });
@@ -129,7 +141,7 @@ export class Session {
     this.account = account;
     if (before === account?.id) return;
     this.#access = undefined;
-    this.onchange();
+    guarded(this.onchange);
   }
 }
 

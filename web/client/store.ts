@@ -12,6 +12,8 @@ export interface Store {
   tell(message: object): void;
   /** Hears what other tabs tell, and of their writes as `{ keys }`; no keys: read everything again. Returns how to stop that. */
   watch(hear: (message: Message) => void): () => void;
+  /** Nobody uses it here any more. */
+  close(): void;
 }
 
 export interface Message {
@@ -26,3 +28,12 @@ export interface Locks {
 
 /** Pages that are not served safely have no locks: there, only one tab should be open. */
 export const locks: Locks = globalThis.navigator?.locks ?? { request: (_name, _options, work) => work() };
+
+/** Calls what somebody else has set: a fault of theirs is reported, and stops nothing here. */
+export function guarded<T extends unknown[]>(callback: (...given: T) => void, ...given: T) {
+  try {
+    callback(...given);
+  } catch (error) {
+    console.error(error);
+  }
+}

@@ -3,33 +3,38 @@
 import { caller, explained, type Call, type Schemas, type Token } from './api';
 import { follow, pause } from './follow.mjs';
 import * as queue from './queue';
-import type { Edit, Fields, Id, Queue, Shown, Todo } from './queue';
-import { locks as browserLocks, type Locks, type Message, type Store } from './store';
+import type { Created, Edit, Fields, Id, Queue, Shown, Todo } from './queue';
+import { guarded, locks as browserLocks, type Locks, type Message, type Store } from './store';
 
-/** How long a request may take, in ms, before it is sent again. */
-const PATIENCE = 30_000;
 /** The service remembers keys of requests for 24 h. */
 const KEPT = 24 * 3600 * 1000;
 /** So many answers 500 in a row are about the request. */
 const FAILURES = 5;
+/** Of so many changes other tabs are told at once. */
+const MAX_TOLD = 50;
+/** Between attempts to lead, in ms. */
+const RETRY = 2000;
+/** How long {@link Todos.clear} waits for other tabs to stop, in ms. */
+const CLEAR = 3000;
 
 export interface Options {
   /** Of the service. */
   url: string;
+  /** Of the account that the store is for: `session.tokenOf(account)`. */
   token: Token;
   /** One for each account of each service. */
   store: Store;
   /** What tabs of the same account share. */
   name: string;
   locks?: Locks;
-  /** Whether to hear how far events have come: {@link Todos.ondelivery}. */
+  /** Whether to hear how far events have come: {@link Todos.ondelivery}, {@link Todos.onentries}. */
   deliveries?: boolean;
 }
 
 export interface Status {
   /** The copy has all that there was a moment ago, and what comes is added at once. */
   current: boolean;
-  /** Why not, if that is known. */
+  /** Why not, if that is known; or why changes come a few seconds late. */
   error?: string | undefined;
 }
 
@@ -42,7 +47,7 @@ export interface Delivery {
 /** A key that nobody else has. Pages that are not served safely have no `crypto.randomUUID`. */
 export const unique = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 
-/** Whether the user can still say what becomes of it. */
+/** Whether the user can still say what becomes of it: perhaps it was decided in another tab. */
 const isPending = ({ edits }: Queue, { place, key }: Edit) => edits.get(place)?.key === key && edits.get(place)?.problem !== undefined;
 
 const NEW = { title: '', description: null, completed: false };
@@ -51,24 +56,26 @@ export class Todos {
   /** Called when anything is different. */
   onchange = () => {};
   ondelivery = (_: Delivery) => {};
-  /** Called for each entry that has been added to the copy, in the leading tab. */
-  onentry = (_: Schemas['Entry']) => {};
+  /** Called with changes that have come, if deliveries are heard of: with the last ones, if they were many. */
+  onentries = (_: Schemas['Entry'][]) => {};
   status: Status = { current: false };
   readonly call: Call;
 
   readonly #options: Options;
   readonly #end = new AbortController();
+  readonly #unwatch: () => void;
   readonly #copy = new Map<number, Todo>();
   #since: string | undefined;
-  #queue: Queue = { edits: new Map(), ids: new Map() };
+  #queue: Queue = { edits: new Map(), ids: new Map(), answers: new Map() };
   #shown: Map<Id, Shown> | undefined;
+  readonly #keys = new Map<number, string>();
   /** The last revision that is known to be in the copy. */
   #applied = 0;
   #place = 0;
   /** Edits that are shown and not kept yet. */
   readonly #unwritten = new Set<string>();
   #leads = false;
-  /** Of the request that is being sent. */
+  /** The request that is being sent. */
   #sending: AbortController | undefined;
   #turn: Promise<unknown> = Promise.resolve();
   #wake = () => {};
@@ -76,24 +83,34 @@ export class Todos {
   private constructor(options: Options) {
     this.#options = options;
     this.call = caller(options.url, options.token);
+    this.#unwatch = options.store.watch((message) => this.#hear(message));
   }
 
   /** Opens what the store has. What follows happens by itself until {@link close}. */
   static async open(options: Options): Promise<Todos> {
     const todos = new Todos(options);
-    const unwatch = options.store.watch((message) => todos.#hear(message));
-    todos.#end.signal.addEventListener('abort', unwatch);
     await todos.#reload();
     options.store.tell({ hello: true });
     void todos.#lead();
     return todos;
   }
 
-  /** Stops; what is not sent stays in the store. */
-  close() {
+  /** Stops. What is not sent stays in the store, and is sent when it is opened again; resolves when it is kept. */
+  async close(): Promise<void> {
     this.#end.abort();
     this.#sending?.abort();
     this.#wake();
+    this.#unwatch();
+    await this.#turn;
+  }
+
+  /** Closes, and removes everything from this browser, also what is not sent. Other tabs should have been closed before. */
+  async clear(): Promise<void> {
+    await this.close();
+    const { store, name, locks = browserLocks } = this.#options;
+    const clear = () => store.clear();
+    // Whoever leads would put changes into what is empty.
+    await locks.request(name, { signal: AbortSignal.timeout(CLEAR) }, clear).catch(clear);
   }
 
   /** The todos as the user should see them. */
@@ -111,38 +128,46 @@ export class Todos {
     return queue.idOf(this.#queue, id);
   }
 
-  /** Creates a todo, and returns the id that it has for the time being. */
+  /** An id that stays when the service's replaces the one of the client's own: for what is rendered. */
+  keyOf(id: Id): Id {
+    return this.#keys.get(id as number) ?? id;
+  }
+
+  /** Creates a todo, and returns the id that it has for the time being. These four resolve when the edit is kept in this browser. */
   async create(fields: Schemas['NewTodo']): Promise<Id> {
-    const [key, now] = [unique(), new Date().toISOString()];
-    await this.#add({ kind: 'create', id: key, key, fields, saw: { ...NEW, id: key, created_at: now, updated_at: now } });
-    return key;
+    const [id, now] = [unique(), new Date().toISOString()];
+    await this.#add({ kind: 'create', id, fields, saw: { ...NEW, id, created_at: now, updated_at: now } }, id);
+    return id;
   }
 
-  /** Changes a todo that is shown. */
-  async update(id: Id, fields: Fields): Promise<void> {
-    const saw = this.shown.get(this.id(id));
-    if (saw) await this.#add({ kind: 'update', id, key: unique(), fields, saw });
+  /** Changes a todo, of which the user has seen this. */
+  update(saw: Shown, fields: Fields): Promise<void> {
+    return this.#add({ kind: 'update', id: saw.id, fields, saw });
   }
 
-  /** Moves a todo that is shown to the trash. */
-  async remove(id: Id): Promise<void> {
-    const saw = this.shown.get(this.id(id));
-    if (saw) await this.#add({ kind: 'delete', id, key: unique(), fields: {}, saw });
+  /** Moves a todo to the trash, of which the user has seen this. */
+  remove(saw: Shown): Promise<void> {
+    return this.#add({ kind: 'delete', id: saw.id, fields: {}, saw });
   }
 
   /** Brings a todo back from the trash. */
-  async restore(saw: Shown): Promise<void> {
-    await this.#add({ kind: 'restore', id: saw.id, key: unique(), fields: {}, saw });
+  restore(saw: Shown): Promise<void> {
+    return this.#add({ kind: 'restore', id: saw.id, fields: {}, saw });
   }
 
   /** Sends an edit with a problem again, with these fields: after a conflict, whatever others have made of the todo. */
   retry(edit: Edit, fields: Fields = edit.fields): Promise<void> {
-    return this.#change((queue) => {
-      const { problem, sent: _, ...rest } = edit;
-      // Perhaps it was decided in another tab.
-      if (!problem || !isPending(queue, edit)) return;
-      const seen = problem.current && { saw: { ...problem.current, etag: problem.etag }, etag: problem.etag };
-      queue.edits.set(edit.place, { ...rest, ...seen, key: unique(), fields });
+    return this.#change((changing) => {
+      if (!isPending(changing, edit)) return;
+      const { problem, sent, listed, ...rest } = edit;
+      // What the service has failed at may have been done: the same request finds out.
+      if (problem && problem.status >= 500 && fields === edit.fields) {
+        queue.put(changing, { ...rest, ...(sent !== undefined && { sent }), ...(listed && { listed }) });
+        return;
+      }
+      const etag = problem?.etag ?? undefined;
+      const seen = problem?.current && { saw: { ...problem.current, ...(etag !== undefined && { etag }) }, etag };
+      queue.put(changing, { ...rest, ...seen, key: unique(), fields: queue.normal(fields) });
     });
   }
 
@@ -153,16 +178,14 @@ export class Todos {
     });
   }
 
-  async #add(edit: Omit<Edit, 'place' | 'etag'>) {
+  async #add(given: Omit<Edit, 'place' | 'etag' | 'key'>, key = unique()) {
     // By the clock, which all tabs share, and behind everything that this one knows.
-    this.#place = Math.max(this.#place + 1, Date.now() * 1000, ...this.edits.map(({ place }) => parseInt(place) + 1));
-    const place = `${String(this.#place).padStart(17, '0')} ${edit.key}`;
-    const id = this.id(edit.id);
-    const added = { ...edit, id, place, fields: queue.normal(edit.fields) };
-    const etag = queue.base(this.#queue, added);
+    this.#place = Math.max(this.#place + 1, Date.now() * 1000, parseInt(this.edits.at(-1)?.place ?? '0') + 1);
+    const place = `${String(this.#place).padStart(17, '0')} ${key}`;
+    const edit: Edit = { ...given, key, place, fields: queue.normal(given.fields) };
     // Shown at once, and known to whatever happens meanwhile.
     this.#unwritten.add(place);
-    this.#take(new Map([[`edit/${place}`, { ...added, etag }]]));
+    this.#take(new Map([[`edit/${place}`, { ...edit, etag: queue.base(this.#queue, edit) }]]));
     const written = this.#change(() => new Map([[`edit/${place}`, this.#queue.edits.get(place)]])).catch((error: unknown) => {
       this.#take(new Map([[`edit/${place}`, undefined]]));
       throw error;
@@ -171,15 +194,16 @@ export class Todos {
   }
 
   /** Changes queue and copy: `work` changes the queue that it is given, and returns other records. All are kept in one transaction, then shown. */
-  #change(work: (queue: { edits: Map<string, Edit>; ids: Map<string, number> }) => Map<string, unknown> | void): Promise<void> {
+  #change(work: (queue: Queue) => Map<string, unknown> | void): Promise<void> {
+    if (this.#end.signal.aborted) return Promise.reject(new Error('closed'));
     const turn = this.#turn.then(async () => {
-      const draft = { edits: new Map(this.#queue.edits), ids: new Map(this.#queue.ids) };
+      const { edits, ids, answers } = this.#queue;
+      const draft = { edits: new Map(edits), ids: new Map(ids), answers };
       const records = work(draft) ?? new Map<string, unknown>();
-      const { edits, ids } = this.#queue;
       for (const place of new Set([...edits.keys(), ...draft.edits.keys()])) {
         if (edits.get(place) !== draft.edits.get(place)) records.set(`edit/${place}`, draft.edits.get(place));
       }
-      for (const [key, id] of draft.ids) if (!ids.has(key)) records.set(`id/${key}`, id);
+      for (const [id, created] of draft.ids) if (!ids.has(id)) records.set(`id/${id}`, created);
       if (records.size === 0) return;
       await this.#options.store.write(records);
       this.#take(records);
@@ -189,18 +213,25 @@ export class Todos {
   }
 
   /** Shows records of the store. */
-  #take(records: ReadonlyMap<string, any>) {
+  #take(records: ReadonlyMap<string, unknown>) {
     for (const [key, record] of records) {
       const [kind, name = ''] = key.split('/', 2);
-      const index = kind === 'todo' ? Number(name) : name;
-      const map: Map<unknown, unknown> = kind === 'todo' ? this.#copy : kind === 'edit' ? this.#queue.edits : this.#queue.ids;
-      if (kind === 'since') this.#since = record;
-      else if (record === undefined) map.delete(index);
-      else map.set(index, record);
+      if (kind === 'since') this.#since = record as string | undefined;
+      else if (kind === 'todo') assign(this.#copy, Number(name), record as Todo | undefined);
+      else if (kind === 'id') {
+        assign(this.#queue.ids, name, record as Created | undefined);
+        if (record) this.#keys.set((record as Created).id, name);
+      }
+      else if (record === undefined) this.#queue.edits.delete(name);
+      else queue.put(this.#queue, record as Edit);
     }
     this.#shown = undefined;
+    this.#changed();
+  }
+
+  #changed() {
     this.#wake();
-    this.onchange();
+    guarded(this.onchange);
   }
 
   /** Reads what the store has, or these keys. */
@@ -210,7 +241,7 @@ export class Todos {
       if (!keys) {
         this.#copy.clear();
         const unwritten = [...this.#queue.edits].filter(([place]) => this.#unwritten.has(place));
-        this.#queue = { edits: new Map(unwritten), ids: new Map() };
+        this.#queue = { edits: new Map(unwritten), ids: new Map(), answers: this.#queue.answers };
         this.#since = undefined;
       }
       this.#take(new Map([...(keys ?? []).map((key): [string, unknown] => [key, undefined]), ...records]));
@@ -219,42 +250,54 @@ export class Todos {
     return turn;
   }
 
-  #hear({ keys, hello, status, delivery }: Message) {
-    if (keys !== undefined) this.#reload(keys).catch(() => {});
-    if (hello && this.#leads) this.#options.store.tell({ status: this.status });
-    if (delivery) this.ondelivery(delivery as Delivery);
-    if (status) this.#report(status as Status);
+  #hear({ keys, hello, status, delivery, entries }: Message) {
+    if (keys !== undefined) this.#reload(keys).catch((error: unknown) => this.#report({ current: false, error: String(error) }));
+    if (hello && this.#leads) {
+      this.#options.store.tell({ status: this.status });
+      // A tab that was closed at once may have kept an edit and told nobody.
+      this.#reload().catch(() => {});
+    }
+    if (entries) guarded(this.onentries, entries as Schemas['Entry'][]);
+    if (delivery) guarded(this.ondelivery, delivery as Delivery);
+    if (status && !this.#leads) this.#report(status as Status);
   }
 
   #report(status: Status) {
     this.status = status;
-    this.#wake();
-    this.onchange();
+    if (this.#leads) this.#options.store.tell({ status });
+    this.#changed();
   }
 
   async #lead() {
-    const { url, token, store, name, locks = browserLocks, deliveries } = this.#options;
+    const { name, locks = browserLocks } = this.#options;
     const { signal } = this.#end;
-    const work = async () => {
-      // What others have written last may not have been heard yet.
-      await this.#reload();
-      this.#leads = true;
-      await Promise.all([
-        this.#send(signal),
-        follow({
-          url, token, signal,
-          copy: this.#follower(),
-          report: ({ current, error }) => {
-            // A list must not be older than an answer.
-            if (!current) this.#sending?.abort();
-            this.#report({ current, error: error?.message });
-            store.tell({ status: this.status });
-          },
-          ...(deliveries && { delivered: (delivery: Delivery) => (this.ondelivery(delivery), store.tell({ delivery })) }),
-        }),
-      ]);
+    while (!signal.aborted) {
+      await locks.request(name, { signal }, () => this.#work()).catch((error: Error) => !signal.aborted && this.#report({ current: false, error: error.message }));
+      this.#leads = false;
+      await pause(RETRY, signal);
+    }
+  }
+
+  /** What the leader does, until it is closed, or something fails that can't. */
+  async #work() {
+    const { url, token, deliveries, store } = this.#options;
+    const stop = new AbortController();
+    const signal = AbortSignal.any([this.#end.signal, stop.signal]);
+    const delivered = (delivery: Delivery) => {
+      guarded(this.ondelivery, delivery);
+      store.tell({ delivery });
     };
-    await locks.request(name, { signal }, work).catch(() => {});
+    try {
+      this.#leads = true;
+      // What the leader before has said is not so any more, and what others have written last may not have been heard yet.
+      this.#report({ current: false });
+      await this.#reload();
+      const report = ({ current, error }: { current: boolean; error?: Error }) => this.#report({ current, error: error?.message });
+      await Promise.all([this.#send(signal), follow({ url, token, signal, copy: this.#follower(), report, ...(deliveries && { delivered }) })]);
+    } finally {
+      stop.abort();
+      this.#wake();
+    }
   }
 
   /** The copy, for {@link follow}. */
@@ -266,41 +309,54 @@ export class Todos {
       },
       /** The key of an edit whose answer is missing may come by. */
       get net() {
-        return [...todos.#queue.edits.values()].every(({ sent }) => sent === undefined);
+        return todos.edits.every(({ sent }) => sent === undefined);
       },
       forget: () => todos.#change(() => new Map([['since', undefined]])),
+      // A list must not be older than an answer.
+      listing() {
+        todos.#sending?.abort();
+        return todos.#turn;
+      },
       replace: (list: Todo[], since: string) => todos.#change((changing) => {
         const records = new Map<string, unknown>([...todos.#copy.keys()].map((id) => [`todo/${id}`, undefined]));
         for (const todo of list) records.set(`todo/${todo.id}`, todo);
         queue.settle(changing, Infinity);
         for (const edit of changing.edits.values()) {
-          if (edit.kind === 'create' && edit.sent !== undefined && Date.now() - edit.sent > KEPT && !edit.problem) {
-            changing.edits.set(edit.place, { ...edit, problem: { status: 0, detail: 'It may have been created already.' } });
-          }
+          if (edit.sent === undefined || edit.problem) continue;
+          const isOld = edit.kind === 'create' && Date.now() - edit.sent > KEPT;
+          const problem = isOld && { problem: { status: 0, detail: 'It may have been created already.' } };
+          queue.put(changing, { ...edit, listed: true, ...problem });
         }
         todos.#applied = 0;
         return records.set('since', since);
       }),
       apply: async (entries: Schemas['Entry'][], since: string) => {
         await todos.#change((changing) => {
+          // Another tab has cleared it.
+          if (todos.#since === undefined) throw new Error('there is no copy');
           const records = new Map<string, unknown>([['since', since]]);
           for (const entry of entries) {
             records.set(`todo/${entry.id}`, entry.todo ?? undefined);
             todos.#applied = entry.revision;
-            const edit = entry.op && [...changing.edits.values()].find(({ key, answer }) => key === entry.op && !answer);
+            const edit = entry.op && queue.inOrder(changing).find(({ key, answer }) => key === entry.op && !answer);
             if (edit) queue.answered(changing, edit, entry, entry.revision);
           }
           queue.settle(changing, todos.#applied);
           return records;
         });
-        entries.forEach((entry) => todos.onentry(entry));
+        const { deliveries, store } = todos.#options;
+        const last = entries.slice(-MAX_TOLD);
+        if (!deliveries || last.length === 0) return;
+        guarded(todos.onentries, last);
+        store.tell({ entries: last });
       },
     };
   }
 
   /** Sends edits, one at a time, while the copy is current. */
   async #send(signal: AbortSignal) {
-    for (let failures = 0; !signal.aborted; ) {
+    let [failures, failed] = [0, ''];
+    while (!signal.aborted) {
       const woken = new Promise<void>((wake) => (this.#wake = wake));
       const first = this.status.current ? queue.next(this.#queue) : undefined;
       if (!first) {
@@ -308,7 +364,6 @@ export class Todos {
         continue;
       }
       const request = (this.#sending = new AbortController());
-      const timeout = setTimeout(() => request.abort(), PATIENCE);
       let wait = 0;
       try {
         let edit: Edit | undefined;
@@ -316,15 +371,17 @@ export class Todos {
           const present = changing.edits.get(first.place);
           edit = present && queue.send(changing, present, Date.now());
         });
-        const later = edit && (await this.#request(edit, request.signal));
-        if (later) wait = later.wait;
+        const later = edit && (await this.#request(edit, AbortSignal.any([signal, request.signal])));
         failures = later ? failures + 1 : 0;
-        if (edit && later?.status === 500 && failures >= FAILURES) await this.#refused(edit, { status: 500, detail: 'The service failed.' });
+        if (edit && later) {
+          wait = later.wait;
+          failed = later.status === 500 ? `${failed}${edit.key} ` : '';
+          if (failed === `${edit.key} `.repeat(FAILURES)) await this.#refused(edit, { status: 500, detail: 'The service failed.' });
+        }
       } catch {
         // Nobody knows whether it arrived.
         failures += 1;
       }
-      clearTimeout(timeout);
       if (failures > 0) await pause(Math.max(wait, Math.min(5000, 250 * 2 ** failures) * (0.5 + Math.random() / 2)), signal);
     }
   }
@@ -342,19 +399,24 @@ export class Todos {
       : await this.call('post', '/todos/{id}/restore', send);
     const { status, headers: said } = answer;
     const etag = said.get('ETag') ?? undefined;
+    const later = () => ({ status, wait: Math.min(300_000, 1000 * Number(said.get('Retry-After')) || 0) });
     const done = async (todo?: Todo) => {
-      const revision = Number(said.get('Change-Revision') ?? 0);
       await this.#change((changing) => {
         const present = changing.edits.get(edit.place);
         // Else its entry was faster.
-        if (present?.key === edit.key && !present.answer) queue.answered(changing, present, { id: todo?.id ?? id, revision, etag, todo }, this.#applied);
+        if (present?.key !== edit.key || present.answer) return;
+        const isInCopy = present.listed && said.has('Idempotent-Replayed');
+        const revision = isInCopy ? 0 : Number(said.get('Change-Revision') ?? 0);
+        queue.answered(changing, present, { id: todo?.id ?? id, revision, etag, todo }, this.#applied);
       });
       return undefined;
     };
-    const later = () => ({ status, wait: 1000 * Number(said.get('Retry-After')) || 0 });
+    if (status === 204) return done();
+    // A page of a proxy, and not the service's answer.
+    if (answer.body === undefined) return later();
     if (status === 200 || status === 201) return done(answer.body as Todo);
     // What it wanted is so already.
-    if (status === 204 || (status === 404 && edit.kind === 'delete') || (status === 409 && edit.kind === 'restore')) return done();
+    if (status === 404 && edit.kind === 'delete') return done();
     if (status === 401 || status === 408 || status === 429 || status >= 500) return later();
     let problem: queue.Problem = { status, detail: explained(answer.body) };
     if (status === 412) {
@@ -364,16 +426,24 @@ export class Todos {
     if (status === 404 && edit.kind === 'update') {
       // Others have deleted it: whoever changes it wants to have it. Without a key, which would repeat an answer of then.
       const restored = await this.call('post', '/todos/{id}/restore', { path: { id }, signal });
-      if (restored.status !== 404) return later();
+      if (restored.status !== 404 && restored.status !== 409) return later();
+      // 409: it is back already, or there are too many todos.
+      if (restored.status === 409) problem = { status: 409, detail: explained(restored.body) };
+    }
+    if (problem.status === 409 && (edit.kind === 'restore' || edit.kind === 'update')) {
+      const { status: found, body } = await this.call('get', '/todos/{id}', { path: { id }, signal });
+      if (found === 200 && body) return edit.kind === 'restore' ? done() : later();
     }
     await this.#refused(edit, problem);
     return undefined;
   }
 
   #refused(edit: Edit, problem: queue.Problem) {
-    return this.#change(({ edits }) => {
-      const present = edits.get(edit.place);
-      if (present?.key === edit.key && !present.answer) edits.set(edit.place, { ...present, problem });
+    return this.#change((changing) => {
+      const present = changing.edits.get(edit.place);
+      if (present?.key === edit.key && !present.answer) queue.put(changing, { ...present, problem });
     });
   }
 }
+
+const assign = <K, V>(map: Map<K, V>, key: K, value: V | undefined) => (value === undefined ? map.delete(key) : map.set(key, value));

@@ -1,0 +1,372 @@
+// The page at /app in Chromium: what people do with it, by mouse and by keyboard, on one device and on two, with a network and without.
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { gzipSync } from 'node:zlib';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { PATIENCE, launch, open } from './browser.mjs';
+import { Service } from './service.mjs';
+
+const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const LIMIT = { timeout: 180_000 };
+/** What all of the page may have, compressed, in bytes. */
+const MAX_LOAD = 60 * 1024;
+const PASSWORD = 'a long password';
+
+const service = new Service({ RATE_LIMIT_USER: '0' });
+let browser;
+let users = 0;
+
+before(async () => {
+  await service.start();
+  browser = await launch({});
+});
+
+after(async () => {
+  await browser?.close();
+  await service.end();
+});
+
+async function until(what, is) {
+  let found;
+  for (const from = Date.now(); Date.now() - from < PATIENCE; await sleep(20)) {
+    found = await is();
+    if (found) return found;
+  }
+  assert.fail(`not within ${PATIENCE} ms: ${what}`);
+}
+
+/** A person with an account, and as many devices as they open. */
+class Person {
+  constructor() {
+    this.name = `person${(users += 1)}`;
+  }
+
+  async register() {
+    await this.send('POST', '/auth/register', { username: this.name, password: PASSWORD });
+    return this;
+  }
+
+  /** Opens the page in a browser of its own, and logs in. */
+  async device(path = '/app', viewport = undefined) {
+    const { page, seen } = await open(browser, viewport);
+    await page.goto(service.url + path);
+    await page.getByLabel('Name').fill(this.name);
+    await page.getByLabel('Password').fill(PASSWORD);
+    await page.getByRole('button', { name: 'Log in', exact: true }).click();
+    await page.getByLabel('New todo').waitFor();
+    await current(page);
+    return { page, seen };
+  }
+
+  /** Another client of theirs. */
+  async send(method, path, body) {
+    const headers = { 'Content-Type': 'application/json' };
+    if (!path.startsWith('/auth/register')) {
+      const credentials = new URLSearchParams({ username: this.name, password: PASSWORD });
+      this.token ??= (await (await fetch(`${service.url}/auth/login?${credentials}`, { method: 'POST' })).json()).access_token;
+      headers.Authorization = `Bearer ${this.token}`;
+    }
+    const answer = await fetch(service.url + path, { method, headers, body: body && JSON.stringify(body) });
+    const text = await answer.text();
+    assert.ok(answer.ok, `${method} ${path}: ${answer.status} ${text}`);
+    return text === '' ? undefined : JSON.parse(text);
+  }
+
+  todos = () => this.send('GET', '/todos');
+
+  /** Waits until the service has a todo that is so. */
+  has = (expected) => until(JSON.stringify(expected), async () =>
+    (await this.todos()).find((todo) => Object.entries(expected).every(([name, value]) => JSON.stringify(todo[name]) === JSON.stringify(value))));
+}
+
+const current = (page) => page.getByRole('status').filter({ hasText: 'Up to date' }).waitFor();
+const row = (page, title) => page.getByRole('listitem').filter({ has: page.locator('.title', { hasText: title }) });
+const titles = (page) => page.locator('.row .title').allInnerTexts();
+const shows = (page, expected) => until(`${expected} in the list`, async () => JSON.stringify(await titles(page)) === JSON.stringify(expected));
+async function add(page, title) {
+  await page.getByLabel('New todo').fill(title);
+  await page.keyboard.press('Enter');
+}
+
+/** axe finds nothing, in light and in dark. */
+async function isAccessible(page, what) {
+  for (const colorScheme of ['light', 'dark']) {
+    await page.emulateMedia({ colorScheme });
+    // Not by a script element, which the page's policy forbids.
+    await page.evaluate(AXE);
+    const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }));
+    assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join('; ')}`), [], `${what}, ${colorScheme}`);
+  }
+  await page.emulateMedia({ colorScheme: 'light' });
+}
+
+describe('The page', () => {
+  test('is where a browser is led, is small, and lets people in', LIMIT, async () => {
+    const { page, seen } = await open(browser);
+    const loaded = [];
+    page.on('response', (response) => loaded.push(response));
+    await page.goto(service.url);
+    assert.equal(page.url(), `${service.url}/app`);
+    await page.getByRole('button', { name: 'Log in', exact: true }).waitFor();
+    const bodies = await Promise.all(loaded.filter((response) => response.status() === 200).map((response) => response.body()));
+    const bytes = bodies.reduce((sum, body) => sum + gzipSync(body).length, 0);
+    console.log(`the first load: ${bytes} bytes in ${bodies.length} files, compressed`);
+    assert.ok(bytes < MAX_LOAD, `${bytes}`);
+    await isAccessible(page, 'log in');
+
+    await page.getByLabel('Name').fill('nobody');
+    await page.getByLabel('Password').fill('wrong');
+    await page.keyboard.press('Enter');
+    await page.getByRole('alert').filter({ hasText: 'Invalid username or password' }).waitFor();
+    await page.getByRole('button', { name: 'Create an account' }).click();
+    await page.getByLabel('Name').fill('somebody new');
+    await page.getByLabel('Password').fill(PASSWORD);
+    await page.getByRole('button', { name: 'Create account' }).click();
+    await page.getByRole('alert').filter({ hasText: 'username' }).waitFor();
+    await isAccessible(page, 'create an account');
+    await page.getByLabel('Name').fill('somebody.new');
+    await page.getByRole('button', { name: 'Create account' }).click();
+    await page.getByText('No todos yet.').waitFor();
+    await isAccessible(page, 'no todos');
+    await page.reload();
+    await page.getByText('No todos yet.').waitFor();
+    const { requests, complaints } = await seen();
+    assert.deepEqual(complaints, ['400 /auth/token', '422 /auth/register']);
+    assert.deepEqual(requests.filter((request) => !request.includes(service.url)), []);
+  });
+
+  test('adds, edits, completes, finds, sorts and deletes, and takes back', LIMIT, async () => {
+    const person = await new Person().register();
+    const { page, seen } = await person.device();
+    for (const title of ['Buy milk', 'Call the bank', 'اتصل بالبنك']) await add(page, title);
+    await shows(page, ['اتصل بالبنك', 'Call the bank', 'Buy milk']);
+
+    await row(page, 'Buy milk').locator('.title').dblclick();
+    await page.getByLabel('Title').fill('Buy oat milk');
+    await page.keyboard.press('Enter');
+    await person.has({ title: 'Buy oat milk' });
+
+    await row(page, 'Buy oat milk').getByLabel('Details').click();
+    const drawer = page.getByRole('dialog');
+    await drawer.getByLabel('Description').fill('2 l, if they have it');
+    await drawer.getByLabel('Due').fill('2030-01-31');
+    await drawer.getByLabel('at', { exact: true }).fill('09:30');
+    await drawer.getByLabel('Priority').selectOption('high');
+    for (const tag of ['shop', ' food ']) {
+      await drawer.getByLabel('Add tag').fill(tag);
+      await page.keyboard.press('Enter');
+    }
+    await drawer.getByLabel('Remove tag shop').click();
+    const todo = await person.has({ title: 'Buy oat milk', description: '2 l, if they have it', priority: 3, tags: ['food'] });
+    assert.equal(new Date(todo.due_at).getTime(), new Date('2030-01-31T09:30').getTime());
+    await drawer.getByText('Everything is saved.').waitFor();
+    await drawer.getByRole('region', { name: 'History' }).getByText('priority: nothing → 3').waitFor();
+    await isAccessible(page, 'details');
+    await page.keyboard.press('Escape');
+    await drawer.waitFor({ state: 'detached' });
+    assert.equal(await page.evaluate(() => document.activeElement.getAttribute('aria-label')), 'Details of Buy oat milk', 'the focus is where it was');
+
+    // Filters are in the address.
+    await page.getByLabel('Tag').selectOption('food');
+    await shows(page, ['Buy oat milk']);
+    await page.getByLabel('Tag').selectOption('');
+    await page.getByRole('searchbox').fill('BANK');
+    await shows(page, ['Call the bank']);
+    await page.reload();
+    await shows(page, ['Call the bank']);
+    assert.match(page.url(), /q=BANK/);
+    await page.getByRole('searchbox').fill('nothing like it');
+    await page.getByRole('button', { name: 'Show all that is open' }).click();
+    await page.getByLabel('Order').selectOption('Priority');
+    await shows(page, ['Buy oat milk', 'اتصل بالبنك', 'Call the bank']);
+    await page.goBack();
+    await shows(page, ['اتصل بالبنك', 'Call the bank', 'Buy oat milk']);
+
+    // Done, and taken back; deleted, and taken back; deleted, and taken out of the trash.
+    await row(page, 'Call the bank').getByRole('checkbox').click();
+    await person.has({ title: 'Call the bank', completed: true });
+    await page.getByRole('button', { name: 'Undo' }).click();
+    await person.has({ title: 'Call the bank', completed: false });
+    await row(page, 'Call the bank').locator('.title').click();
+    await page.keyboard.press('Delete');
+    await until('it is gone', async () => (await person.todos()).length === 2);
+    await page.keyboard.press('u');
+    await person.has({ title: 'Call the bank' });
+    await row(page, 'Call the bank').locator('.title').click();
+    await page.keyboard.press('Delete');
+    await until('it is gone', async () => (await person.todos()).length === 2);
+    await page.getByRole('button', { name: 'Trash' }).click();
+    await drawer.getByRole('button', { name: 'Restore Call the bank' }).waitFor();
+    await isAccessible(page, 'trash');
+    await drawer.getByRole('button', { name: 'Restore Call the bank' }).click();
+    await person.has({ title: 'Call the bank' });
+    await drawer.getByText('The trash is empty.').waitFor();
+    await page.keyboard.press('Escape');
+    await isAccessible(page, 'the list');
+    assert.deepEqual((await seen()).complaints, []);
+  });
+
+  test('can be used with the keyboard alone, and puts todos in an order of one\'s own', LIMIT, async () => {
+    const person = await new Person().register();
+    const { page, seen } = await person.device();
+    const press = async (...keys) => {
+      for (const key of keys) await page.keyboard.press(key);
+    };
+    await press('Escape', '?');
+    await page.getByRole('dialog', { name: 'Keys' }).waitFor();
+    await isAccessible(page, 'keys');
+    await press('Escape', 'n');
+    for (const title of ['a', 'b', 'c', 'd']) {
+      await page.keyboard.type(title);
+      await press('Enter');
+    }
+    await shows(page, ['d', 'c', 'b', 'a']);
+    await until('they are sent', async () => (await person.todos()).length === 4);
+    await press('Escape');
+    await press('ArrowDown', 'Alt+ArrowDown');
+    await shows(page, ['d', 'b', 'c', 'a']);
+    await press('Alt+ArrowUp', 'Alt+ArrowUp');
+    await shows(page, ['c', 'd', 'b', 'a']);
+    await press('End', 'Enter');
+    await page.keyboard.type('a, edited');
+    await press('Enter');
+    await shows(page, ['c', 'd', 'b', 'a, edited']);
+    await press('Home', ' ');
+    await shows(page, ['d', 'b', 'a, edited']);
+    await press('u');
+    await shows(page, ['c', 'd', 'b', 'a, edited']);
+    await press('o');
+    await page.getByRole('dialog', { name: 'Details' }).waitFor();
+    await press('Escape', '/');
+    await page.keyboard.type('edited');
+    await shows(page, ['a, edited']);
+    await press('Escape', '#');
+    await page.getByText('Nothing here fits.').waitFor();
+    await press('t');
+    await page.getByRole('dialog', { name: 'Trash' }).getByText('a, edited').waitFor();
+    await press('Escape', 'a');
+    await page.getByRole('dialog', { name: /^Account/ }).getByText('(this one)').waitFor();
+    await isAccessible(page, 'account');
+    await press('Escape', 'e');
+    await page.getByRole('complementary', { name: 'Events' }).getByText('Dapr sidecar').waitFor();
+    await isAccessible(page, 'events');
+
+    // By the mouse.
+    await page.goto(`${service.url}/app`);
+    await shows(page, ['c', 'd', 'b']);
+    const handle = await row(page, 'c').locator('.handle').boundingBox();
+    await page.mouse.move(handle.x + 5, handle.y + 10);
+    await page.mouse.down();
+    await page.mouse.move(handle.x + 5, handle.y + 60, { steps: 4 });
+    await page.mouse.move(handle.x + 5, handle.y + 110, { steps: 4 });
+    await page.mouse.up();
+    await shows(page, ['d', 'b', 'c']);
+    await current(page);
+    const orders = (await person.send('GET', '/todos')).filter(({ order }) => order !== undefined);
+    assert.ok(orders.length > 0);
+    await page.reload();
+    await shows(page, ['d', 'b', 'c']);
+    assert.deepEqual((await seen()).complaints, []);
+  });
+
+  test('shows on two devices what happens on the other, and asks where both have changed the same', LIMIT, async () => {
+    const person = await new Person().register();
+    const [desk, phone] = [await person.device(), await person.device('/app', { width: 390, height: 800 })];
+    await add(desk.page, 'shared');
+    const from = Date.now();
+    await shows(phone.page, ['shared']);
+    console.log(`another device shows it after ${Date.now() - from} ms`);
+    await isAccessible(phone.page, 'on a phone');
+    const wide = await phone.page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+    assert.equal(wide, 0, 'nothing has to be scrolled sideways');
+
+    const rename = async ({ page }, title) => {
+      await page.locator('.row .title').first().dblclick();
+      await page.getByLabel('Title').fill(title);
+      await page.keyboard.press('Enter');
+    };
+    await phone.page.context().setOffline(true);
+    await rename(phone, 'by the phone');
+    await add(phone.page, 'also offline');
+    await phone.page.getByRole('status').filter({ hasText: /^Offline, 2 to send|^Saving/ }).waitFor();
+    await rename(desk, 'by the desk');
+    await person.has({ title: 'by the desk' });
+    await phone.page.context().setOffline(false);
+    const alert = phone.page.getByRole('alert');
+    await alert.getByText('One change was not saved').waitFor();
+    assert.deepEqual(await alert.getByRole('cell').allInnerTexts(), ['by the phone', 'by the desk']);
+    await isAccessible(phone.page, 'a conflict');
+    await person.has({ title: 'also offline' });
+    await alert.getByRole('button', { name: 'Keep yours' }).click();
+    await shows(desk.page, ['also offline', 'by the phone']);
+    await alert.waitFor({ state: 'detached' });
+
+    // Logged out everywhere by one of them.
+    await desk.page.getByRole('button', { name: person.name }).click();
+    await desk.page.getByRole('button', { name: 'Log out everywhere' }).click();
+    for (const { page } of [desk, phone]) await page.getByRole('button', { name: 'Log in', exact: true }).waitFor();
+    await phone.page.getByText('You have been logged out.').waitFor();
+    const kept = await desk.page.evaluate(async () => (await indexedDB.databases()).length);
+    assert.ok(kept > 0);
+    await desk.seen();
+    await phone.seen();
+  });
+
+  test('works without a network from the second visit on, and loses nothing when the service is killed', LIMIT, async () => {
+    const person = await new Person().register();
+    const { page } = await person.device();
+    await add(page, 'before');
+    await until('the worker has it', () => page.evaluate(async () => (await navigator.serviceWorker.ready) && (await caches.keys()).length > 0));
+    await person.has({ title: 'before' });
+    await page.context().setOffline(true);
+    await page.reload();
+    await shows(page, ['before']);
+    await add(page, 'without a network');
+    await row(page, 'before').getByRole('checkbox').click();
+    await page.reload();
+    await shows(page, ['without a network']);
+    await page.getByRole('status').filter({ hasText: 'Offline, 2 to send' }).waitFor();
+    await row(page, 'without a network').getByText('waiting').waitFor();
+    await service.kill();
+    await page.context().setOffline(false);
+    await add(page, 'while the service is gone');
+    await service.start();
+    for (const expected of [{ title: 'before', completed: true }, { title: 'without a network' }, { title: 'while the service is gone' }]) await person.has(expected);
+    await current(page);
+    assert.equal((await person.todos()).length, 3);
+    await page.context().close();
+  });
+
+  test('scrolls through 10,000 todos with few of them in the page', LIMIT, async () => {
+    const person = await new Person().register();
+    const lines = Array.from({ length: 10_000 }, (_, n) => ({ title: `todo ${n + 1}`, tags: [`t${n % 7}`] }));
+    await person.send('POST', '/import', lines);
+    const { page, seen } = await person.device();
+    await page.getByText('10000 todos').waitFor();
+    assert.equal((await titles(page))[0], 'todo 10000');
+    assert.ok((await page.locator('.row').count()) < 60);
+    const worst = await page.evaluate(async () => {
+      const list = document.querySelector('.list');
+      let [worst, last] = [0, performance.now()];
+      for (let n = 1; n <= 60; n += 1) {
+        list.scrollTop = (list.scrollHeight * n) / 60;
+        await new Promise((done) => requestAnimationFrame(done));
+        worst = Math.max(worst, performance.now() - last);
+        last = performance.now();
+      }
+      return worst;
+    });
+    console.log(`the slowest of 60 frames while scrolling through 10,000 todos: ${worst.toFixed()} ms`);
+    assert.ok(worst < 500, `${worst}`);
+    assert.equal((await titles(page)).at(-1), 'todo 1');
+    await page.locator('.row').last().click();
+    await page.keyboard.press('Home');
+    await until('the first one has the focus', () => page.evaluate(() => document.activeElement.textContent.includes('todo 10000')));
+    await page.getByRole('searchbox').fill('9999');
+    await shows(page, ['todo 9999']);
+    assert.deepEqual((await seen()).complaints, []);
+  });
+});

@@ -1,0 +1,153 @@
+// All of a todo, and what has happened to it.
+import { useSignal } from '@preact/signals';
+import { useEffect } from 'preact/hooks';
+import type { Edit, Fields, Schemas, Shown } from '../client';
+import { Dialog } from './dialog';
+import { PRIORITIES } from './list';
+import { go, place } from './place';
+import { ask, dayOf, failed, idOf, pending, remove, shown, store, tags } from './state';
+
+export function Details() {
+  const { todo: id } = place.value;
+  const todo = [...shown.value.values()].find((one) => String(one.id) === id || String(idOf(id)) === String(one.id));
+  if (id === '') return null;
+  const close = () => go({ todo: '' });
+  if (!todo) return <Dialog title="Details" className="drawer" close={close}><p>This todo is not here (any more). Perhaps it is in the trash.</p></Dialog>;
+  return <Dialog key="details" title="Details" className="drawer" close={close}><Form todo={todo} close={close} /></Dialog>;
+}
+
+function Form({ todo, close }: { todo: Shown; close: () => void }) {
+  const set = (fields: Fields) => store().update(todo, fields).catch(failed);
+  const changed = (name: 'title' | 'description') => (event: { currentTarget: { value: string } }) => {
+    const text = name === 'title' ? event.currentTarget.value.trim() : event.currentTarget.value;
+    if (name === 'title' && text === '') return;
+    if (text !== (todo[name] ?? '')) void set({ [name]: text === '' ? null : text });
+  };
+  const [day, time] = todo.due_at?.includes('T') ? [dayOf(todo.due_at), new Date(todo.due_at).toTimeString().slice(0, 5)] : [todo.due_at ?? '', ''];
+  const due = (day: string, time: string) => set({ due_at: day === '' ? null : time === '' ? day : new Date(`${day}T${time}`).toISOString() });
+  const own = todo.tags ?? [];
+  const state = pending.value.get(todo.id);
+  return (
+    <div class="form">
+      <label>Title<input dir="auto" maxLength={200} value={todo.title} onChange={changed('title')} /></label>
+      <label class="check"><input type="checkbox" checked={todo.completed} onChange={(event) => set({ completed: event.currentTarget.checked })} />Done</label>
+      <label>Description<textarea dir="auto" rows={5} maxLength={10_000} value={todo.description ?? ''} onChange={changed('description')} /></label>
+      <div class="pair">
+        <label>Due<input type="date" value={day} onChange={(event) => due(event.currentTarget.value, time)} /></label>
+        <label>at<input type="time" value={time} disabled={day === ''} onChange={(event) => due(day, event.currentTarget.value)} /></label>
+      </div>
+      <label>Priority
+        <select value={todo.priority ?? ''} onChange={(event) => set({ priority: event.currentTarget.value === '' ? null : Number(event.currentTarget.value) })}>
+          <option value="">none</option>
+          {PRIORITIES.map((name, value) => <option key={name} value={value}>{name}</option>)}
+        </select>
+      </label>
+      <div class="tags">
+        {own.map((tag) => (
+          <span key={tag} class="tag" dir="auto">{tag}<button aria-label={`Remove tag ${tag}`} onClick={() => set({ tags_remove: [tag] })}>✕</button></span>
+        ))}
+        <label>Add tag
+          <input
+            dir="auto" maxLength={50} list="tags" onChange={(event) => {
+              const tag = event.currentTarget.value.trim();
+              event.currentTarget.value = '';
+              if (tag !== '' && !own.includes(tag)) void set({ tags_add: [tag] });
+            }}
+          />
+        </label>
+        <datalist id="tags">{tags.value.filter((tag) => !own.includes(tag)).map((tag) => <option key={tag} value={tag} />)}</datalist>
+      </div>
+      <p class="hint">{state === 'problem' ? 'A change was not saved: see above the list.' : state === 'waiting' ? 'Changes wait to be sent.' : 'Everything is saved.'}</p>
+      <div class="buttons"><button class="danger" onClick={() => remove(todo).then(close, failed)}>Delete</button></div>
+      {typeof todo.id === 'number' && <History id={todo.id} version={todo.etag ?? ''} />}
+    </div>
+  );
+}
+
+function History({ id, version }: { id: number; version: string }) {
+  const entries = useSignal<Schemas['HistoryEntry'][] | string>('Loading…');
+  useEffect(() => {
+    ask(store().call('get', '/todos/{id}/history', { path: { id }, query: { limit: 1000 } }))
+      .then(({ body }) => (entries.value = (body as Schemas['HistoryEntry'][]).toReversed()), () => (entries.value = 'The history needs the service.'));
+  }, [id, version]);
+  const list = entries.value;
+  return (
+    <section aria-label="History">
+      <h3>History</h3>
+      {typeof list === 'string' ? <p>{list}</p> : (
+        <ol class="history">
+          {list.map(({ revision, event, at, actor, changes }) => (
+            <li key={revision}>
+              <b>{event}</b> by {actor}, <time dateTime={at}>{new Date(at).toLocaleString()}</time>
+              <ul>{Object.entries(changes ?? {}).map(([field, [before, after]]) => <li key={field}>{field}: <del dir="auto">{worded(before)}</del> → <ins dir="auto">{worded(after)}</ins></li>)}</ul>
+            </li>
+          ))}
+        </ol>
+      )}
+    </section>
+  );
+}
+
+/** A value, in words. */
+export const worded = (value: unknown) =>
+  value === null || value === undefined || value === '' ? 'nothing' : Array.isArray(value) ? value.join(', ') || 'nothing' : value === true ? 'yes' : value === false ? 'no' : String(value);
+
+/** Edits that the user has to decide about. */
+export function Problems({ edits }: { edits: Edit[] }) {
+  if (edits.length === 0) return null;
+  return (
+    <section class="problems" aria-label="Not saved" role="alert">
+      <h2>{edits.length === 1 ? 'One change was not saved' : `${edits.length} changes were not saved`}</h2>
+      <ul>{edits.map((edit) => <li key={edit.place}><Problem edit={edit} /></li>)}</ul>
+    </section>
+  );
+}
+
+function Problem({ edit }: { edit: Edit }) {
+  const { problem, kind, fields, saw } = edit;
+  if (!problem) return null;
+  const keep = (fields?: Fields) => store().retry(edit, fields).catch(failed);
+  const give = () => store().discard(edit).catch(failed);
+  const wanted = fields as Record<string, unknown>;
+  const title = <b dir="auto">{String(wanted['title'] ?? saw.title)}</b>;
+  if (problem.status === 412) {
+    const theirs = problem.current as unknown as Record<string, unknown>;
+    const names = kind === 'delete' ? Object.keys(theirs).filter((name) => name !== 'updated_at' && String(theirs[name]) !== String((saw as never)[name]))
+      : (problem.conflict ?? Object.keys(fields));
+    return (
+      <>
+        <p>{title} was changed elsewhere, too{kind === 'delete' ? ', before you deleted it' : ''}.</p>
+        <table>
+          <thead><tr><th scope="col">Field</th><th scope="col">Yours</th><th scope="col">Theirs</th></tr></thead>
+          <tbody>
+            {names.map((name) => <tr key={name}><th scope="row">{name}</th><td dir="auto">{kind === 'delete' ? 'deleted' : mine(wanted, name)}</td><td dir="auto">{worded(theirs[name])}</td></tr>)}
+          </tbody>
+        </table>
+        <div class="buttons">
+          <button onClick={() => keep()}>{kind === 'delete' ? 'Delete it anyway' : 'Keep yours'}</button>
+          <button onClick={give}>Keep theirs</button>
+        </div>
+      </>
+    );
+  }
+  const correct = (event: SubmitEvent) => {
+    event.preventDefault();
+    const title = new FormData(event.currentTarget as HTMLFormElement).get('title') as string;
+    void keep(wanted['title'] === undefined ? undefined : { ...fields, title: title.trim() });
+  };
+  return (
+    <form onSubmit={correct}>
+      <p>{title}: {problem.status === 404 ? 'it was removed for good elsewhere' : problem.detail}</p>
+      {wanted['title'] !== undefined && problem.status === 422 && <label>Title<input name="title" dir="auto" value={String(wanted['title'])} /></label>}
+      <div class="buttons">
+        {problem.status !== 404 && <button>Try again</button>}
+        <button type="button" onClick={give}>Give it up</button>
+      </div>
+    </form>
+  );
+}
+
+const mine = (fields: Record<string, unknown>, name: string) =>
+  name === 'tags' && fields['tags'] === undefined
+    ? [...((fields['tags_add'] as string[]) ?? []).map((tag) => `+${tag}`), ...((fields['tags_remove'] as string[]) ?? []).map((tag) => `−${tag}`)].join(' ')
+    : worded(fields[name]);

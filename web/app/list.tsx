@@ -1,0 +1,212 @@
+// The list: only the rows that can be seen are there, so that 10,000 todos scroll as smoothly as ten.
+import { signal, useSignal } from '@preact/signals';
+import { useLayoutEffect, useRef } from 'preact/hooks';
+import type { Shown } from '../client';
+import { go, isNarrowed, NO_FILTER, place } from './place';
+import { complete, dayOf, failed, keyOf, listed, moveBetween, pending, remove, shown, status, store, today } from './state';
+
+/** Of each row, in px, as in style.css. */
+const ROW = 48;
+/** Rows above and below those that can be seen. */
+const MARGIN = 8;
+
+/** The row that the keyboard is at, by the todo's id. */
+export const focused = signal<string | number>();
+/** The row whose title is being edited. */
+const editing = signal<string | number>();
+
+export function focusRow(todo: Shown | undefined) {
+  focused.value = todo && keyOf(todo.id);
+  const focus = () => {
+    const row = document.querySelector<HTMLElement>(`[data-row="${focused.peek()}"]`);
+    // Unless something in it has the focus, such as its title.
+    if (row && !row.contains(document.activeElement)) row.focus();
+  };
+  focus();
+  // It may not be there yet, or somewhere else.
+  requestAnimationFrame(focus);
+}
+
+export function List() {
+  const box = useRef<HTMLDivElement>(null);
+  const top = useSignal(0);
+  const height = useSignal(800);
+  const dragged = useSignal<{ from: number; to: number; y: number }>();
+
+  useLayoutEffect(() => {
+    const measure = () => box.current && (height.value = box.current.clientHeight);
+    measure();
+    const observer = new ResizeObserver(measure);
+    observer.observe(box.current!);
+    return () => observer.disconnect();
+  }, []);
+
+  const todos = listed.value;
+  const first = Math.max(0, Math.floor(top.value / ROW) - MARGIN);
+  const last = Math.min(todos.length, Math.ceil((top.value + height.value) / ROW) + MARGIN);
+  const current = todos.findIndex(({ id }) => keyOf(id) === focused.value);
+
+  const move = (to: number) => {
+    const index = Math.max(0, Math.min(todos.length - 1, to));
+    const todo = todos[index];
+    if (!todo || !box.current) return;
+    const [above, below] = [index * ROW, (index + 1) * ROW - height.value];
+    if (box.current.scrollTop > above) box.current.scrollTop = above;
+    if (box.current.scrollTop < below) box.current.scrollTop = below;
+    top.value = box.current.scrollTop;
+    focusRow(todo);
+  };
+
+  const reorder = (from: number, to: number) => {
+    const todo = todos[from];
+    if (!todo || to === from || to < 0 || to >= todos.length) return;
+    const rest = todos.filter((other) => other !== todo);
+    moveBetween(todo, rest[to - 1], rest[to]).then(() => focusRow(todo), failed);
+  };
+
+  const keys = (event: KeyboardEvent) => {
+    const todo = todos[current];
+    if (editing.value !== undefined || event.ctrlKey || event.metaKey) return;
+    const isOnButton = (event.target as Element).closest('button') !== null;
+    const neighbour = todos[current + 1] ?? todos[current - 1];
+    const page = Math.max(1, Math.floor(height.value / ROW) - 1);
+    const steps: Record<string, number> = {
+      ArrowDown: current + 1, ArrowUp: current - 1, j: current + 1, k: current - 1, PageDown: current + page, PageUp: current - page, Home: 0, End: todos.length - 1,
+    };
+    const step = steps[event.key];
+    if (event.altKey) {
+      if (place.value.sort === 'own' && (event.key === 'ArrowUp' || event.key === 'ArrowDown')) reorder(current, step!);
+      else return;
+    } else if (step !== undefined) move(step);
+    else if (!todo || isOnButton) return;
+    else if (event.key === ' ' || event.key === 'x') {
+      complete(todo, !todo.completed).catch(failed);
+      if (place.value.done !== 'all') focusRow(neighbour);
+    } else if (event.key === 'Enter' || event.key === 'F2') editing.value = keyOf(todo.id);
+    else if (event.key === 'o') go({ todo: String(todo.id) });
+    else if (event.key === 'Delete' || event.key === '#') {
+      remove(todo).catch(failed);
+      focusRow(neighbour);
+    } else return;
+    event.preventDefault();
+  };
+
+  const drag = (index: number) => (event: PointerEvent) => {
+    if (event.button !== 0) return;
+    event.preventDefault();
+    (event.target as Element).setPointerCapture(event.pointerId);
+    dragged.value = { from: index, to: index, y: event.clientY };
+  };
+  const dragging = (event: PointerEvent) => {
+    const drag = dragged.value;
+    if (drag) dragged.value = { ...drag, to: Math.max(0, Math.min(todos.length - 1, drag.from + Math.round((event.clientY - drag.y) / ROW))) };
+  };
+  const dropped = () => {
+    const drag = dragged.value;
+    dragged.value = undefined;
+    if (drag) reorder(drag.from, drag.to);
+  };
+
+  const offset = (index: number) => {
+    const drag = dragged.value;
+    if (!drag || drag.from === index) return 0;
+    if (index > drag.from && index <= drag.to) return -1;
+    return index < drag.from && index >= drag.to ? 1 : 0;
+  };
+
+  return (
+    <div class="list" ref={box} onScroll={(event) => (top.value = event.currentTarget.scrollTop)} onKeyDown={keys} tabIndex={-1}>
+      {todos.length === 0 ? <Empty /> : (
+        <ul role="list" aria-label="Todos" style={{ height: `${todos.length * ROW}px` }}>
+          {todos.slice(first, last).map((todo, index) => (
+            <Row
+              key={keyOf(todo.id)} todo={todo} position={first + index} count={todos.length} shift={offset(first + index)}
+              isDragged={dragged.value?.from === first + index} target={dragged.value?.to ?? 0}
+              isStop={first + index === (current < 0 ? 0 : current)}
+              onDrag={place.value.sort === 'own' ? { start: drag(first + index), move: dragging, end: dropped } : undefined}
+            />
+          ))}
+        </ul>
+      )}
+    </div>
+  );
+}
+
+function Empty() {
+  if (shown.value.size === 0 && !status.value.current && status.value.error === undefined) return <p class="empty" aria-busy="true">Loading your todos…</p>;
+  if (isNarrowed.value) {
+    return <div class="empty"><p>Nothing here fits.</p><button onClick={() => go(NO_FILTER)}>Show all that is open</button></div>;
+  }
+  return shown.value.size === 0
+    ? <div class="empty"><p>No todos yet.</p><button onClick={() => document.getElementById('new')?.focus()}>Add the first one</button></div>
+    : <div class="empty"><p>All done.</p><button onClick={() => go({ done: 'all' })}>Show what is done</button></div>;
+}
+
+interface RowProps {
+  todo: Shown;
+  position: number;
+  count: number;
+  shift: number;
+  isDragged: boolean;
+  target: number;
+  /** Tab comes here. */
+  isStop: boolean;
+  onDrag: { start: (event: PointerEvent) => void; move: (event: PointerEvent) => void; end: () => void } | undefined;
+}
+
+function Row({ todo, position, count, shift, isDragged, target, isStop, onDrag }: RowProps) {
+  const state = pending.value.get(todo.id);
+  const top = (isDragged ? target : position + shift) * ROW;
+  const isLate = todo.due_at && !todo.completed && dayOf(todo.due_at) < today();
+  return (
+    <li
+      class={`row${todo.completed ? ' done' : ''}${isDragged ? ' dragged' : ''}`} style={{ transform: `translateY(${top}px)` }}
+      data-row={keyOf(todo.id)} tabIndex={isStop ? 0 : -1} aria-setsize={count} aria-posinset={position + 1}
+      aria-label={`${todo.title}${todo.completed ? ', done' : ''}`}
+      onFocusIn={() => (focused.value = keyOf(todo.id))}
+    >
+      {onDrag && (
+        <span class="handle" aria-hidden="true" onPointerDown={onDrag.start} onPointerMove={onDrag.move} onPointerUp={onDrag.end} onPointerCancel={onDrag.end}>⠿</span>
+      )}
+      <input
+        type="checkbox" tabIndex={isStop ? 0 : -1} checked={todo.completed} aria-label={`Done: ${todo.title}`}
+        onChange={(event) => complete(todo, event.currentTarget.checked).catch(failed)}
+      />
+      {editing.value === keyOf(todo.id) ? <TitleField todo={todo} /> : (
+        <span class="title" dir="auto" onDblClick={() => (editing.value = keyOf(todo.id))} onClick={() => focusRow(todo)}>{todo.title}</span>
+      )}
+      {state && <span class={`state ${state}`}>{state === 'problem' ? 'not saved' : 'waiting'}</span>}
+      {(todo.tags ?? []).slice(0, 3).map((tag) => <button key={tag} class="tag" tabIndex={-1} dir="auto" onClick={() => go({ tag })}>{tag}</button>)}
+      {todo.priority != null && <span class={`priority p${todo.priority}`} title="Priority">{PRIORITIES[todo.priority]}</span>}
+      {todo.due_at && <time class={isLate ? 'late' : ''} dateTime={todo.due_at}>{dayOf(todo.due_at)}</time>}
+      <button class="icon" tabIndex={isStop ? 0 : -1} aria-label={`Details of ${todo.title}`} onClick={() => go({ todo: String(todo.id) })}>⋯</button>
+    </li>
+  );
+}
+
+export const PRIORITIES = ['lowest', 'low', 'medium', 'high', 'highest'];
+
+function TitleField({ todo }: { todo: Shown }) {
+  const field = useRef<HTMLInputElement>(null);
+  useLayoutEffect(() => {
+    field.current?.focus();
+    field.current?.select();
+  }, []);
+  const end = (title?: string) => {
+    if (editing.value !== keyOf(todo.id)) return;
+    editing.value = undefined;
+    if (title && title !== todo.title) store().update(todo, { title }).catch(failed);
+    focusRow(todo);
+  };
+  return (
+    <input
+      ref={field} class="title" dir="auto" maxLength={200} value={todo.title} aria-label="Title"
+      onBlur={(event) => end(event.currentTarget.value.trim())}
+      onKeyDown={(event) => {
+        if (event.key === 'Enter') end(event.currentTarget.value.trim());
+        if (event.key === 'Escape') end();
+        event.stopPropagation();
+      }}
+    />
+  );
+}

@@ -1,0 +1,218 @@
+// What the page knows: who is logged in, their todos, and which of them are shown. Views read it; they change it by the functions here.
+import { computed, signal } from '@preact/signals';
+import { LoggedOut, Refused, Session, Todos, type Delivery, type Edit, type Id, type Schemas, type Shown, type Status } from '../client';
+import { openStore } from '../client/indexeddb';
+import { openedAt, place } from './place';
+
+/** Of the service: beside this page, unless the page is served from elsewhere. */
+export const service = new URL(document.querySelector<HTMLMetaElement>('meta[name=service]')?.content || '.', openedAt).href.replace(/\/$/, '');
+
+export const session = signal<Session>();
+export const account = signal<Schemas['Account']>();
+/** The session was ended by somebody else, or has expired. */
+export const ended = signal(false);
+const todos = signal<Todos>();
+/** Counts what has changed, since a Todos says only that something has. */
+const changes = signal(0);
+
+export const status = computed<Status>(() => (changes.value, todos.value?.status ?? { current: false }));
+export const edits = computed<Edit[]>(() => (changes.value, todos.value?.edits ?? []));
+export const shown = computed<ReadonlyMap<Id, Shown>>(() => (changes.value, todos.value?.shown ?? new Map()));
+/** Edits that the user has to decide about. */
+export const problems = computed(() => edits.value.filter(({ problem }) => problem));
+/** Edits that are on this device only, as far as is known. */
+export const unsent = computed(() => edits.value.filter(({ answer, problem }) => !answer && !problem).length);
+/** The todos with edits that are not settled: what their rows show. */
+export const pending = computed(() => {
+  const states = new Map<Id, 'waiting' | 'problem'>();
+  for (const { id, problem, answer } of edits.value) if (!answer) states.set(idOf(id), problem ? 'problem' : 'waiting');
+  return states;
+});
+
+/** What happened lately, the newest first: for the event panel. */
+export interface Happened extends Delivery {
+  event: string;
+  title: string | undefined;
+  at: string;
+}
+export const happened = signal<Happened[]>([]);
+const MAX_HAPPENED = 50;
+const MINUTE = 60_000;
+
+export interface Notice {
+  text: string;
+  action?: { label: string; run: () => void };
+}
+export const notice = signal<Notice>();
+
+export const idOf = (id: Id): Id => todos.peek()?.id(id) ?? id;
+/** Stays when a todo gets the service's id. */
+export const keyOf = (id: Id): Id => todos.peek()?.keyOf(id) ?? id;
+
+let opening: Promise<void> = Promise.resolve();
+
+export async function start() {
+  const opened = await Session.open(service, await openStore('todo-session'));
+  opened.onchange = () => {
+    ended.value = opened.account === undefined && account.peek() !== undefined && !leaving;
+    opening = opening.then(openTodos);
+  };
+  session.value = opened;
+  await openTodos();
+}
+
+async function openTodos() {
+  const opened = session.peek();
+  const present = opened?.account;
+  if (present?.id === account.peek()?.id) return;
+  void todos.peek()?.close();
+  todos.value = undefined;
+  happened.value = [];
+  if (opened && present) {
+    const name = storeOf(present);
+    const mine = await Todos.open({ url: service, token: opened.tokenOf(present), store: await openStore(name), name, deliveries: true });
+    mine.onchange = () => (changes.value += 1);
+    mine.onentries = (entries) => entries.forEach((entry) => heard({ ...entry, title: entry.todo?.title ?? shown.peek().get(entry.id)?.title }));
+    mine.ondelivery = (delivery) => {
+      happened.value = happened.value.map((one) => (one.revision === delivery.revision ? { ...one, ...delivery } : one));
+    };
+    todos.value = mine;
+  }
+  account.value = present;
+}
+
+const storeOf = ({ id }: Schemas['Account']) => `todos ${service} ${id}`;
+
+function heard({ revision, event, title, at }: Happened) {
+  // Of what was missed it is not told how far it has come.
+  if (Date.now() - Date.parse(at) > MINUTE || happened.value.some((one) => one.revision === revision)) return;
+  happened.value = [{ revision, event, title, at }, ...happened.value].slice(0, MAX_HAPPENED);
+}
+
+let leaving = false;
+
+/** Logs out, and removes what this browser has of the account. */
+export async function logout(everywhere = false) {
+  const [present, opened] = [account.peek(), session.peek()];
+  if (!present || !opened) return;
+  leaving = true;
+  try {
+    const mine = todos.peek();
+    await opened.logout(everywhere);
+    await opening;
+    await mine?.clear();
+    notice.value = undefined;
+  } finally {
+    leaving = false;
+  }
+}
+
+/** Shows why something failed. */
+export function failed(error: unknown) {
+  if (error instanceof LoggedOut) return;
+  const later = error instanceof Refused && error.retryAfter > 0 ? ` Try again in ${error.retryAfter} s.` : '';
+  const text = error instanceof Refused ? error.message : error instanceof TypeError ? 'The service cannot be reached.' : String(error);
+  notice.value = { text: text + later };
+}
+
+/** The todos, for those who change them. */
+export const store = () => {
+  const present = todos.peek();
+  if (!present) throw new Error('nobody is logged in');
+  return present;
+};
+
+/** Calls the service; what is not a success is thrown. */
+export async function ask<A extends { status: unknown; body: unknown; headers: Headers }>(answer: Promise<A>): Promise<A> {
+  const { status, body, headers } = await answer;
+  if ((status as number) >= 400) throw new Refused(status as number, body, Number(headers.get('Retry-After')));
+  return answer;
+}
+
+/** The todo as it is shown now. */
+const seen = (todo: Shown) => shown.peek().get(idOf(todo.id)) ?? todo;
+
+/** Says what was done, and offers to take it back. */
+const offerUndo = (text: string, undo: () => Promise<void>) => {
+  notice.value = { text, action: { label: 'Undo', run: () => void undo().catch(failed) } };
+};
+
+export function remove(todo: Shown) {
+  offerUndo(`Deleted “${todo.title}”.`, () => store().restore(todo));
+  return store().remove(todo);
+}
+
+export function complete(todo: Shown, completed: boolean) {
+  if (completed) offerUndo(`Completed “${todo.title}”.`, () => store().update(seen(todo), { completed: false }));
+  return store().update(todo, { completed });
+}
+
+/** The next id that the service could choose, as far as is known. */
+const nextId = computed(() => {
+  let highest = 0;
+  for (const id of shown.value.keys()) if (typeof id === 'number' && id > highest) highest = id;
+  return highest + 1;
+});
+
+/** Where a todo is in the order of the user's own: those without one are where they were created. */
+export const orderOf = ({ order, id }: Shown) => order ?? (typeof id === 'number' ? id : nextId.value);
+
+/** Moves a todo between two others of the list; the first one is the highest. */
+export async function moveBetween(todo: Shown, above: Shown | undefined, below: Shown | undefined) {
+  const [high, low] = [above && orderOf(above), below && orderOf(below)];
+  const order = high === undefined ? (low ?? 0) + 1 : low === undefined ? high - 1 : (high + low) / 2;
+  if (order !== orderOf(todo)) await store().update(todo, { order });
+}
+
+const compare = new Intl.Collator(undefined, { numeric: true }).compare;
+type Order = (a: Shown, b: Shown) => number;
+/** Values that are not there come last. */
+const by = <T>(value: (todo: Shown) => T | null | undefined, order: (a: T, b: T) => number): Order => (a, b) => {
+  const [one, other] = [value(a), value(b)];
+  return one == null || other == null ? Number(one == null) - Number(other == null) : order(one, other);
+};
+const newest: Order = (a, b) => (typeof b.id === 'number' ? b.id : Infinity) - (typeof a.id === 'number' ? a.id : Infinity) || 0;
+
+export const ORDERS: Record<string, { label: string; order: Order }> = {
+  own: { label: 'My order', order: (a, b) => orderOf(b) - orderOf(a) },
+  due: { label: 'Due date', order: by(({ due_at }) => due_at, compare) },
+  priority: { label: 'Priority', order: by(({ priority }) => priority, (a, b) => b - a) },
+  title: { label: 'Title', order: by(({ title }) => title, compare) },
+  changed: { label: 'Last change', order: by(({ updated_at }) => updated_at, (a, b) => (a < b ? 1 : a > b ? -1 : 0)) },
+};
+
+export const today = () => {
+  const now = new Date();
+  return new Date(now.getTime() - now.getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
+};
+
+/** A due date, as a day of this browser's time zone. */
+export const dayOf = (due: string) => {
+  if (!due.includes('T')) return due;
+  const date = new Date(due);
+  return new Date(date.getTime() - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
+};
+
+const folded = (text: string) => text.normalize('NFKC').toLowerCase();
+
+/** The todos that are listed, in their order. */
+export const listed = computed<Shown[]>(() => {
+  const { q, done, tag, priority, due, sort } = place.value;
+  const text = folded(q);
+  const day = today();
+  const found = [...shown.value.values()].filter((todo) =>
+    (done === 'all' || todo.completed === (done === 'done'))
+    && (tag === '' || todo.tags?.includes(tag))
+    && (priority === '' || String(todo.priority ?? '') === priority)
+    && (due === '' || (todo.due_at && (due === 'late' ? dayOf(todo.due_at) < day && !todo.completed : due === 'today' ? dayOf(todo.due_at) === day : true)))
+    && (text === '' || folded(todo.title).includes(text) || folded(todo.description ?? '').includes(text)));
+  const { order } = ORDERS[sort] ?? ORDERS['own']!;
+  return found.sort((a, b) => order(a, b) || newest(a, b));
+});
+
+/** All tags, those that are used most first. */
+export const tags = computed(() => {
+  const counts = new Map<string, number>();
+  for (const { tags = [] } of shown.value.values()) for (const tag of tags ?? []) counts.set(tag, (counts.get(tag) ?? 0) + 1);
+  return [...counts].sort(([a, n], [b, m]) => m - n || compare(a, b)).map(([tag]) => tag);
+});
