@@ -13,7 +13,7 @@ DENY := bash tests/stack/tool.sh cargo-deny 0.20.2 cargo-deny
 CYCLONEDX := bash tests/stack/tool.sh cargo-cyclonedx 0.5.9 cargo-cyclonedx
 WATCHEXEC := bash tests/stack/tool.sh watchexec-cli 2.8.0 watchexec
 
-.PHONY: help run dapr dev check lint advisories sbom test torture bench
+.PHONY: help run dapr dev web check lint advisories sbom test torture bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ dapr: need-cargo ## Kafka, the Dapr sidecar and the service, in one command; ctr
 
 dev: need-cargo ## the service alone, started again whenever a source file changes
 	$(WATCHEXEC) --restart --watch src --watch Cargo.toml --watch .env -- cargo run --locked
+
+web: ## the page from its sources, on an origin of its own, for the service at SERVICE_URL (http://localhost:8000)
+	@$(STACK) packages
+	@exec node web/serve.mjs
 
 # In a minute: a tenth of the relay's worlds, and tests side by side, since most of them wait.
 check: need-cargo ## the inner loop: format, clippy, doc links, unit and in-process tests
@@ -67,6 +71,7 @@ torture: need-cargo ## the long versions of the tests with faults
 	@$(STAGE) "damaged inputs, many" env FUZZ_INPUTS=20000 cargo test --locked --release --test it -- fuzz::
 	@$(STAGE) "proofs, long" env TORTURE=1 cargo test --locked --test e2e -- --test-threads=1 --nocapture proof::
 	@$(STAGE) "streams, many" env TORTURE=1 cargo test --locked --test e2e -- --test-threads=1 --nocapture streams::
+	@$(STAGE) "devices that edit offline, long" env TORTURE=1 $(SERVE) -- bash tests/web/run.sh --test-name-pattern="devices that edit"
 	@$(STAGE) "disks that fill up, fail and break off, long" env TORTURE=1 cargo test --locked --test e2e -- --test-threads=2 disk::
 
 bench: need-cargo ## speed beside a bare actix handler and PocketBase; QUICK=1 in 2 minutes (docs/performance.md)

@@ -12,6 +12,7 @@ mod faults;
 mod import;
 mod order;
 mod output;
+mod page;
 mod poison;
 mod process;
 mod production;

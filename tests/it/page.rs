@@ -4,8 +4,7 @@ use crate::app::{with_app, with_settings};
 use crate::client::RequestExt;
 
 /// What Chromium sends for an address that somebody types.
-const BROWSER: &str =
-    "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7";
+const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7";
 
 #[actix_web::test]
 async fn browsers_are_led_from_the_root_to_the_page_and_nobody_else() {
@@ -20,7 +19,11 @@ async fn browsers_are_led_from_the_root_to_the_page_and_nobody_else() {
         }
         for accept in ["*/*", "application/json", "text/html;q=0, */*", "text/html; q=0.0,*/*", "text/htmlx", ""] {
             let answer = app.get("/").header("Accept", accept).answer().await;
-            assert_eq!((answer.status, answer.json()["status"].as_str()), (200, Some("Todo backend running")), "{accept}");
+            assert_eq!(
+                (answer.status, answer.json()["status"].as_str()),
+                (200, Some("Todo backend running")),
+                "{accept}"
+            );
             assert!(answer.header("vary").is_some_and(|vary| vary.contains("Accept")));
         }
         assert_eq!(app.get("/").answer().await.status, 200);

@@ -7,7 +7,7 @@
 #   stack.sh build                       everything below, ready to run; prints what was found or built
 #   stack.sh env                         the same, as NAME=value lines for a caller to read
 #   stack.sh chromium                    the path of Chromium, installed if it has to be
-#   stack.sh node                        whether Node.js is there and new enough
+#   stack.sh packages                    the packages of web and tests/web
 #   stack.sh python                      the Python with tests/stack/requirements.txt; prints its path
 #   stack.sh promtool                    the path of a promtool, for the checks of deploy/
 #   stack.sh pocketbase                  the path of PocketBase, which `make bench` compares with
@@ -213,6 +213,21 @@ need_node() {
     die "node is $version; the web tests need 20.19 or newer: https://nodejs.org"
 }
 
+# npm keeps no record of the lock file that it installed: this one is ours.
+find_packages() {
+  local directory installed wanted
+  need_node
+  for directory in "$root/web" "$root/tests/web"; do
+    installed=$directory/node_modules/.package-lock.cksum
+    wanted=$(cat "$directory/package.json" "$directory/package-lock.json" | cksum)
+    [ "$(cat "$installed" 2>/dev/null)" != "$wanted" ] || continue
+    lock
+    step "installing the packages of ${directory#"$root/"}" npm ci --prefix "$directory" --no-progress
+    printf '%s\n' "$wanted" >"$installed"
+    unlock
+  done
+}
+
 fetch_faketime() {
   step "fetching libfaketime" bash -c 'cd "$1" && { apt-get download libfaketime || { apt-get update && apt-get download libfaketime; }; } && dpkg -x libfaketime_*.deb . && rm libfaketime_*.deb' _ "$1"
 }
@@ -270,7 +285,7 @@ find_pocketbase() {
 
 find_all() {
   need curl "the stack and the seed's examples use curl (Debian: apt-get install curl)"
-  need_node
+  find_packages
   find_daprd
   find_dapr_cli
   find_kafka
@@ -485,8 +500,8 @@ case ${1:-} in
     printf '%s=%s\n' DAPRD "$DAPRD" DAPR "$DAPR" DAPR_RUNTIME_PATH "$DAPR_RUNTIME_PATH" KAFKA_LIBS "$KAFKA_LIBS" \
       PYTHON "$PYTHON_ENV/bin/python" CHROMIUM "$CHROMIUM" FAKETIME "$FAKETIME" NGINX "$NGINX"
     ;;
-  node)
-    need_node
+  packages)
+    find_packages
     ;;
   pocketbase)
     find_pocketbase

@@ -1,13 +1,15 @@
 // The page at /app in Chromium: what people do with it, by mouse and by keyboard, on one device and on two, with a network and without.
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PATIENCE, launch, open } from './browser.mjs';
-import { Service } from './service.mjs';
+import { Service, freePort, root } from './service.mjs';
 
 const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const LIMIT = { timeout: 180_000 };
@@ -50,9 +52,9 @@ class Person {
   }
 
   /** Opens the page in a browser of its own, and logs in. */
-  async device(path = '/app', viewport = undefined) {
+  async device(address = `${service.url}/app`, viewport = undefined) {
     const { page, seen } = await open(browser, viewport);
-    await page.goto(service.url + path);
+    await page.goto(address);
     await page.getByLabel('Name').fill(this.name);
     await page.getByLabel('Password').fill(PASSWORD);
     await page.getByRole('button', { name: 'Log in', exact: true }).click();
@@ -274,7 +276,7 @@ describe('The page', () => {
 
   test('shows on two devices what happens on the other, and asks where both have changed the same', LIMIT, async () => {
     const person = await new Person().register();
-    const [desk, phone] = [await person.device(), await person.device('/app', { width: 390, height: 800 })];
+    const [desk, phone] = [await person.device(), await person.device(undefined, { width: 390, height: 800 })];
     await add(desk.page, 'shared');
     const from = Date.now();
     await shows(phone.page, ['shared']);
@@ -338,6 +340,33 @@ describe('The page', () => {
     await current(page);
     assert.equal((await person.todos()).length, 3);
     await page.context().close();
+  });
+
+  test('is the same on another origin', LIMIT, async () => {
+    const port = await freePort();
+    const env = { ...process.env, SERVICE_URL: `${service.url}/`, WEB_PORT: String(port) };
+    const site = spawn(process.execPath, [join(root, 'web/serve.mjs')], { env, stdio: ['ignore', 'pipe', 'inherit'] });
+    const [said] = await once(site.stdout, 'data');
+    assert.match(String(said), new RegExp(`the page is at http://localhost:${port}/app`));
+    try {
+      const person = await new Person().register();
+      const { page, seen } = await person.device(`http://localhost:${port}/`);
+      assert.equal(page.url(), `http://localhost:${port}/app`);
+      await add(page, 'from elsewhere');
+      const { id } = await person.has({ title: 'from elsewhere' });
+      await person.send('PATCH', `/todos/${id}`, { title: 'changed by another client' });
+      await shows(page, ['changed by another client']);
+      await row(page, 'changed by').getByLabel('Details').click();
+      await page.getByText('title: from elsewhere → changed by another client').waitFor();
+      await page.keyboard.press('Escape');
+      await page.reload();
+      await shows(page, ['changed by another client']);
+      const { requests, complaints } = await seen();
+      assert.deepEqual(complaints, []);
+      assert.ok(requests.some((request) => request.startsWith(`GET ${service.url}/events`)));
+    } finally {
+      site.kill();
+    }
   });
 
   test('scrolls through 10,000 todos with few of them in the page', LIMIT, async () => {

@@ -17,24 +17,12 @@ shift
 [ -n "${BASE_URL:-}" ] || { echo "run.sh: BASE_URL is not set: bash tests/stack/serve.sh -- bash tests/web/run.sh" >&2; exit 1; }
 started=$SECONDS
 
-bash "$stack/stack.sh" node
+bash "$stack/stack.sh" packages
 CHROMIUM=${CHROMIUM:-$(bash "$stack/stack.sh" chromium)}
 export CHROMIUM
 # Debian's wrapper script complains about machines with more memory than it can count.
 "$CHROMIUM" --version 2>/dev/null
 
-install() { # install DIRECTORY: its packages, unless they are there
-  # npm keeps no record of the lock file that it installed: this one is ours.
-  local installed=$1/node_modules/.package-lock.cksum wanted
-  wanted=$(cat "$1/package.json" "$1/package-lock.json" | cksum)
-  if [ "$(cat "$installed" 2>/dev/null)" != "$wanted" ]; then
-    echo "installing the packages of ${1#"$root/"} (npm ci, about half a minute) …"
-    npm ci --prefix "$1" --no-progress
-    printf '%s\n' "$wanted" >"$installed"
-  fi
-}
-install "$here"
-install "$root/web"
 # What is committed is what the sources build to.
 npm run --silent --prefix "$root/web" types >/dev/null
 npm run --silent --prefix "$root/web" check

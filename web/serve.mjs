@@ -1,0 +1,33 @@
+// Serves the page from its sources, from an origin of its own, for a service anywhere: `make web`. Each reload builds it again.
+import http from 'node:http';
+import { page } from './build.mjs';
+
+const service = (process.env.SERVICE_URL || 'http://localhost:8000').replace(/\/+$/, '');
+const port = Number(process.env.WEB_PORT || 5173);
+const types = { html: 'text/html', js: 'text/javascript', css: 'text/css', svg: 'image/svg+xml', webmanifest: 'application/manifest+json' };
+// As the service has it, except that the service is elsewhere.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; manifest-src 'self'; worker-src 'self'; base-uri 'none'; "
+  + `form-action 'none'; frame-ancestors 'none'; connect-src 'self' ${new URL(service).origin}`;
+
+const server = http.createServer(async (request, response) => {
+  const { pathname } = new URL(request.url, 'http://localhost');
+  if (pathname === '/') return response.writeHead(302, { Location: 'app' }).end();
+  const name = pathname === '/app' ? 'index.html' : pathname.replace(/^\/app\//, '');
+  try {
+    const text = (await page())[name];
+    if (text === undefined) return response.writeHead(404).end();
+    const type = `${types[name.split('.').at(-1)]}; charset=utf-8`;
+    response.writeHead(200, { 'Content-Type': type, 'Cache-Control': 'no-store', 'Content-Security-Policy': policy, 'Service-Worker-Allowed': '../app' });
+    response.end(name === 'index.html' ? text.replace('name="service" content=""', `name="service" content="${service}"`) : text);
+  } catch (error) {
+    response.writeHead(500, { 'Content-Type': 'text/plain; charset=utf-8' }).end(error.message);
+  }
+});
+server.on('error', (error) => {
+  console.error(`web: ${error.message}; set WEB_PORT to a free port`);
+  process.exit(1);
+});
+server.listen(port, 'localhost', () => {
+  const own = `http://localhost:${server.address().port}`;
+  console.log(`web: the page is at ${own}/app, for the service at ${service} (SERVICE_URL), which has to allow ${own} (CORS_ALLOWED_ORIGINS; DEBUG=True does)`);
+});
