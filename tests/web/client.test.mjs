@@ -354,6 +354,18 @@ describe('Edits', () => {
     await settled(todos);
     assert.equal(todos.shown.get(number).title, 'theirs again');
 
+    // A form that was opened before one's own edits, and still shows what is there, is not in conflict with them; one that shows something else is.
+    const form = at(todos, number);
+    await todos.update(form, { title: 'first' });
+    const opened = at(todos, number);
+    await settled(todos);
+    await todos.update(opened, { title: 'second' });
+    await settled(todos);
+    assert.equal((await service.call('GET', `/todos/${number}`)).body.title, 'second');
+    await todos.update(form, { title: 'from long ago' });
+    await todos.discard(await problem(todos, 412));
+    await settled(todos);
+
     const removal = await conflicts({ description: 'look at this first' }, () => todos.remove(at(todos, number)));
     assert.deepEqual([removal.kind, removal.problem.current.description], ['delete', 'look at this first']);
     await todos.retry(removal);

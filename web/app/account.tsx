@@ -3,8 +3,8 @@ import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import type { Schemas } from '../client';
 import { Dialog, isSure } from './dialog';
-import { go } from './place';
-import { account, ask, ended, failed, logout, notice, service, session, unsent } from './state';
+import { closes } from './place';
+import { account, ask, ended, failed, logout, notice, service, session, unanswered } from './state';
 
 export function Login() {
   const isNew = useSignal(false);
@@ -30,7 +30,7 @@ export function Login() {
   return (
     <main class="login">
       <h1>Todos</h1>
-      {ended.value && <p role="status">You have been logged out. Log in again to go on: what you did here is kept.</p>}
+      {ended.value && <p role="status">You have been logged out. Log in again to go on.</p>}
       <form onSubmit={submit}>
         <label>Name<input name="username" autoComplete="username" required maxLength={64} autoFocus autoCapitalize="none" spellcheck={false} /></label>
         <label>Password
@@ -56,8 +56,8 @@ function useRead<T>(read: () => Promise<{ body: unknown }>) {
 
 export function Account() {
   const call = session.value!.call;
-  const leave = async (everywhere: boolean) => {
-    if (unsent.value > 0 && !isSure(`${unsent.value} changes were not sent yet, and would be lost. Log out?`)) return;
+  const go = async (everywhere: boolean) => {
+    if (unanswered.value > 0 && !isSure(`${unanswered.value} changes are only in this browser, and would be lost. Log out?`)) return;
     await logout(everywhere).catch(failed);
   };
   const password = async (event: SubmitEvent) => {
@@ -84,10 +84,10 @@ export function Account() {
     }
   };
   return (
-    <Dialog title={`Account ${account.value?.username}`} className="drawer" close={() => go({ view: 'todos' })}>
+    <Dialog title={`Account ${account.value?.username}`} className="drawer" close={closes('account')}>
       <div class="buttons">
-        <button onClick={() => leave(false)}>Log out</button>
-        <button onClick={() => leave(true)}>Log out everywhere</button>
+        <button onClick={() => go(false)}>Log out</button>
+        <button onClick={() => go(true)}>Log out everywhere</button>
       </div>
       <Sessions />
       <Tokens />

@@ -3,38 +3,37 @@ import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import type { Edit, Fields, Schemas, Shown } from '../client';
 import { Dialog } from './dialog';
+import { Field } from './field';
 import { PRIORITIES } from './list';
-import { go, place } from './place';
-import { ask, dayOf, failed, idOf, pending, remove, shown, store, tags } from './state';
+import { leave, place } from './place';
+import { ask, dayOf, failed, idOf, pending, remove, shown, status, store, tags, timeOf, today } from './state';
 
 export function Details() {
   const { todo: id } = place.value;
   const todo = [...shown.value.values()].find((one) => String(one.id) === id || String(idOf(id)) === String(one.id));
   if (id === '') return null;
-  const close = () => go({ todo: '' });
-  if (!todo) return <Dialog title="Details" className="drawer" close={close}><p>This todo is not here (any more). Perhaps it is in the trash.</p></Dialog>;
+  const close = () => leave({ todo: '' });
+  const missing = status.value.current ? 'This todo is not here (any more). Perhaps it is in the trash.' : 'Loading…';
+  if (!todo) return <Dialog title="Details" className="drawer" close={close}><p>{missing}</p></Dialog>;
   return <Dialog key="details" title="Details" className="drawer" close={close}><Form todo={todo} close={close} /></Dialog>;
 }
 
 function Form({ todo, close }: { todo: Shown; close: () => void }) {
-  const set = (fields: Fields) => store().update(todo, fields).catch(failed);
-  const changed = (name: 'title' | 'description') => (event: { currentTarget: { value: string } }) => {
-    const text = name === 'title' ? event.currentTarget.value.trim() : event.currentTarget.value;
-    if (name === 'title' && text === '') return;
-    if (text !== (todo[name] ?? '')) void set({ [name]: text === '' ? null : text });
-  };
-  const [day, time] = todo.due_at?.includes('T') ? [dayOf(todo.due_at), new Date(todo.due_at).toTimeString().slice(0, 5)] : [todo.due_at ?? '', ''];
-  const due = (day: string, time: string) => set({ due_at: day === '' ? null : time === '' ? day : new Date(`${day}T${time}`).toISOString() });
+  const set = (fields: Fields, saw = todo) => void store().update(saw, fields).catch(failed);
+  const [day, time] = todo.due_at ? [dayOf(todo.due_at), timeOf(todo.due_at)] : ['', ''];
+  const due = (day: string, time: string, saw: Shown) => set({ due_at: day === '' ? null : time === '' ? day : new Date(`${day}T${time}`).toISOString() }, saw);
   const own = todo.tags ?? [];
   const state = pending.value.get(todo.id);
   return (
     <div class="form">
-      <label>Title<input dir="auto" maxLength={200} value={todo.title} onChange={changed('title')} /></label>
+      <label>Title<Field todo={todo} value={todo.title} maxLength={200} required save={(text, saw) => set({ title: text.trim() }, saw)} /></label>
       <label class="check"><input type="checkbox" checked={todo.completed} onChange={(event) => set({ completed: event.currentTarget.checked })} />Done</label>
-      <label>Description<textarea dir="auto" rows={5} maxLength={10_000} value={todo.description ?? ''} onChange={changed('description')} /></label>
+      <label>Description
+        <Field as="textarea" todo={todo} value={todo.description ?? ''} rows={5} maxLength={10_000} save={(text, saw) => set({ description: text === '' ? null : text }, saw)} />
+      </label>
       <div class="pair">
-        <label>Due<input type="date" value={day} onChange={(event) => due(event.currentTarget.value, time)} /></label>
-        <label>at<input type="time" value={time} disabled={day === ''} onChange={(event) => due(day, event.currentTarget.value)} /></label>
+        <label>Due<Field todo={todo} type="date" value={day} save={(text, saw) => due(text, time, saw)} /></label>
+        <label>at<Field todo={todo} type="time" value={time} save={(text, saw) => due(day || (text && today()), text, saw)} /></label>
       </div>
       <label>Priority
         <select value={todo.priority ?? ''} onChange={(event) => set({ priority: event.currentTarget.value === '' ? null : Number(event.currentTarget.value) })}>
@@ -51,7 +50,7 @@ function Form({ todo, close }: { todo: Shown; close: () => void }) {
             dir="auto" maxLength={50} list="tags" onChange={(event) => {
               const tag = event.currentTarget.value.trim();
               event.currentTarget.value = '';
-              if (tag !== '' && !own.includes(tag)) void set({ tags_add: [tag] });
+              if (tag !== '' && !own.includes(tag)) set({ tags_add: [tag] });
             }}
           />
         </label>
@@ -79,7 +78,11 @@ function History({ id, version }: { id: number; version: string }) {
           {list.map(({ revision, event, at, actor, changes }) => (
             <li key={revision}>
               <b>{event}</b> by {actor}, <time dateTime={at}>{new Date(at).toLocaleString()}</time>
-              <ul>{Object.entries(changes ?? {}).map(([field, [before, after]]) => <li key={field}>{field}: <del dir="auto">{worded(before)}</del> → <ins dir="auto">{worded(after)}</ins></li>)}</ul>
+              <ul>
+                {Object.entries(changes ?? {}).map(([field, [before, after]]) => (
+                  <li key={field}>{NAMES[field] ?? field}: <del dir="auto">{worded(before, field)}</del> → <ins dir="auto">{worded(after, field)}</ins></li>
+                ))}
+              </ul>
             </li>
           ))}
         </ol>
@@ -88,9 +91,17 @@ function History({ id, version }: { id: number; version: string }) {
   );
 }
 
-/** A value, in words. */
-export const worded = (value: unknown) =>
-  value === null || value === undefined || value === '' ? 'nothing' : Array.isArray(value) ? value.join(', ') || 'nothing' : value === true ? 'yes' : value === false ? 'no' : String(value);
+const NAMES: Record<string, string> = { completed: 'done', due_at: 'due', order: 'place in my order' };
+
+/** The value of a field, in words. */
+function worded(value: unknown, field: string): string {
+  if (value === null || value === undefined || value === '') return 'nothing';
+  if (Array.isArray(value)) return value.join(', ') || 'nothing';
+  if (field === 'priority') return PRIORITIES[value as number] ?? String(value);
+  if (field === 'due_at') return `${dayOf(String(value))} ${timeOf(String(value))}`.trim();
+  if (field === 'order') return String(Math.round((value as number) * 100) / 100);
+  return value === true ? 'yes' : value === false ? 'no' : String(value);
+}
 
 /** Edits that the user has to decide about. */
 export function Problems({ edits }: { edits: Edit[] }) {
@@ -120,7 +131,7 @@ function Problem({ edit }: { edit: Edit }) {
         <table>
           <thead><tr><th scope="col">Field</th><th scope="col">Yours</th><th scope="col">Theirs</th></tr></thead>
           <tbody>
-            {names.map((name) => <tr key={name}><th scope="row">{name}</th><td dir="auto">{kind === 'delete' ? 'deleted' : mine(wanted, name)}</td><td dir="auto">{worded(theirs[name])}</td></tr>)}
+            {names.map((name) => <tr key={name}><th scope="row">{NAMES[name] ?? name}</th><td dir="auto">{kind === 'delete' ? 'deleted' : mine(wanted, name)}</td><td dir="auto">{worded(theirs[name], name)}</td></tr>)}
           </tbody>
         </table>
         <div class="buttons">
@@ -138,7 +149,7 @@ function Problem({ edit }: { edit: Edit }) {
   return (
     <form onSubmit={correct}>
       <p>{title}: {problem.status === 404 ? 'it was removed for good elsewhere' : problem.detail}</p>
-      {wanted['title'] !== undefined && problem.status === 422 && <label>Title<input name="title" dir="auto" value={String(wanted['title'])} /></label>}
+      {wanted['title'] !== undefined && problem.status === 422 && <label>Title<input name="title" dir="auto" defaultValue={String(wanted['title'])} /></label>}
       <div class="buttons">
         {problem.status !== 404 && <button>Try again</button>}
         <button type="button" onClick={give}>Give it up</button>
@@ -150,4 +161,4 @@ function Problem({ edit }: { edit: Edit }) {
 const mine = (fields: Record<string, unknown>, name: string) =>
   name === 'tags' && fields['tags'] === undefined
     ? [...((fields['tags_add'] as string[]) ?? []).map((tag) => `+${tag}`), ...((fields['tags_remove'] as string[]) ?? []).map((tag) => `−${tag}`)].join(' ')
-    : worded(fields[name]);
+    : worded(fields[name], name);

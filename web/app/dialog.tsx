@@ -1,13 +1,22 @@
 // What lies on top of the page: it has the focus while it is open, and gives it back.
+import { signal } from '@preact/signals';
 import type { ComponentChildren } from 'preact';
 import { useEffect, useRef } from 'preact/hooks';
+import { Notice } from './notice';
 
-export function Dialog({ title, className = '', close, children }: { title: string; className?: string; close: () => void; children: ComponentChildren }) {
+/** How many are open: whoever says something says it there. */
+export const dialogs = signal(0);
+
+export function Dialog({ title, className = '', close, children }: { title: string; className?: string; close: () => unknown; children: ComponentChildren }) {
   const dialog = useRef<HTMLDialogElement>(null);
   useEffect(() => {
-    const before = document.activeElement as HTMLElement | null;
     dialog.current?.showModal();
-    return () => (before?.isConnected ? before : document.querySelector<HTMLElement>('.row[tabindex="0"]'))?.focus();
+    dialogs.value += 1;
+    return () => {
+      dialogs.value -= 1;
+      // The browser gives the focus back to where it was, if that is still there.
+      if (document.activeElement === document.body) document.querySelector<HTMLElement>('.row[tabindex="0"]')?.focus();
+    };
   }, []);
   return (
     <dialog
@@ -18,6 +27,7 @@ export function Dialog({ title, className = '', close, children }: { title: stri
         <header><h2>{title}</h2><button class="icon" aria-label="Close" onClick={() => dialog.current?.close()}>✕</button></header>
         {children}
       </div>
+      <Notice />
     </dialog>
   );
 }

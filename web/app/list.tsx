@@ -3,7 +3,8 @@ import { signal, useSignal } from '@preact/signals';
 import { useLayoutEffect, useRef } from 'preact/hooks';
 import type { Shown } from '../client';
 import { go, isNarrowed, NO_FILTER, place } from './place';
-import { complete, dayOf, failed, keyOf, listed, moveBetween, pending, remove, shown, status, store, today } from './state';
+import { Field } from './field';
+import { complete, dayOf, failed, keyOf, listed, move, pending, remove, shown, status, store, timeOf, today } from './state';
 
 /** Of each row, in px, as in style.css. */
 const ROW = 48;
@@ -31,7 +32,7 @@ export function List() {
   const box = useRef<HTMLDivElement>(null);
   const top = useSignal(0);
   const height = useSignal(800);
-  const dragged = useSignal<{ from: number; to: number; y: number }>();
+  const dragged = useSignal<{ key: string | number; by: number; y: number }>();
 
   useLayoutEffect(() => {
     const measure = () => box.current && (height.value = box.current.clientHeight);
@@ -45,8 +46,18 @@ export function List() {
   const first = Math.max(0, Math.floor(top.value / ROW) - MARGIN);
   const last = Math.min(todos.length, Math.ceil((top.value + height.value) / ROW) + MARGIN);
   const current = todos.findIndex(({ id }) => keyOf(id) === focused.value);
+  const lastIndex = useRef(0);
+  if (current >= 0) lastIndex.current = current;
+  const rows = todos.slice(first, last).map((todo, index) => ({ todo, index: first + index }));
+  // Else the keyboard would be nowhere when it is scrolled away.
+  if (current >= 0 && (current < first || current >= last)) rows.push({ todo: todos[current]!, index: current });
 
-  const move = (to: number) => {
+  useLayoutEffect(() => {
+    // Its row has gone, and the focus with it.
+    if (focused.value !== undefined && current < 0 && document.activeElement === document.body) focusRow(todos[Math.min(lastIndex.current, todos.length - 1)]);
+  });
+
+  const goTo = (to: number) => {
     const index = Math.max(0, Math.min(todos.length - 1, to));
     const todo = todos[index];
     if (!todo || !box.current) return;
@@ -60,8 +71,8 @@ export function List() {
   const reorder = (from: number, to: number) => {
     const todo = todos[from];
     if (!todo || to === from || to < 0 || to >= todos.length) return;
-    const rest = todos.filter((other) => other !== todo);
-    moveBetween(todo, rest[to - 1], rest[to]).then(() => focusRow(todo), failed);
+    move(todos, todo, to).catch(failed);
+    focusRow(todo);
   };
 
   const keys = (event: KeyboardEvent) => {
@@ -77,8 +88,10 @@ export function List() {
     if (event.altKey) {
       if (place.value.sort === 'own' && (event.key === 'ArrowUp' || event.key === 'ArrowDown')) reorder(current, step!);
       else return;
-    } else if (step !== undefined) move(step);
+    } else if (step !== undefined) goTo(step);
     else if (!todo || isOnButton) return;
+    // A key that is held is no new wish.
+    else if (event.repeat) return event.preventDefault();
     else if (event.key === ' ' || event.key === 'x') {
       complete(todo, !todo.completed).catch(failed);
       if (place.value.done !== 'all') focusRow(neighbour);
@@ -91,39 +104,35 @@ export function List() {
     event.preventDefault();
   };
 
-  const drag = (index: number) => (event: PointerEvent) => {
+  const start = (key: string | number) => (event: PointerEvent) => {
     if (event.button !== 0) return;
     event.preventDefault();
     (event.target as Element).setPointerCapture(event.pointerId);
-    dragged.value = { from: index, to: index, y: event.clientY };
+    dragged.value = { key, by: 0, y: event.clientY };
   };
-  const dragging = (event: PointerEvent) => {
-    const drag = dragged.value;
-    if (drag) dragged.value = { ...drag, to: Math.max(0, Math.min(todos.length - 1, drag.from + Math.round((event.clientY - drag.y) / ROW))) };
+  const drag = (event: PointerEvent) => {
+    if (dragged.value) dragged.value = { ...dragged.value, by: Math.round((event.clientY - dragged.value.y) / ROW) };
   };
-  const dropped = () => {
-    const drag = dragged.value;
+  const drop = () => {
+    const { from, to } = dragging;
     dragged.value = undefined;
-    if (drag) reorder(drag.from, drag.to);
+    reorder(from, to);
   };
-
-  const offset = (index: number) => {
-    const drag = dragged.value;
-    if (!drag || drag.from === index) return 0;
-    if (index > drag.from && index <= drag.to) return -1;
-    return index < drag.from && index >= drag.to ? 1 : 0;
-  };
+  /** Where it comes from and goes to: others may come and go meanwhile. */
+  const from = dragged.value ? todos.findIndex(({ id }) => keyOf(id) === dragged.value?.key) : -1;
+  const dragging = { from, to: from < 0 ? -1 : Math.max(0, Math.min(todos.length - 1, from + dragged.value!.by)) };
+  const offset = (index: number) =>
+    from < 0 || index === from ? 0 : index > from && index <= dragging.to ? -1 : index < from && index >= dragging.to ? 1 : 0;
 
   return (
     <div class="list" ref={box} onScroll={(event) => (top.value = event.currentTarget.scrollTop)} onKeyDown={keys} tabIndex={-1}>
       {todos.length === 0 ? <Empty /> : (
         <ul role="list" aria-label="Todos" style={{ height: `${todos.length * ROW}px` }}>
-          {todos.slice(first, last).map((todo, index) => (
+          {rows.map(({ todo, index }) => (
             <Row
-              key={keyOf(todo.id)} todo={todo} position={first + index} count={todos.length} shift={offset(first + index)}
-              isDragged={dragged.value?.from === first + index} target={dragged.value?.to ?? 0}
-              isStop={first + index === (current < 0 ? 0 : current)}
-              onDrag={place.value.sort === 'own' ? { start: drag(first + index), move: dragging, end: dropped } : undefined}
+              key={keyOf(todo.id)} todo={todo} position={index} count={todos.length} shift={offset(index)} isDragged={index === from} target={dragging.to}
+              isStop={index === (current < 0 ? 0 : current)}
+              onDrag={place.value.sort === 'own' ? { start: start(keyOf(todo.id)), move: drag, end: drop, cancel: () => (dragged.value = undefined) } : undefined}
             />
           ))}
         </ul>
@@ -151,7 +160,7 @@ interface RowProps {
   target: number;
   /** Tab comes here. */
   isStop: boolean;
-  onDrag: { start: (event: PointerEvent) => void; move: (event: PointerEvent) => void; end: () => void } | undefined;
+  onDrag: { start: (event: PointerEvent) => void; move: (event: PointerEvent) => void; end: () => void; cancel: () => void } | undefined;
 }
 
 function Row({ todo, position, count, shift, isDragged, target, isStop, onDrag }: RowProps) {
@@ -166,7 +175,7 @@ function Row({ todo, position, count, shift, isDragged, target, isStop, onDrag }
       onFocusIn={() => (focused.value = keyOf(todo.id))}
     >
       {onDrag && (
-        <span class="handle" aria-hidden="true" onPointerDown={onDrag.start} onPointerMove={onDrag.move} onPointerUp={onDrag.end} onPointerCancel={onDrag.end}>⠿</span>
+        <span class="handle" aria-hidden="true" onPointerDown={onDrag.start} onPointerMove={onDrag.move} onPointerUp={onDrag.end} onPointerCancel={onDrag.cancel}>⠿</span>
       )}
       <input
         type="checkbox" tabIndex={isStop ? 0 : -1} checked={todo.completed} aria-label={`Done: ${todo.title}`}
@@ -178,7 +187,7 @@ function Row({ todo, position, count, shift, isDragged, target, isStop, onDrag }
       {state && <span class={`state ${state}`}>{state === 'problem' ? 'not saved' : 'waiting'}</span>}
       {(todo.tags ?? []).slice(0, 3).map((tag) => <button key={tag} class="tag" tabIndex={-1} dir="auto" onClick={() => go({ tag })}>{tag}</button>)}
       {todo.priority != null && <span class={`priority p${todo.priority}`} title="Priority">{PRIORITIES[todo.priority]}</span>}
-      {todo.due_at && <time class={isLate ? 'late' : ''} dateTime={todo.due_at}>{dayOf(todo.due_at)}</time>}
+      {todo.due_at && <time class={isLate ? 'late' : ''} dateTime={todo.due_at}>{`${dayOf(todo.due_at)} ${timeOf(todo.due_at)}`.trim()}</time>}
       <button class="icon" tabIndex={isStop ? 0 : -1} aria-label={`Details of ${todo.title}`} onClick={() => go({ todo: String(todo.id) })}>⋯</button>
     </li>
   );
@@ -187,26 +196,19 @@ function Row({ todo, position, count, shift, isDragged, target, isStop, onDrag }
 export const PRIORITIES = ['lowest', 'low', 'medium', 'high', 'highest'];
 
 function TitleField({ todo }: { todo: Shown }) {
-  const field = useRef<HTMLInputElement>(null);
-  useLayoutEffect(() => {
-    field.current?.focus();
-    field.current?.select();
-  }, []);
-  const end = (title?: string) => {
-    if (editing.value !== keyOf(todo.id)) return;
-    editing.value = undefined;
-    if (title && title !== todo.title) store().update(todo, { title }).catch(failed);
-    focusRow(todo);
+  const close = () => editing.value === keyOf(todo.id) && (editing.value = undefined);
+  const save = (text: string, saw: Shown) => {
+    store().update(saw, { title: text.trim() }).catch(failed);
+    close();
   };
   return (
-    <input
-      ref={field} class="title" dir="auto" maxLength={200} value={todo.title} aria-label="Title"
-      onBlur={(event) => end(event.currentTarget.value.trim())}
-      onKeyDown={(event) => {
-        if (event.key === 'Enter') end(event.currentTarget.value.trim());
-        if (event.key === 'Escape') end();
-        event.stopPropagation();
-      }}
-    />
+    <span class="title" onFocusOut={close}>
+      <Field
+        todo={todo} value={todo.title} maxLength={200} aria-label="Title" required save={save} done={() => {
+          close();
+          focusRow(todo);
+        }}
+      />
+    </span>
   );
 }

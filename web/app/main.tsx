@@ -1,18 +1,19 @@
 // The page.
-import { effect } from '@preact/signals';
+import { effect, signal } from '@preact/signals';
 import { render } from 'preact';
 import { useEffect } from 'preact/hooks';
 import { Account, Login } from './account';
 import { Details, Problems } from './details';
-import { Dialog } from './dialog';
+import { Dialog, dialogs } from './dialog';
 import { Events } from './events';
 import { focusRow, List, PRIORITIES } from './list';
-import { go, openedAt, place } from './place';
-import { account, failed, listed, notice, ORDERS, problems, session, start, status, store, tags, unsent } from './state';
+import { Notice } from './notice';
+import { closes, go, isNarrowed, NO_FILTER, openedAt, place } from './place';
+import { account, failed, listed, lowestOrder, notice, ORDERS, problems, session, start, status, store, tags, unsent } from './state';
 import { Trash } from './trash';
 
 function App() {
-  if (session.value === undefined) return <main class="login" aria-busy="true"><h1>Todos</h1></main>;
+  if (session.value === undefined) return <><main class="login" aria-busy="true"><h1>Todos</h1></main><Notice /></>;
   if (account.value === undefined) return <><Login /><Notice /></>;
   const { view } = place.value;
   return (
@@ -31,7 +32,7 @@ function App() {
       {view === 'trash' && <Trash />}
       {view === 'account' && <Account />}
       {view === 'keys' && <Keys />}
-      <Notice />
+      {dialogs.value === 0 && <Notice />}
       <Keyboard />
     </>
   );
@@ -39,7 +40,7 @@ function App() {
 
 function Header() {
   const { current, error } = status.value;
-  const text = current ? (unsent.value > 0 ? 'Saving…' : 'Up to date') : unsent.value > 0 ? `Offline, ${unsent.value} to send` : error === undefined ? 'Connecting…' : 'Offline';
+  const text = current ? (unsent.value === 0 ? 'Up to date' : problems.value.length > 0 ? `${unsent.value} wait for your decision` : 'Saving…') : unsent.value > 0 ? `Offline, ${unsent.value} to send` : error === undefined ? 'Connecting…' : 'Offline';
   return (
     <header class="top">
       <h1>Todos</h1>
@@ -63,10 +64,13 @@ function Add() {
     field.value = '';
     // It belongs to what is listed: else it would vanish at once.
     const { tag, priority } = place.value;
-    await store().create({ title, ...(tag && { tags: [tag] }), ...(priority && { priority: Number(priority) }) }).catch((error: unknown) => {
-      field.value = title;
+    try {
+      const id = await store().create({ title, order: lowestOrder() - 1, ...(tag && { tags: [tag] }), ...(priority && { priority: Number(priority) }) });
+      if (!listed.value.some((todo) => todo.id === store().id(id))) notice.value = { text: `Added “${title}”, which the filters hide.`, action: { label: 'Show', run: () => go(NO_FILTER) } };
+    } catch (error) {
+      field.value ||= title;
       failed(error);
-    });
+    }
   };
   return (
     <form class="add" onSubmit={add}>
@@ -76,12 +80,16 @@ function Add() {
   );
 }
 
+/** On a phone, there is no room for all of them. */
+const areFolded = signal(true);
+
 function Filters() {
   const { q, done, tag, priority, due, sort } = place.value;
   const choose = (name: 'done' | 'tag' | 'priority' | 'due' | 'sort') => (event: { currentTarget: HTMLSelectElement }) => go({ [name]: event.currentTarget.value });
   return (
-    <div class="filters" role="search">
+    <div class={`filters${areFolded.value ? ' folded' : ''}`} role="search">
       <input id="search" type="search" dir="auto" placeholder="Search" aria-label="Search" value={q} onInput={(event) => go({ q: event.currentTarget.value }, true)} />
+      <button class="fold" aria-expanded={!areFolded.value} onClick={() => (areFolded.value = !areFolded.value)}>Filters{isNarrowed.value ? ' •' : ''}</button>
       <select aria-label="Which" value={done} onChange={choose('done')}>
         <option value="open">Open</option><option value="done">Done</option><option value="all">All</option>
       </select>
@@ -104,26 +112,6 @@ function Filters() {
   );
 }
 
-function Notice() {
-  const { text, action } = notice.value ?? {};
-  useEffect(() => {
-    if (text === undefined) return;
-    const timer = setTimeout(() => (notice.value = undefined), 10_000);
-    return () => clearTimeout(timer);
-  }, [notice.value]);
-  return (
-    <div class="notice" role="status" aria-live="polite">
-      {text !== undefined && (
-        <p>
-          <span dir="auto">{text}</span>
-          {action && <button onClick={() => (action.run(), (notice.value = undefined))}>{action.label}</button>}
-          <button class="icon" aria-label="Dismiss" onClick={() => (notice.value = undefined)}>✕</button>
-        </p>
-      )}
-    </div>
-  );
-}
-
 const KEYS: [string, string][] = [
   ['n', 'New todo'], ['/', 'Search'], ['↑ ↓ or k j', 'Go through the list'], ['Page Up, Page Down, Home, End', 'Go further'], ['Space or x', 'Done, or not'], ['Enter or F2', 'Edit the title'],
   ['o', 'Details and history'], ['Delete or #', 'Delete'], ['u', 'Undo what was just done'], ['Alt ↑ ↓', 'Move, in my order'], ['e', 'Events'], ['t', 'Trash'], ['a', 'Account'], ['?', 'These keys'], ['Escape', 'Close, or back to the list'],
@@ -131,11 +119,16 @@ const KEYS: [string, string][] = [
 
 function Keys() {
   return (
-    <Dialog title="Keys" close={() => go({ view: 'todos' })}>
+    <Dialog title="Keys" close={closes('keys')}>
+      <label class="check"><input type="checkbox" checked={haveKeys.value} onChange={(event) => haveKeys.value = event.currentTarget.checked} />Single keys work everywhere</label>
       <dl class="keys">{KEYS.map(([keys, what]) => <div key={keys}><dt><kbd>{keys}</kbd></dt><dd>{what}</dd></div>)}</dl>
     </Dialog>
   );
 }
+
+/** Who speaks to the machine, or hits keys by accident, switches them off (WCAG 2.1.4). */
+const haveKeys = signal(localStorage.getItem('keys') !== 'off');
+effect(() => localStorage.setItem('keys', haveKeys.value ? 'on' : 'off'));
 
 /** Keys that work everywhere, except where something is typed. */
 function Keyboard() {
@@ -143,8 +136,8 @@ function Keyboard() {
     const keys = (event: KeyboardEvent) => {
       const target = event.target as HTMLElement;
       const isTyping = target.matches('input:not([type=checkbox]), textarea, select');
-      if (event.key === 'Escape' && isTyping) focusRow(listed.value[0]);
-      if (isTyping || event.ctrlKey || event.metaKey || event.altKey || document.querySelector('dialog[open]')) return;
+      if (event.key === 'Escape' && isTyping && !document.querySelector('dialog[open]')) focusRow(listed.value[0]);
+      if (!haveKeys.value || isTyping || event.ctrlKey || event.metaKey || event.altKey || document.querySelector('dialog[open]')) return;
       const views: Record<string, string> = { e: place.value.view === 'events' ? 'todos' : 'events', t: 'trash', a: 'account', '?': 'keys' };
       const view = views[event.key];
       if (view) go({ view });
@@ -169,7 +162,7 @@ effect(() => {
 
 render(<App />, document.getElementById('app')!);
 start().catch((error: unknown) => {
-  notice.value = { text: `This browser keeps no data for this page, which it needs: ${String(error)}` };
+  notice.value = { text: `This browser keeps no data for this page, which it needs. Perhaps this is a private window. (${String(error)})` };
 });
 // Works without a network from the second visit on. The address changes with the page's script: else an old worker would stay.
 navigator.serviceWorker?.register(new URL(`${new URL(openedAt).pathname.split('/').pop()}/sw.js?${import.meta.url.split('/').pop()}`, openedAt), { scope: openedAt }).catch(() => {});

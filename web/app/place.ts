@@ -26,6 +26,12 @@ export const place = computed<Place>(() => ({ ...NOWHERE, ...Object.fromEntries(
 /** Whether anything narrows the list, besides that what is done is not in it. */
 export const isNarrowed = computed(() => (['q', 'tag', 'priority', 'due', 'done'] as const).some((name) => place.value[name] !== NOWHERE[name]));
 
+/** Closes what is open, so that going back does not open it again. */
+export const leave = (change: Partial<Place>) => go(change, true);
+
+/** Closes a view, unless the user is somewhere else already: dialogs say late that they are closed. */
+export const closes = (view: string) => () => place.peek().view === view && leave({ view: 'todos' });
+
 /** Goes somewhere; `replace`: without a step to go back, as while somebody types. */
 export function go(change: Partial<Place>, replace = false) {
   const next = { ...place.peek(), ...change };
@@ -34,5 +40,11 @@ export function go(change: Partial<Place>, replace = false) {
   history[replace ? 'replaceState' : 'pushState'](null, '', url);
   address.value = location.search;
 }
+
+/** The view and the filters that the page begins with. */
+export const reset = () => {
+  history.replaceState(null, '', openedAt);
+  address.value = '';
+};
 
 export const { todo: _, view: __, ...NO_FILTER } = NOWHERE;

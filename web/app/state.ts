@@ -2,7 +2,7 @@
 import { computed, signal } from '@preact/signals';
 import { LoggedOut, Refused, Session, Todos, type Delivery, type Edit, type Id, type Schemas, type Shown, type Status } from '../client';
 import { openStore } from '../client/indexeddb';
-import { openedAt, place } from './place';
+import { openedAt, place, reset } from './place';
 
 /** Of the service: beside this page, unless the page is served from elsewhere. */
 export const service = new URL(document.querySelector<HTMLMetaElement>('meta[name=service]')?.content || '.', openedAt).href.replace(/\/$/, '');
@@ -20,7 +20,9 @@ export const edits = computed<Edit[]>(() => (changes.value, todos.value?.edits ?
 export const shown = computed<ReadonlyMap<Id, Shown>>(() => (changes.value, todos.value?.shown ?? new Map()));
 /** Edits that the user has to decide about. */
 export const problems = computed(() => edits.value.filter(({ problem }) => problem));
-/** Edits that are on this device only, as far as is known. */
+/** Edits that are in this browser only, as far as is known. */
+export const unanswered = computed(() => edits.value.filter(({ answer }) => !answer).length);
+/** Those of them that are to be sent. */
 export const unsent = computed(() => edits.value.filter(({ answer, problem }) => !answer && !problem).length);
 /** The todos with edits that are not settled: what their rows show. */
 export const pending = computed(() => {
@@ -52,10 +54,10 @@ export const keyOf = (id: Id): Id => todos.peek()?.keyOf(id) ?? id;
 let opening: Promise<void> = Promise.resolve();
 
 export async function start() {
-  const opened = await Session.open(service, await openStore('todo-session'));
+  const opened = await Session.open(service, await openStore(`todo-session ${service}`));
   opened.onchange = () => {
     ended.value = opened.account === undefined && account.peek() !== undefined && !leaving;
-    opening = opening.then(openTodos);
+    opening = opening.then(openTodos).catch(failed);
   };
   session.value = opened;
   await openTodos();
@@ -66,6 +68,7 @@ async function openTodos() {
   const present = opened?.account;
   if (present?.id === account.peek()?.id) return;
   void todos.peek()?.close();
+  notice.value = undefined;
   todos.value = undefined;
   happened.value = [];
   if (opened && present) {
@@ -101,7 +104,7 @@ export async function logout(everywhere = false) {
     await opened.logout(everywhere);
     await opening;
     await mine?.clear();
-    notice.value = undefined;
+    reset();
   } finally {
     leaving = false;
   }
@@ -133,35 +136,50 @@ export async function ask<A extends { status: unknown; body: unknown; headers: H
 const seen = (todo: Shown) => shown.peek().get(idOf(todo.id)) ?? todo;
 
 /** Says what was done, and offers to take it back. */
-const offerUndo = (text: string, undo: () => Promise<void>) => {
-  notice.value = { text, action: { label: 'Undo', run: () => void undo().catch(failed) } };
+const offerUndo = (text: string, undo: (mine: Todos) => Promise<void>) => {
+  // Whoever is logged in then.
+  const mine = store();
+  notice.value = { text, action: { label: 'Undo', run: () => void undo(mine).catch(failed) } };
 };
 
 export function remove(todo: Shown) {
-  offerUndo(`Deleted “${todo.title}”.`, () => store().restore(todo));
+  offerUndo(`Deleted “${todo.title}”.`, (mine) => mine.restore(todo));
   return store().remove(todo);
 }
 
 export function complete(todo: Shown, completed: boolean) {
-  if (completed) offerUndo(`Completed “${todo.title}”.`, () => store().update(seen(todo), { completed: false }));
+  if (completed) offerUndo(`Completed “${todo.title}”.`, (mine) => mine.update(seen(todo), { completed: false }));
   return store().update(todo, { completed });
 }
 
-/** The next id that the service could choose, as far as is known. */
-const nextId = computed(() => {
-  let highest = 0;
-  for (const id of shown.value.keys()) if (typeof id === 'number' && id > highest) highest = id;
-  return highest + 1;
-});
+/** What is put before all others has less. */
+export function lowestOrder() {
+  let lowest = 0;
+  for (const { order } of shown.peek().values()) if (order !== undefined && order !== null && order < lowest) lowest = order;
+  return lowest;
+}
 
-/** Where a todo is in the order of the user's own: those without one are where they were created. */
-export const orderOf = ({ order, id }: Shown) => order ?? (typeof id === 'number' ? id : nextId.value);
+/** Of so many todos that have no order yet, each is given one to put another among them. */
+const MAX_ORDERED = 500;
 
-/** Moves a todo between two others of the list; the first one is the highest. */
-export async function moveBetween(todo: Shown, above: Shown | undefined, below: Shown | undefined) {
-  const [high, low] = [above && orderOf(above), below && orderOf(below)];
-  const order = high === undefined ? (low ?? 0) + 1 : low === undefined ? high - 1 : (high + low) / 2;
-  if (order !== orderOf(todo)) await store().update(todo, { order });
+/** Moves a todo of `list`, which is in the user's own order, to another place in it. */
+export async function move(list: readonly Shown[], todo: Shown, to: number) {
+  const rest = list.filter((other) => other !== todo);
+  const [above, below] = [rest[to - 1], rest[to]];
+  const [high, low] = [above?.order, below?.order];
+  const middle = high == null ? (low ?? 0) - 1 : low == null ? high + 1 : (high + low) / 2;
+  const hasPlace = (above === undefined || high != null) && (high == null || middle > high) && (low == null || middle < low);
+  if (hasPlace) return store().update(todo, { order: middle });
+  // Those above it get one, too, and those behind it as far as they are in the way.
+  const moved = [...rest.slice(0, to), todo, ...rest.slice(to)];
+  const first = Math.min(to, moved.findIndex(({ order }, index) => order == null && index <= to) >>> 0);
+  if (to - first > MAX_ORDERED) throw new Error(`Above it are ${to - first} todos that nobody has put in an order yet: choose a place higher up.`);
+  let last = moved[first - 1]?.order ?? lowestOrder() - 1;
+  for (const [index, other] of moved.entries()) {
+    if (index < first || (index > to && (other.order == null || other.order > last))) continue;
+    last += 1;
+    await store().update(other, { order: last });
+  }
 }
 
 const compare = new Intl.Collator(undefined, { numeric: true }).compare;
@@ -171,11 +189,13 @@ const by = <T>(value: (todo: Shown) => T | null | undefined, order: (a: T, b: T)
   const [one, other] = [value(a), value(b)];
   return one == null || other == null ? Number(one == null) - Number(other == null) : order(one, other);
 };
-const newest: Order = (a, b) => (typeof b.id === 'number' ? b.id : Infinity) - (typeof a.id === 'number' ? a.id : Infinity) || 0;
+/** As the service has it; what it does not have yet comes last. */
+const byId: Order = ({ id: a, created_at: one }, { id: b, created_at: other }) =>
+  typeof a === 'number' && typeof b === 'number' ? a - b : Number(typeof a === 'string') - Number(typeof b === 'string') || (one < other ? -1 : 1);
 
 export const ORDERS: Record<string, { label: string; order: Order }> = {
-  own: { label: 'My order', order: (a, b) => orderOf(b) - orderOf(a) },
-  due: { label: 'Due date', order: by(({ due_at }) => due_at, compare) },
+  own: { label: 'My order', order: by(({ order }) => order, (a, b) => a - b) },
+  due: { label: 'Due date', order: by(({ due_at }) => due_at && `${dayOf(due_at)} ${timeOf(due_at)}`, (a, b) => (a < b ? -1 : Number(a > b))) },
   priority: { label: 'Priority', order: by(({ priority }) => priority, (a, b) => b - a) },
   title: { label: 'Title', order: by(({ title }) => title, compare) },
   changed: { label: 'Last change', order: by(({ updated_at }) => updated_at, (a, b) => (a < b ? 1 : a > b ? -1 : 0)) },
@@ -193,6 +213,9 @@ export const dayOf = (due: string) => {
   return new Date(date.getTime() - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
 };
 
+/** Its time there, if it has one: 09:30. */
+export const timeOf = (due: string) => (due.includes('T') ? new Date(due).toTimeString().slice(0, 5) : '');
+
 const folded = (text: string) => text.normalize('NFKC').toLowerCase();
 
 /** The todos that are listed, in their order. */
@@ -206,8 +229,8 @@ export const listed = computed<Shown[]>(() => {
     && (priority === '' || String(todo.priority ?? '') === priority)
     && (due === '' || (todo.due_at && (due === 'late' ? dayOf(todo.due_at) < day && !todo.completed : due === 'today' ? dayOf(todo.due_at) === day : true)))
     && (text === '' || folded(todo.title).includes(text) || folded(todo.description ?? '').includes(text)));
-  const { order } = ORDERS[sort] ?? ORDERS['own']!;
-  return found.sort((a, b) => order(a, b) || newest(a, b));
+  const { order } = (Object.hasOwn(ORDERS, sort) && ORDERS[sort]) || ORDERS['own']!;
+  return found.sort((a, b) => order(a, b) || byId(a, b));
 });
 
 /** All tags, those that are used most first. */

@@ -5,11 +5,11 @@ const worker = self as unknown as {
   clients: { claim(): Promise<void> };
   registration: { scope: string };
 };
-const CACHE = 'todo-page';
 /** What is kept is the same for everybody. */
 const ANY = { ignoreVary: true };
 /** The page: this scope. Its files are below it. */
 const page = worker.registration.scope;
+const CACHE = `todo-page ${page}`;
 
 /** Loads the page and the files that it names, and keeps them in place of the ones before. */
 async function refresh(response: Response) {

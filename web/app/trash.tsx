@@ -3,7 +3,7 @@ import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import type { Schemas } from '../client';
 import { Dialog, isSure } from './dialog';
-import { go } from './place';
+import { closes } from './place';
 import { ask, edits, failed, shown, store } from './state';
 
 export function Trash() {
@@ -23,7 +23,7 @@ export function Trash() {
   };
   const list = typeof todos.value === 'string' ? todos.value : todos.value.filter(({ id }) => !shown.value.has(id));
   return (
-    <Dialog title="Trash" className="drawer" close={() => go({ view: 'todos' })}>
+    <Dialog title="Trash" className="drawer" close={closes('trash')}>
       {typeof list === 'string' ? <p>{list}</p> : list.length === 0 ? <p>The trash is empty.</p> : (
         <>
           <div class="buttons"><button class="danger" onClick={empty}>Empty the trash</button></div>
@@ -32,7 +32,7 @@ export function Trash() {
               <li key={todo.id}>
                 <span><span dir="auto">{todo.title}</span><small>deleted <time dateTime={todo.deleted_at}>{new Date(todo.deleted_at).toLocaleString()}</time></small></span>
                 <button aria-label={`Restore ${todo.title}`} onClick={() => store().restore(todo).catch(failed)}>Restore</button>
-                <button class="danger" aria-label={`Remove ${todo.title} for good`} onClick={() => ask(store().call('delete', '/trash/{id}', { path: { id: todo.id } })).then(read, failed)}>Remove</button>
+                <button class="danger" aria-label={`Remove ${todo.title} for good`} onClick={() => isSure(`Remove “${todo.title}” for good?`) && ask(store().call('delete', '/trash/{id}', { path: { id: todo.id } })).then(read, failed)}>Remove</button>
               </li>
             ))}
           </ul>

@@ -201,9 +201,17 @@ export function answered(queue: Queue, edit: Edit, answer: Answered, applied: nu
 export function seen({ fields, saw, etag, kind }: Edit, answer: Answered): string | undefined {
   const { todo } = answer;
   if (!todo) return etag;
-  const as = (of: object, name: string) => JSON.stringify((of as Record<string, unknown>)[name]);
-  return touched({ kind, fields }).every((name) => as(todo, name) === as(saw, name)) ? (answer.etag ?? etag) : etag;
+  return isSame({ kind, fields }, todo, saw) ? (answer.etag ?? etag) : etag;
 }
+
+/** Whether the fields that an edit changes are the same in two todos. */
+function isSame(edit: Pick<Edit, 'kind' | 'fields'>, one: object, other: object) {
+  const as = (of: object, name: string) => JSON.stringify((of as Record<string, unknown>)[name]);
+  return touched(edit).every((name) => as(one, name) === as(other, name));
+}
+
+/** An edit of what the user saw a while ago as one of what is there now, if what it changes has not changed meanwhile. */
+export const renewed = (edit: Edit, now: Shown | undefined): Edit => (now && isSame(edit, now, edit.saw) ? { ...edit, saw: now } : edit);
 
 /** The fields that an edit changes. */
 const touched = ({ kind, fields }: Pick<Edit, 'kind' | 'fields'>) =>

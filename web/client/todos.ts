@@ -182,7 +182,7 @@ export class Todos {
     // By the clock, which all tabs share, and behind everything that this one knows.
     this.#place = Math.max(this.#place + 1, Date.now() * 1000, parseInt(this.edits.at(-1)?.place ?? '0') + 1);
     const place = `${String(this.#place).padStart(17, '0')} ${key}`;
-    const edit: Edit = { ...given, key, place, fields: queue.normal(given.fields) };
+    const edit = queue.renewed({ ...given, key, place, fields: queue.normal(given.fields) }, this.shown.get(this.id(given.id)));
     // Shown at once, and known to whatever happens meanwhile.
     this.#unwritten.add(place);
     this.#take(new Map([[`edit/${place}`, { ...edit, etag: queue.base(this.#queue, edit) }]]));
