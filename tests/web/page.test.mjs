@@ -449,6 +449,12 @@ describe('The page', () => {
     console.log(`the slowest of 60 frames while scrolling through 10,000 todos: ${worst.toFixed()} ms`);
     assert.ok(worst < 500, `${worst}`);
     assert.equal((await titles(page)).at(-1), 'todo 10000');
+    await page.setViewportSize({ width: 390, height: 700 });
+    await page.keyboard.press('Escape');
+    await page.getByRole('button', { name: 'Events', exact: true }).click();
+    assert.ok((await page.locator('.row').count()) < 60, 'on a phone, too');
+    await page.getByRole('button', { name: 'Events', exact: true }).click();
+    await page.setViewportSize({ width: 1280, height: 900 });
     await page.locator('.row').last().click();
     await page.keyboard.press('Home');
     await until('the first one has the focus', () => page.evaluate(() => document.activeElement.textContent.includes('todo 1')));
