@@ -5,10 +5,12 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { after, before, describe, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PATIENCE, launch, open } from './browser.mjs';
+import { bundle } from './client.mjs';
 import { Service, freePort, root } from './service.mjs';
 
 const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
@@ -110,6 +112,33 @@ async function isAccessible(page, what) {
   }
   await page.emulateMedia({ colorScheme: 'light' });
 }
+
+describe('The user\'s own order', () => {
+  const byOrder = (a, b) => (a.order ?? Infinity) - (b.order ?? Infinity) || a.id - b.id;
+  const sorted = (todos) => todos.toSorted((a, b) => (a.order === undefined && b.order === undefined ? a.id - b.id : byOrder(a, b)));
+
+  test('is what a move has made of it, as the service sorts', async () => {
+    const { placed } = await import(pathToFileURL(join(await bundle('../app/order.ts'), 'order.js')));
+    let several = 0;
+    for (let round = 0; round < 2000; round += 1) {
+      const kind = Math.random();
+      const order = () => (Math.random() < kind ? undefined : [0, 1, 1 + Number.EPSILON, -3.5, 1e15, Math.random()][Math.floor(Math.random() * 6)]);
+      let list = sorted(Array.from({ length: 1 + Math.floor(Math.random() * 12) }, (_, id) => ({ id, order: order() })));
+      for (let moves = 0; moves < 4; moves += 1) {
+        const [todo, to] = [list[Math.floor(Math.random() * list.length)], Math.floor(Math.random() * list.length)];
+        const rest = list.filter((other) => other !== todo);
+        const expected = [...rest.slice(0, to), todo, ...rest.slice(to)].map(({ id }) => id);
+        const given = placed(list, todo, to);
+        several += Number(given.length > 1);
+        const orders = new Map(given.map(([{ id }, order]) => [id, order]));
+        const before = JSON.stringify(list);
+        list = sorted(list.map((one) => ({ ...one, order: orders.get(one.id) ?? one.order })));
+        assert.deepEqual(list.map(({ id }) => id), expected, `${before}: ${todo.id} to ${to}: ${JSON.stringify(given)}`);
+      }
+    }
+    assert.ok(several > 100, `${several}`);
+  });
+});
 
 describe('The page', () => {
   test('is where a browser is led, is small, and lets people in', LIMIT, async () => {
@@ -281,8 +310,8 @@ describe('The page', () => {
     await page.mouse.up();
     await shows(page, ['d', 'b', 'c']);
     await current(page);
-    const orders = (await person.send('GET', '/todos')).filter(({ order }) => order !== undefined);
-    assert.ok(orders.length > 0);
+    const others = await person.send('GET', '/todos?sort=order&completed=false');
+    assert.deepEqual(others.map(({ title }) => title), ['d', 'b', 'c'], 'every client sees the same order');
     await page.reload();
     await shows(page, ['d', 'b', 'c']);
     assert.deepEqual((await seen()).complaints, []);

@@ -8,8 +8,9 @@ import { Dialog, dialogs } from './dialog';
 import { Events } from './events';
 import { focusRow, List, PRIORITIES } from './list';
 import { Notice } from './notice';
+import { lowestOrder } from './order';
 import { closes, go, isNarrowed, NO_FILTER, openedAt, place } from './place';
-import { account, failed, listed, lowestOrder, notice, ORDERS, problems, session, start, status, store, tags, unsent } from './state';
+import { account, failed, listed, notice, ORDERS, problems, session, shown, start, status, store, tags, unsent } from './state';
 import { Trash } from './trash';
 
 function App() {
@@ -65,7 +66,7 @@ function Add() {
     // It belongs to what is listed: else it would vanish at once.
     const { tag, priority } = place.value;
     try {
-      const id = await store().create({ title, order: lowestOrder() - 1, ...(tag && { tags: [tag] }), ...(priority && { priority: Number(priority) }) });
+      const id = await store().create({ title, order: lowestOrder(shown.value.values()) - 1, ...(tag && { tags: [tag] }), ...(priority && { priority: Number(priority) }) });
       if (!listed.value.some((todo) => todo.id === store().id(id))) notice.value = { text: `Added “${title}”, which the filters hide.`, action: { label: 'Show', run: () => go(NO_FILTER) } };
     } catch (error) {
       field.value ||= title;

@@ -2,6 +2,7 @@
 import { computed, signal } from '@preact/signals';
 import { LoggedOut, Refused, Session, Todos, type Delivery, type Edit, type Id, type Schemas, type Shown, type Status } from '../client';
 import { openStore } from '../client/indexeddb';
+import { placed } from './order';
 import { openedAt, place, reset } from './place';
 
 /** Of the service: beside this page, unless the page is served from elsewhere. */
@@ -114,7 +115,8 @@ export async function logout(everywhere = false) {
 export function failed(error: unknown) {
   if (error instanceof LoggedOut) return;
   const later = error instanceof Refused && error.retryAfter > 0 ? ` Try again in ${error.retryAfter} s.` : '';
-  const text = error instanceof Refused ? error.message : error instanceof TypeError ? 'The service cannot be reached.' : String(error);
+  const isGone = error instanceof TypeError || (error as Error).name === 'TimeoutError';
+  const text = isGone ? 'The service cannot be reached.' : (error as Error).message;
   notice.value = { text: text + later };
 }
 
@@ -152,34 +154,9 @@ export function complete(todo: Shown, completed: boolean) {
   return store().update(todo, { completed });
 }
 
-/** What is put before all others has less. */
-export function lowestOrder() {
-  let lowest = 0;
-  for (const { order } of shown.peek().values()) if (order !== undefined && order !== null && order < lowest) lowest = order;
-  return lowest;
-}
-
-/** Of so many todos that have no order yet, each is given one to put another among them. */
-const MAX_ORDERED = 500;
-
 /** Moves a todo of `list`, which is in the user's own order, to another place in it. */
 export async function move(list: readonly Shown[], todo: Shown, to: number) {
-  const rest = list.filter((other) => other !== todo);
-  const [above, below] = [rest[to - 1], rest[to]];
-  const [high, low] = [above?.order, below?.order];
-  const middle = high == null ? (low ?? 0) - 1 : low == null ? high + 1 : (high + low) / 2;
-  const hasPlace = (above === undefined || high != null) && (high == null || middle > high) && (low == null || middle < low);
-  if (hasPlace) return store().update(todo, { order: middle });
-  // Those above it get one, too, and those behind it as far as they are in the way.
-  const moved = [...rest.slice(0, to), todo, ...rest.slice(to)];
-  const first = Math.min(to, moved.findIndex(({ order }, index) => order == null && index <= to) >>> 0);
-  if (to - first > MAX_ORDERED) throw new Error(`Above it are ${to - first} todos that nobody has put in an order yet: choose a place higher up.`);
-  let last = moved[first - 1]?.order ?? lowestOrder() - 1;
-  for (const [index, other] of moved.entries()) {
-    if (index < first || (index > to && (other.order == null || other.order > last))) continue;
-    last += 1;
-    await store().update(other, { order: last });
-  }
+  for (const [other, order] of placed(list, todo, to)) await store().update(other, { order });
 }
 
 const compare = new Intl.Collator(undefined, { numeric: true }).compare;
