@@ -9,7 +9,8 @@ import { launch, open } from './browser.mjs';
 import { Swagger } from './swagger.mjs';
 
 const { BASE_URL, STRICT_URL, ALLOWED_ORIGIN, SCREENSHOTS } = process.env;
-const LIMIT = { timeout: 180_000 };
+// On a slow machine, Swagger UI takes seconds for each operation that it opens.
+const LIMIT = { timeout: 600_000 };
 
 let document;
 let browser;
