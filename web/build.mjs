@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
 const here = fileURLToPath(new URL('.', import.meta.url));
-export const assets = join(here, '../src/api/page/assets');
+const assets = join(here, '../src/api/page/assets');
 
 /** The files of the page, by name. */
 export async function page() {

@@ -1,4 +1,4 @@
-// Serves the page from its sources, from an origin of its own, for a service anywhere: `make web`. Each reload builds it again.
+// Serves the page from its sources, from an origin of its own, for a service anywhere: `make web`. Each load of the page builds it again.
 import http from 'node:http';
 import { page } from './build.mjs';
 
@@ -9,12 +9,15 @@ const types = { html: 'text/html', js: 'text/javascript', css: 'text/css', svg: 
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; manifest-src 'self'; worker-src 'self'; base-uri 'none'; "
   + `form-action 'none'; frame-ancestors 'none'; connect-src 'self' ${new URL(service).origin}`;
 
+let files;
+
 const server = http.createServer(async (request, response) => {
   const { pathname } = new URL(request.url, 'http://localhost');
   if (pathname === '/') return response.writeHead(302, { Location: 'app' }).end();
   const name = pathname === '/app' ? 'index.html' : pathname.replace(/^\/app\//, '');
   try {
-    const text = (await page())[name];
+    if (name === 'index.html' || !files) files = await page();
+    const text = files[name];
     if (text === undefined) return response.writeHead(404).end();
     const type = `${types[name.split('.').at(-1)]}; charset=utf-8`;
     response.writeHead(200, { 'Content-Type': type, 'Cache-Control': 'no-store', 'Content-Security-Policy': policy, 'Service-Worker-Allowed': '../app' });

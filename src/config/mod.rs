@@ -121,7 +121,7 @@ pub struct Config {
     pub hsts_max_age: u32,
     /// Whether the document and its viewers are served. Default: true.
     pub docs: bool,
-    /// Whether the page is served at `/app`.
+    /// Whether the page is served at `/app`. Default: true.
     pub page: bool,
     /// How often passwords can be tried, and how many requests somebody can send.
     pub rate_limits: RateLimits,

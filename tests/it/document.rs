@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::app::with_app;
 use crate::client::RequestExt;
 
-/// Routes that are not part of the document: for Dapr, for Prometheus, and the document itself with its readers.
+/// Routes that are not part of the document: for Dapr, for Prometheus, the document itself with its readers, and the page.
 const NOT_DOCUMENTED: [&str; 9] = [
     "/app",
     "/app/{file}",

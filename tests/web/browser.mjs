@@ -1,6 +1,8 @@
 // Chromium for the tests: it can reach this machine and nothing else, and every page it opens is watched.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import http from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { chromium } from 'playwright-core';
 
 /** How long anything on a page may take, in ms; nothing waits this long when it works. */
@@ -53,4 +55,25 @@ export async function open(browser, viewport = { width: 1280, height: 900 }) {
     return { requests, complaints };
   };
   return { page, seen };
+}
+
+/** Waits until something is so, and returns what it is; `what` may be a function that tells what is there instead. */
+export async function until(what, is, patience = PATIENCE) {
+  for (const from = Date.now(); Date.now() - from < patience; await sleep(20)) {
+    const found = await is();
+    if (found) return found;
+  }
+  assert.fail(`not within ${patience} ms: ${typeof what === 'function' ? what() : what}`);
+}
+
+/** Another origin: the script that `read` returns for a path, and where it returns none an empty page. An http.Server on 127.0.0.1. */
+export async function site(read = () => undefined) {
+  const server = http.createServer(async (request, response) => {
+    const script = await read(request.url);
+    response.writeHead(200, { 'Content-Type': script === undefined ? 'text/html' : 'text/javascript' });
+    response.end(script ?? '<!DOCTYPE html><title>another origin</title><link rel="icon" href="data:,">');
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return server;
 }

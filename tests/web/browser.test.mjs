@@ -5,7 +5,7 @@ import { mkdir, readFile } from 'node:fs/promises';
 import http from 'node:http';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { launch, open } from './browser.mjs';
+import { launch, open, site } from './browser.mjs';
 import { Swagger } from './swagger.mjs';
 
 const { BASE_URL, STRICT_URL, ALLOWED_ORIGIN, SCREENSHOTS } = process.env;
@@ -19,11 +19,7 @@ let otherSite;
 before(async () => {
   document = await (await fetch(`${BASE_URL}/openapi.json`)).json();
   // The pages of other origins: the same empty page under every name.
-  otherSite = http.createServer((_, response) => {
-    response.writeHead(200, { 'Content-Type': 'text/html' });
-    response.end('<!DOCTYPE html><title>another origin</title><link rel="icon" href="data:,">');
-  });
-  await new Promise((listening) => otherSite.listen(0, '127.0.0.1', listening));
+  otherSite = await site();
   const address = `127.0.0.1:${otherSite.address().port}`;
   browser = await launch({ 'evil.test': address, [new URL(ALLOWED_ORIGIN).hostname]: address });
   await mkdir(SCREENSHOTS, { recursive: true });

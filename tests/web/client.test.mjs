@@ -7,19 +7,10 @@ import http from 'node:http';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { PATIENCE, launch, open } from './browser.mjs';
+import { launch, open, site, until } from './browser.mjs';
 import { Locks, LoggedOut, Memory, Refused, Session, Todos, bundle, caller, queue, size } from './client.mjs';
 import { Network } from './network.mjs';
 import { Service, root } from './service.mjs';
-
-/** Waits until something is so, and returns what it is. */
-async function until(what, is) {
-  for (const from = Date.now(); Date.now() - from < PATIENCE; await sleep(20)) {
-    const found = await is();
-    if (found) return found;
-  }
-  assert.fail(`not within ${PATIENCE} ms: ${what}`);
-}
 
 describe('The client', () => {
   test('is used as its README says', { timeout: 180_000 }, async () => {
@@ -601,24 +592,18 @@ describe('Edits', () => {
 describe('Tabs of a browser, on a page of another origin', () => {
   const service = new Service();
   let browser;
-  let site;
+  let other;
 
   before(async () => {
     await service.start();
     browser = await launch({});
     const folder = await bundle('index.ts', 'memory.ts', 'indexeddb.ts', 'queue.ts');
-    site = http.createServer(async (request, response) => {
-      const isScript = request.url.endsWith('.js');
-      response.writeHead(200, { 'Content-Type': isScript ? 'text/javascript' : 'text/html' });
-      response.end(isScript ? await readFile(join(folder, request.url)) : '<!DOCTYPE html><title>tabs</title><link rel="icon" href="data:,">');
-    });
-    site.listen(0, '127.0.0.1');
-    await once(site, 'listening');
+    other = await site((path) => (path.endsWith('.js') ? readFile(join(folder, path)) : undefined));
   });
 
   after(async () => {
     await browser?.close();
-    site?.close();
+    other?.close();
     await service.end();
   });
 
@@ -636,7 +621,7 @@ describe('Tabs of a browser, on a page of another origin', () => {
     const context = watched.context();
     const tab = async () => {
       const page = await context.newPage();
-      await page.goto(`http://localhost:${site.address().port}/`);
+      await page.goto(`http://localhost:${other.address().port}/`);
       await page.evaluate(begin, service.url);
       return page;
     };

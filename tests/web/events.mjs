@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { PATIENCE, launch, open } from './browser.mjs';
+import { PATIENCE, launch, open, until as within } from './browser.mjs';
 
 const [url, folder] = process.argv.slice(2);
 const browser = await launch({});
@@ -17,10 +17,7 @@ const add = async (title) => {
 const panel = page.getByRole('complementary', { name: 'Events' });
 /** What the panel says of a change. */
 const way = (title) => panel.getByRole('listitem').filter({ has: page.getByText(title, { exact: true }) }).getByRole('list').last();
-async function until(what, is) {
-  for (const from = Date.now(); Date.now() - from < 2 * PATIENCE; await sleep(50)) if (await is()) return;
-  assert.fail(`not in time: ${what}`);
-}
+const until = (what, is) => within(what, is, 2 * PATIENCE);
 const isDelivered = (title) => until(`${title} is delivered`, async () => /published \+\d+ ms[^]*delivered \+\d+ ms/.test(await way(title).innerText()));
 const says = (term, value) => until(`${term}: ${value}`, async () => value.test(await panel.getByText(term, { exact: true }).locator('xpath=..').getByRole('definition').innerText()));
 

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { follow } from '../../web/client/follow.mjs';
-import { PATIENCE, launch, open } from './browser.mjs';
+import { PATIENCE, launch, open, site } from './browser.mjs';
 import { Service, root } from './service.mjs';
 
 /** In the page: begins to follow, and keeps the copy in `window.copy`. */
@@ -168,24 +168,18 @@ describe('web/client/follow.mjs with a service that', () => {
 describe('web/client/follow.mjs', () => {
   const service = new Service();
   let browser;
-  let site;
+  let other;
 
   before(async () => {
     await service.start();
     browser = await launch({});
     const script = await readFile(join(root, 'web/client/follow.mjs'));
-    site = http.createServer((request, response) => {
-      const isScript = request.url === '/follow.mjs';
-      response.writeHead(200, { 'Content-Type': isScript ? 'text/javascript' : 'text/html' });
-      response.end(isScript ? script : '<!DOCTYPE html><title>follows</title><link rel="icon" href="data:,">');
-    });
-    site.listen(0, '127.0.0.1');
-    await once(site, 'listening');
+    other = await site((path) => (path === '/follow.mjs' ? script : undefined));
   });
 
   after(async () => {
     await browser?.close();
-    site?.close();
+    other?.close();
     await service.end();
   });
 
@@ -193,7 +187,7 @@ describe('web/client/follow.mjs', () => {
     const { page } = await open(browser);
     const said = [];
     page.on('console', (message) => said.push(message.text()));
-    await page.goto(`http://localhost:${site.address().port}/`);
+    await page.goto(`http://localhost:${other.address().port}/`);
     const made = (await service.call('POST', '/todos', { title: 'there before' })).body;
     await page.evaluate(begin, service.url);
     const begun = Date.now();

@@ -8,8 +8,7 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { after, before, describe, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { PATIENCE, launch, open } from './browser.mjs';
+import { launch, open, until } from './browser.mjs';
 import { bundle } from './client.mjs';
 import { Service, freePort, root } from './service.mjs';
 
@@ -32,15 +31,6 @@ after(async () => {
   await browser?.close();
   await service.end();
 });
-
-async function until(what, is) {
-  let found;
-  for (const from = Date.now(); Date.now() - from < PATIENCE; await sleep(20)) {
-    found = await is();
-    if (found) return found;
-  }
-  assert.fail(`not within ${PATIENCE} ms: ${typeof what === 'string' ? what : what()}`);
-}
 
 /** A person with an account, and as many devices as they open. */
 class Person {

@@ -10,8 +10,8 @@ import { ask, dayOf, failed, idOf, pending, remove, shown, status, store, tags, 
 
 export function Details() {
   const { todo: id } = place.value;
-  const todo = [...shown.value.values()].find((one) => String(one.id) === id || String(idOf(id)) === String(one.id));
   if (id === '') return null;
+  const todo = shown.value.get(idOf(/^\d+$/.test(id) ? Number(id) : id));
   const close = () => leave({ todo: '' });
   const missing = status.value.current ? 'This todo is not here (any more). Perhaps it is in the trash.' : 'Loading…';
   if (!todo) return <Dialog title="Details" className="drawer" close={close}><p>{missing}</p></Dialog>;

@@ -1,6 +1,6 @@
 // What the page knows: who is logged in, their todos, and which of them are shown. Views read it; they change it by the functions here.
 import { computed, signal } from '@preact/signals';
-import { LoggedOut, Refused, Session, Todos, type Delivery, type Edit, type Id, type Schemas, type Shown, type Status } from '../client';
+import { checked, LoggedOut, Refused, Session, Todos, type Delivery, type Edit, type Id, type Schemas, type Shown, type Status } from '../client';
 import { openStore } from '../client/indexeddb';
 import { placed } from './order';
 import { openedAt, place, reset } from './place';
@@ -128,11 +128,7 @@ export const store = () => {
 };
 
 /** Calls the service; what is not a success is thrown. */
-export async function ask<A extends { status: unknown; body: unknown; headers: Headers }>(answer: Promise<A>): Promise<A> {
-  const { status, body, headers } = await answer;
-  if ((status as number) >= 400) throw new Refused(status as number, body, Number(headers.get('Retry-After')));
-  return answer;
-}
+export const ask = async <A extends Parameters<typeof checked>[0]>(answer: Promise<A>): Promise<A> => checked(await answer);
 
 /** The todo as it is shown now. */
 const seen = (todo: Shown) => shown.peek().get(idOf(todo.id)) ?? todo;
@@ -178,17 +174,13 @@ export const ORDERS: Record<string, { label: string; order: Order }> = {
   changed: { label: 'Last change', order: by(({ updated_at }) => updated_at, (a, b) => (a < b ? 1 : a > b ? -1 : 0)) },
 };
 
-export const today = () => {
-  const now = new Date();
-  return new Date(now.getTime() - now.getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
-};
+/** The day of a moment, in this browser's time zone. */
+const localDay = (moment: Date) => new Date(moment.getTime() - moment.getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
 
-/** A due date, as a day of this browser's time zone. */
-export const dayOf = (due: string) => {
-  if (!due.includes('T')) return due;
-  const date = new Date(due);
-  return new Date(date.getTime() - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
-};
+export const today = () => localDay(new Date());
+
+/** The day of a due date. */
+export const dayOf = (due: string) => (due.includes('T') ? localDay(new Date(due)) : due);
 
 /** Its time there, if it has one: 09:30. */
 export const timeOf = (due: string) => (due.includes('T') ? new Date(due).toTimeString().slice(0, 5) : '');

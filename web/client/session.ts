@@ -145,7 +145,8 @@ export class Session {
   }
 }
 
-function checked<A extends { status: unknown; body: unknown; headers: Headers }>(answer: A): A {
+/** An answer that is a success; others are thrown. */
+export function checked<A extends { status: unknown; body: unknown; headers: Headers }>(answer: A): A {
   const status = answer.status as number;
   if (status >= 200 && status < 300) return answer;
   throw new Refused(status, answer.body, Number(answer.headers.get('Retry-After')));
