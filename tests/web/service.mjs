@@ -20,10 +20,18 @@ export async function freePort() {
   return port;
 }
 
+/** How long an answer may take, in ms. */
+const PATIENCE = 30_000;
+
+// Whichever way the tests end.
+const services = new Set();
+process.on('exit', () => services.forEach((service) => service.process?.kill('SIGKILL')));
+
 export class Service {
   /** With these settings besides those that all have. */
   constructor(settings = {}) {
     this.settings = settings;
+    services.add(this);
   }
 
   async start() {
@@ -36,7 +44,7 @@ export class Service {
     };
     this.process = spawn(BINARY, { cwd: this.directory, env, stdio: ['ignore', 'inherit', 'inherit'] });
     for (;;) {
-      const answer = await fetch(`${this.url}/health/live`).catch(() => undefined);
+      const answer = await fetch(`${this.url}/health/live`, limited()).catch(() => undefined);
       if (answer?.ok) return;
       assert.equal(this.process.exitCode, null, 'the service has ended');
       await sleep(50);
@@ -44,6 +52,7 @@ export class Service {
   }
 
   async kill() {
+    if (this.process.exitCode !== null || this.process.signalCode !== null) return;
     const ended = once(this.process, 'exit');
     this.process.kill('SIGKILL');
     await ended;
@@ -57,11 +66,15 @@ export class Service {
   /** Another client of the same user: {status, text, body, headers}. */
   async call(method, path, body) {
     const credentials = new URLSearchParams({ username: 'demo', password: 'demo123' });
-    const login = await (await fetch(`${this.url}/auth/login?${credentials}`, { method: 'POST' })).json();
+    const login = await (await fetch(`${this.url}/auth/login?${credentials}`, { method: 'POST', ...limited() })).json();
     const headers = { Authorization: `Bearer ${login.access_token}`, 'Content-Type': 'application/json' };
-    const answer = await fetch(this.url + path, { method, headers, body: body && JSON.stringify(body) });
+    const answer = await fetch(this.url + path, { method, headers, body: body && JSON.stringify(body), ...limited() });
     const text = await answer.text();
     const isJson = answer.headers.get('content-type')?.endsWith('/json');
     return { status: answer.status, text, body: isJson ? JSON.parse(text) : undefined, headers: answer.headers };
   }
+}
+
+function limited() {
+  return { signal: AbortSignal.timeout(PATIENCE) };
 }
