@@ -117,6 +117,22 @@ describe('The queue', () => {
     assert.equal(queue.send(waiting, waiting.edits.get(behind.place), 5).etag, '"7-1"');
   });
 
+  test('an answer says nothing about what has come after it', () => {
+    const waiting = queued(edit('update', 1, { completed: true }));
+    const [done] = queue.inOrder(waiting);
+    queue.answered(waiting, done, { id: 1, revision: 7, etag: '"2"', todo: { ...saw, completed: true } }, 6);
+    queue.settle(waiting, 7);
+    queue.heard(waiting, { id: 1, revision: 7 });
+    // On another device it was opened again, and completed again, which the user has seen.
+    const etags = [8, 9].map((revision) => {
+      queue.heard(waiting, { id: 1, revision });
+      const open = edit('update', 1, { completed: false }, { etag: `"${revision}"`, saw: { ...saw, completed: true, etag: `"${revision}"` } });
+      queue.put(waiting, open);
+      return queue.send(waiting, open, 5).etag;
+    });
+    assert.deepEqual(etags, ['"8"', '"9"']);
+  });
+
   test('what has a problem holds up its own todo, and takes what builds on it along', () => {
     const [create, update, other] = [edit('create', 'k', { title: 'b' }), edit('update', 'k', { title: 'c' }), edit('update', 2, { title: 'd' })];
     const waiting = queued({ ...create, problem: { status: 422, detail: '' } }, update, other);
@@ -254,13 +270,17 @@ describe('Edits', () => {
   const service = new Service();
   let network;
   let device;
+  const opened = [];
 
   /** A browser with one tab that is logged in. */
   async function browserWithATab() {
     const [memory, locks] = [new Memory(), new Locks()];
     const session = await Session.open(network.url, new Memory().tab(), locks);
     await session.login('demo', 'demo123');
-    const openTab = () => Todos.open({ url: network.url, token: session.tokenOf(session.account), store: memory.tab(), name: 'todos', locks });
+    const openTab = async () => {
+      opened.push(await Todos.open({ url: network.url, token: session.tokenOf(session.account), store: memory.tab(), name: 'todos', locks }));
+      return opened.at(-1);
+    };
     return { memory, session, openTab, todos: await openTab() };
   }
 
@@ -276,7 +296,7 @@ describe('Edits', () => {
   });
 
   after(async () => {
-    device?.todos.close();
+    for (const todos of opened) todos.close();
     network?.close();
     await service.end();
   });
@@ -589,6 +609,16 @@ describe('Edits', () => {
   });
 });
 
+describe('Calls', () => {
+  test('have a body only if it is JSON', async () => {
+    const server = await site((path) => (path === '/export' ? '{"a":1}\n{"a":2}\n' : undefined));
+    const call = caller(`http://127.0.0.1:${server.address().port}`);
+    for (const path of ['/export', '/todos']) assert.deepEqual([(await call('get', path)).status, (await call('get', path)).body], [200, undefined]);
+    server.closeAllConnections();
+    server.close();
+  });
+});
+
 describe('Tabs of a browser, on a page of another origin', () => {
   const service = new Service();
   let browser;
@@ -660,5 +690,28 @@ describe('Tabs of a browser, on a page of another origin', () => {
     for (const page of [second, third]) await is(page, [...there, 'by somebody else'].sort());
     const { complaints } = await seen();
     assert.deepEqual(complaints.filter((line) => !line.includes('ERR_INTERNET_DISCONNECTED')), []);
+  });
+
+  test('keep their records when the browser closes the connection, and put none into an empty store', { timeout: 120_000 }, async () => {
+    const { page, seen } = await open(browser);
+    await page.goto(`http://localhost:${other.address().port}/`);
+    const [kept, refused, names] = await page.evaluate(async () => {
+      const { openStore } = await import('/indexeddb.js');
+      const store = await openStore('connection');
+      await store.write(new Map([['a', 1], ['b', 2]]));
+      // As when the page has slept.
+      const { transaction } = IDBDatabase.prototype;
+      IDBDatabase.prototype.transaction = function () {
+        IDBDatabase.prototype.transaction = transaction;
+        throw new DOMException('The database connection is closing.', 'InvalidStateError');
+      };
+      await store.write(new Map([['b', 3]]));
+      const kept = [...(await store.read())];
+      await new Promise((done) => (indexedDB.deleteDatabase('connection').onsuccess = done));
+      const refused = await store.write(new Map([['c', 4]])).then(() => 'written', ({ name }) => name);
+      return [kept, refused, (await indexedDB.databases()).map(({ name }) => name)];
+    });
+    assert.deepEqual([kept, refused, names], [[['a', 1], ['b', 3]], 'AbortError', []]);
+    await seen();
   });
 });

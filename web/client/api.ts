@@ -59,7 +59,7 @@ export function caller(url: string, token?: Token): Call {
         continue;
       }
       const text = await response.text();
-      const isJson = response.headers.get('Content-Type')?.includes('json') === true;
+      const isJson = /^application\/([\w.-]+\+)?json\b/.test(response.headers.get('Content-Type') ?? '');
       // What the service does not say itself, such as a proxy's page, has no body here.
       return { status: response.status, body: isJson && text !== '' ? JSON.parse(text) : undefined, headers: response.headers } as never;
     }

@@ -197,6 +197,11 @@ export function answered(queue: Queue, edit: Edit, answer: Answered, applied: nu
   }
 }
 
+/** A change has come: what was answered before it is not the newest any more. */
+export function heard({ answers }: Queue, { id, revision }: { id: number; revision: number }) {
+  if ((answers.get(id)?.revision ?? revision) < revision) answers.delete(id);
+}
+
 /** The entity tag for an edit behind one that was answered: the answer's, if the fields that it changes are there as the user saw them. */
 export function seen({ fields, saw, etag, kind }: Edit, answer: Answered): string | undefined {
   const { todo } = answer;

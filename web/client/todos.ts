@@ -321,6 +321,7 @@ export class Todos {
         const records = new Map<string, unknown>([...todos.#copy.keys()].map((id) => [`todo/${id}`, undefined]));
         for (const todo of list) records.set(`todo/${todo.id}`, todo);
         queue.settle(changing, Infinity);
+        changing.answers.clear();
         for (const edit of changing.edits.values()) {
           if (edit.sent === undefined || edit.problem) continue;
           const isOld = edit.kind === 'create' && Date.now() - edit.sent > KEPT;
@@ -338,6 +339,7 @@ export class Todos {
           for (const entry of entries) {
             records.set(`todo/${entry.id}`, entry.todo ?? undefined);
             todos.#applied = entry.revision;
+            queue.heard(changing, entry);
             const edit = entry.op && queue.inOrder(changing).find(({ key, answer }) => key === entry.op && !answer);
             if (edit) queue.answered(changing, edit, entry, entry.revision);
           }
