@@ -1,10 +1,10 @@
 // Logging in, and what belongs to the account: its password, its sessions, its tokens for scripts, and its end.
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
-import type { Schemas } from '../client';
+import { Refused, type Schemas } from '../client';
 import { Dialog, isSure } from './dialog';
 import { closes } from './place';
-import { account, ask, ended, failed, logout, notice, service, session, unanswered } from './state';
+import { account, ask, ended, failed, logout, notice, service, session, today, unanswered } from './state';
 
 export function Login() {
   const isNew = useSignal(false);
@@ -12,6 +12,7 @@ export function Login() {
   const wrong = useSignal('');
   const submit = async (event: SubmitEvent) => {
     event.preventDefault();
+    if (busy.value) return;
     const form = new FormData(event.currentTarget as HTMLFormElement);
     const [name, password] = [String(form.get('username')), String(form.get('password'))];
     busy.value = true;
@@ -38,7 +39,7 @@ export function Login() {
         </label>
         {isNew.value && <p class="hint">At least 8 characters. Long is better than complicated.</p>}
         {wrong.value !== '' && <p class="wrong" role="alert">{wrong.value}</p>}
-        <button disabled={busy.value}>{isNew.value ? 'Create account' : 'Log in'}</button>
+        <button aria-disabled={busy.value}>{isNew.value ? 'Create account' : 'Log in'}</button>
         <button type="button" class="link" onClick={() => (isNew.value = !isNew.value)}>{isNew.value ? 'I have an account' : 'Create an account'}</button>
       </form>
       <p class="hint">{service}</p>
@@ -58,7 +59,19 @@ export function Account() {
   const call = session.value!.call;
   const go = async (everywhere: boolean) => {
     if (unanswered.value > 0 && !isSure(`${unanswered.value} changes are only in this browser, and would be lost. Log out?`)) return;
-    await logout(everywhere).catch(failed);
+    await logout((opened) => opened.logout(everywhere)).catch(failed);
+  };
+  const download = async () => {
+    try {
+      const token = await session.value!.tokenOf(account.value!)();
+      const response = await fetch(`${service}/export`, { headers: { Authorization: `Bearer ${token}` } });
+      if (!response.ok) throw new Refused(response.status, undefined);
+      const href = URL.createObjectURL(await response.blob());
+      Object.assign(document.createElement('a'), { href, download: `todos-${today()}.ndjson` }).click();
+      setTimeout(() => URL.revokeObjectURL(href), 60_000);
+    } catch (error) {
+      failed(error);
+    }
   };
   const password = async (event: SubmitEvent) => {
     event.preventDefault();
@@ -77,8 +90,10 @@ export function Account() {
     const password = String(new FormData(event.currentTarget as HTMLFormElement).get('password'));
     if (!isSure('Delete the account with all its todos, for good?')) return;
     try {
-      await ask(call('delete', '/auth/me', { body: { password } }));
-      await logout();
+      await logout(async (opened) => {
+        await ask(opened.call('delete', '/auth/me', { body: { password } }));
+        await opened.logout();
+      });
     } catch (error) {
       failed(error);
     }
@@ -88,6 +103,7 @@ export function Account() {
       <div class="buttons">
         <button onClick={() => go(false)}>Log out</button>
         <button onClick={() => go(true)}>Log out everywhere</button>
+        <button onClick={download}>Export all todos</button>
       </div>
       <Sessions />
       <Tokens />

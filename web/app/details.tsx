@@ -19,20 +19,21 @@ export function Details() {
 }
 
 function Form({ todo, close }: { todo: Shown; close: () => void }) {
-  const set = (fields: Fields, saw = todo) => void store().update(saw, fields).catch(failed);
+  const save = async (fields: Fields, saw = todo) => store().update(saw, fields);
+  const set = (fields: Fields) => void save(fields).catch(failed);
   const [day, time] = todo.due_at ? [dayOf(todo.due_at), timeOf(todo.due_at)] : ['', ''];
-  const due = (day: string, time: string, saw: Shown) => set({ due_at: day === '' ? null : time === '' ? day : new Date(`${day}T${time}`).toISOString() }, saw);
+  const due = (day: string, time: string, saw: Shown) => save({ due_at: day === '' ? null : time === '' ? day : new Date(`${day}T${time}`).toISOString() }, saw);
   const own = todo.tags ?? [];
   const state = pending.value.get(todo.id);
   return (
     <div class="form">
-      <label>Title<Field todo={todo} value={todo.title} maxLength={200} required save={(text, saw) => set({ title: text.trim() }, saw)} /></label>
+      <label>Title<Field todo={todo} value={todo.title} maxLength={200} required save={(text, saw) => save({ title: text.trim() }, saw)} /></label>
       <label class="check"><input type="checkbox" checked={todo.completed} onChange={(event) => set({ completed: event.currentTarget.checked })} />Done</label>
       <label>Description
-        <Field as="textarea" todo={todo} value={todo.description ?? ''} rows={5} maxLength={10_000} save={(text, saw) => set({ description: text === '' ? null : text }, saw)} />
+        <Field as="textarea" todo={todo} value={todo.description ?? ''} rows={5} maxLength={10_000} save={(text, saw) => save({ description: text === '' ? null : text }, saw)} />
       </label>
       <div class="pair">
-        <label>Due<Field todo={todo} type="date" value={day} save={(text, saw) => due(text, time, saw)} /></label>
+        <label>Due<Field todo={todo} type="date" max="9999-12-31" value={day} save={(text, saw) => due(text, time, saw)} /></label>
         <label>at<Field todo={todo} type="time" value={time} save={(text, saw) => due(day || (text && today()), text, saw)} /></label>
       </div>
       <label>Priority
@@ -123,15 +124,14 @@ function Problem({ edit }: { edit: Edit }) {
   const title = <b dir="auto">{String(wanted['title'] ?? saw.title)}</b>;
   if (problem.status === 412) {
     const theirs = problem.current as unknown as Record<string, unknown>;
-    const names = kind === 'delete' ? Object.keys(theirs).filter((name) => name !== 'updated_at' && String(theirs[name]) !== String((saw as never)[name]))
-      : (problem.conflict ?? Object.keys(fields));
+    const names = new Set(kind === 'delete' ? differences(theirs, saw as never) : (problem.conflict ?? Object.keys(fields).map((name) => name.replace(/^tags_.*/, 'tags'))));
     return (
       <>
         <p>{title} was changed elsewhere, too{kind === 'delete' ? ', before you deleted it' : ''}.</p>
         <table>
           <thead><tr><th scope="col">Field</th><th scope="col">Yours</th><th scope="col">Theirs</th></tr></thead>
           <tbody>
-            {names.map((name) => <tr key={name}><th scope="row">{NAMES[name] ?? name}</th><td dir="auto">{kind === 'delete' ? 'deleted' : mine(wanted, name)}</td><td dir="auto">{worded(theirs[name], name)}</td></tr>)}
+            {[...names].map((name) => <tr key={name}><th scope="row">{NAMES[name] ?? name}</th><td dir="auto">{kind === 'delete' ? 'deleted' : mine(wanted, name)}</td><td dir="auto">{worded(theirs[name], name)}</td></tr>)}
           </tbody>
         </table>
         <div class="buttons">
@@ -143,8 +143,8 @@ function Problem({ edit }: { edit: Edit }) {
   }
   const correct = (event: SubmitEvent) => {
     event.preventDefault();
-    const title = new FormData(event.currentTarget as HTMLFormElement).get('title') as string;
-    void keep(wanted['title'] === undefined ? undefined : { ...fields, title: title.trim() });
+    const title = new FormData(event.currentTarget as HTMLFormElement).get('title') as string | null;
+    void keep(title === null ? undefined : { ...fields, title: title.trim() });
   };
   return (
     <form onSubmit={correct}>
@@ -157,6 +157,10 @@ function Problem({ edit }: { edit: Edit }) {
     </form>
   );
 }
+
+/** The fields that two versions of a todo have not in common. */
+const differences = (one: Record<string, unknown>, other: Record<string, unknown>) =>
+  Object.keys({ ...one, ...other }).filter((name) => !/^(id|etag|.*ed_at)$/.test(name) && JSON.stringify(one[name]) !== JSON.stringify(other[name]));
 
 const mine = (fields: Record<string, unknown>, name: string) =>
   name === 'tags' && fields['tags'] === undefined

@@ -14,13 +14,11 @@ export function Dialog({ title, className = '', close, children }: { title: stri
     dialogs.value += 1;
     return () => {
       dialogs.value -= 1;
-      // The browser gives the focus back to where it was, if that is still there.
-      if (document.activeElement === document.body) document.querySelector<HTMLElement>('.row[tabindex="0"]')?.focus();
     };
   }, []);
   return (
     <dialog
-      ref={dialog} class={className} aria-label={title} onClose={close} onKeyDown={(event) => event.stopPropagation()}
+      ref={dialog} class={className} tabIndex={-1} aria-label={title} onClose={close} onKeyDown={(event) => event.stopPropagation()}
       onClick={(event) => event.target === dialog.current && dialog.current?.close()}
     >
       <div class="content">

@@ -1,18 +1,20 @@
 // A field that keeps what is being typed, whatever happens to the todo meanwhile, and saves it when it is left.
 import { useLayoutEffect, useRef } from 'preact/hooks';
 import type { Shown } from '../client';
+import { failed } from './state';
 
 type Props = {
   todo: Shown;
   value: string;
   /** Gets the todo as it was when the typing began: others may have changed it since. */
-  save: (text: string, saw: Shown) => void;
+  save: (text: string, saw: Shown) => Promise<void>;
   as?: 'input' | 'textarea';
   /** Called after Enter and Escape, which gives up what was typed. */
   done?: () => void;
   required?: boolean;
   type?: string;
   rows?: number;
+  max?: string;
   maxLength?: number;
   'aria-label'?: string;
 };
@@ -20,31 +22,42 @@ type Props = {
 export function Field({ todo, value, save, as = 'input', done, required = false, ...attributes }: Props) {
   const Tag = as as 'input';
   const field = useRef<HTMLInputElement>(null);
-  /** As it is shown: what another field has just saved is in it. */
   const latest = useRef({ todo, value });
   latest.current = { todo, value };
+  /** What was shown when the typing began. */
   const began = useRef<{ todo: Shown; value: string } | undefined>(undefined);
   const show = (text: string) => field.current && field.current.value !== text && (field.current.value = text);
   useLayoutEffect(() => {
-    if (document.activeElement !== field.current) show(value);
+    if (began.current) return;
+    show(value);
+    if (done && document.activeElement === field.current) field.current?.select();
   }, [value]);
   useLayoutEffect(() => {
     if (!done) return;
     field.current?.focus();
     field.current?.select();
   }, []);
+  const begin = () => {
+    const shown = (began.current ??= latest.current);
+    // What another field has just saved is about to be rendered.
+    queueMicrotask(() => began.current === shown && latest.current.value === shown.value && (began.current = latest.current));
+  };
   const end = () => {
     const { todo: saw, value: before } = began.current ?? {};
     began.current = undefined;
     // A date that is half typed is none.
-    const text = field.current?.validity.badInput ? undefined : field.current?.value;
+    const text = field.current?.validity.valid ? field.current.value : undefined;
     if (!saw || text === undefined || text === before || (required && text.trim() === '')) show(value);
-    else save(text, saw);
+    else save(text, saw).catch((error: Error) => failed(error, `“${text}” is not saved: `));
   };
+  const leave = useRef(end);
+  leave.current = end;
+  // It may go while something is typed: others have changed what is listed, or the user goes back.
+  useLayoutEffect(() => () => leave.current(), []);
   return (
     <Tag
       ref={field} dir="auto" {...(attributes as object)} defaultValue={value}
-      onInput={() => queueMicrotask(() => (began.current ??= latest.current))} onBlur={end}
+      onInput={begin} onBlur={end}
       onKeyDown={(event: KeyboardEvent) => {
         // Not the Enter that ends the composition of a character.
         if (event.isComposing || event.keyCode === 229) return;

@@ -6,6 +6,7 @@ import { Account, Login } from './account';
 import { Details, Problems } from './details';
 import { Dialog, dialogs } from './dialog';
 import { Events } from './events';
+import './focus';
 import { focusRow, List, PRIORITIES } from './list';
 import { Notice } from './notice';
 import { lowestOrder } from './order';

@@ -53,6 +53,8 @@ export const idOf = (id: Id): Id => todos.peek()?.id(id) ?? id;
 export const keyOf = (id: Id): Id => todos.peek()?.keyOf(id) ?? id;
 
 let opening: Promise<void> = Promise.resolve();
+/** Whose filters and view these are. */
+let latest: number | undefined;
 
 export async function start() {
   const opened = await Session.open(service, await openStore(`todo-session ${service}`));
@@ -61,7 +63,7 @@ export async function start() {
     opening = opening.then(openTodos).catch(failed);
   };
   session.value = opened;
-  await openTodos();
+  await (opening = openTodos());
 }
 
 async function openTodos() {
@@ -73,6 +75,8 @@ async function openTodos() {
   todos.value = undefined;
   happened.value = [];
   if (opened && present) {
+    if (latest !== undefined && latest !== present.id) reset();
+    latest = present.id;
     const name = storeOf(present);
     const mine = await Todos.open({ url: service, token: opened.tokenOf(present), store: await openStore(name), name, deliveries: true });
     mine.onchange = () => (changes.value += 1);
@@ -95,35 +99,37 @@ function heard({ revision, event, title, at }: Happened) {
 
 let leaving = false;
 
-/** Logs out, and removes what this browser has of the account. */
-export async function logout(everywhere = false) {
-  const [present, opened] = [account.peek(), session.peek()];
+/** Ends the session, and removes what this browser has of the account. */
+export async function logout(end = (opened: Session): Promise<unknown> => opened.logout()) {
+  const [present, opened, mine] = [account.peek(), session.peek(), todos.peek()];
   if (!present || !opened) return;
   leaving = true;
   try {
-    const mine = todos.peek();
-    await opened.logout(everywhere);
-    await opening;
-    await mine?.clear();
-    reset();
+    await end(opened);
   } finally {
+    await opening;
+    // Also if the answer was lost.
+    if (account.peek()?.id !== present.id) {
+      await mine?.clear();
+      reset();
+    }
     leaving = false;
   }
 }
 
 /** Shows why something failed. */
-export function failed(error: unknown) {
+export function failed(error: unknown, what = '') {
   if (error instanceof LoggedOut) return;
   const later = error instanceof Refused && error.retryAfter > 0 ? ` Try again in ${error.retryAfter} s.` : '';
   const isGone = error instanceof TypeError || (error as Error).name === 'TimeoutError';
   const text = isGone ? 'The service cannot be reached.' : (error as Error).message;
-  notice.value = { text: text + later };
+  notice.value = { text: what + text + later };
 }
 
 /** The todos, for those who change them. */
 export const store = () => {
   const present = todos.peek();
-  if (!present) throw new Error('nobody is logged in');
+  if (!present) throw new LoggedOut('Nobody is logged in.');
   return present;
 };
 
@@ -152,26 +158,28 @@ export function complete(todo: Shown, completed: boolean) {
 
 /** Moves a todo of `list`, which is in the user's own order, to another place in it. */
 export async function move(list: readonly Shown[], todo: Shown, to: number) {
-  for (const [other, order] of placed(list, todo, to)) await store().update(other, { order });
+  // All at once: what the user does next builds on all of it.
+  await Promise.all(placed(list, todo, to).map(([other, order]) => store().update(other, { order })));
 }
 
 const compare = new Intl.Collator(undefined, { numeric: true }).compare;
-type Order = (a: Shown, b: Shown) => number;
-/** Values that are not there come last. */
-const by = <T>(value: (todo: Shown) => T | null | undefined, order: (a: T, b: T) => number): Order => (a, b) => {
-  const [one, other] = [value(a), value(b)];
-  return one == null || other == null ? Number(one == null) - Number(other == null) : order(one, other);
+/** Sorts by values, which are made once for each; those that are not there come last. */
+const by = <T>(value: (todo: Shown) => T | null | undefined, order: (a: T, b: T) => number) => (todos: Shown[]): Shown[] => {
+  const valued = todos.map((todo) => ({ todo, value: value(todo) }));
+  valued.sort(({ todo: a, value: one }, { todo: b, value: other }) =>
+    (one == null || other == null ? Number(one == null) - Number(other == null) : order(one, other)) || byId(a, b));
+  return valued.map(({ todo }) => todo);
 };
 /** As the service has it; what it does not have yet comes last. */
-const byId: Order = ({ id: a, created_at: one }, { id: b, created_at: other }) =>
+const byId = ({ id: a, created_at: one }: Shown, { id: b, created_at: other }: Shown) =>
   typeof a === 'number' && typeof b === 'number' ? a - b : Number(typeof a === 'string') - Number(typeof b === 'string') || (one < other ? -1 : 1);
 
-export const ORDERS: Record<string, { label: string; order: Order }> = {
-  own: { label: 'My order', order: by(({ order }) => order, (a, b) => a - b) },
-  due: { label: 'Due date', order: by(({ due_at }) => due_at && `${dayOf(due_at)} ${timeOf(due_at)}`, (a, b) => (a < b ? -1 : Number(a > b))) },
-  priority: { label: 'Priority', order: by(({ priority }) => priority, (a, b) => b - a) },
-  title: { label: 'Title', order: by(({ title }) => title, compare) },
-  changed: { label: 'Last change', order: by(({ updated_at }) => updated_at, (a, b) => (a < b ? 1 : a > b ? -1 : 0)) },
+export const ORDERS: Record<string, { label: string; sort: (todos: Shown[]) => Shown[] }> = {
+  own: { label: 'My order', sort: by(({ order }) => order, (a, b) => a - b) },
+  due: { label: 'Due date', sort: by(({ due_at }) => due_at && `${dayOf(due_at)} ${timeOf(due_at)}`, (a, b) => (a < b ? -1 : Number(a > b))) },
+  priority: { label: 'Priority', sort: by(({ priority }) => priority, (a, b) => b - a) },
+  title: { label: 'Title', sort: by(({ title }) => title, compare) },
+  changed: { label: 'Last change', sort: by(({ updated_at }) => updated_at, (a, b) => (a < b ? 1 : a > b ? -1 : 0)) },
 };
 
 /** The day of a moment, in this browser's time zone. */
@@ -198,8 +206,7 @@ export const listed = computed<Shown[]>(() => {
     && (priority === '' || String(todo.priority ?? '') === priority)
     && (due === '' || (todo.due_at && (due === 'late' ? dayOf(todo.due_at) < day && !todo.completed : due === 'today' ? dayOf(todo.due_at) === day : true)))
     && (text === '' || folded(todo.title).includes(text) || folded(todo.description ?? '').includes(text)));
-  const { order } = (Object.hasOwn(ORDERS, sort) && ORDERS[sort]) || ORDERS['own']!;
-  return found.sort((a, b) => order(a, b) || byId(a, b));
+  return ((Object.hasOwn(ORDERS, sort) && ORDERS[sort]) || ORDERS['own']!).sort(found);
 });
 
 /** All tags, those that are used most first. */

@@ -13,6 +13,7 @@ const CACHE = `todo-page ${page}`;
 
 /** Loads the page and the files that it names, and keeps them in place of the ones before. */
 async function refresh(response: Response) {
+  if (!response.ok) throw new Error(String(response.status));
   const cache = await caches.open(CACHE);
   const files = [...(await response.clone().text()).matchAll(/(?:src|href)="([^"]+)"/g)].map(([, path]) => new URL(path!, page).href);
   await cache.addAll(files.filter((file) => file.startsWith(page)));
@@ -38,9 +39,9 @@ async function open(event: { waitUntil(work: Promise<unknown>): void }): Promise
   const kept = await caches.match(page, ANY);
   const fresh = fetch(page, { cache: 'no-cache' }).then((response) => {
     if (!response.ok) throw new Error(String(response.status));
-    event.waitUntil(refresh(response.clone()).catch(() => {}));
     return response;
   });
+  event.waitUntil(fresh.then((response) => refresh(response.clone())).catch(() => {}));
   if (!kept) return fresh;
   const late = new Promise<Response>((done) => setTimeout(done, 3000, kept));
   return Promise.race([fresh, late]).catch(() => kept);
