@@ -7,7 +7,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 STACK := bash tests/stack/stack.sh
-STAGE_MINUTES = 40
+STAGE_MINUTES ?= 40
 STAGE = STAGE_MINUTES=$(STAGE_MINUTES) bash tests/stage.sh
 SERVE := bash tests/stack/serve.sh
 DENY := bash tests/stack/tool.sh cargo-deny 0.20.2 cargo-deny

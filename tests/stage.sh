@@ -9,19 +9,20 @@ name=$1
 shift
 limit=${STAGE_MINUTES:-40}
 printf '\n==> %s\n' "$name"
-started=$SECONDS
+started=$SECONDS late=
 begin "$@"
 while going; do
   if ((SECONDS - started >= 60 * limit)); then
     printf '==> %s: no end within %d minutes (STAGE_MINUTES). Still running:\n' "$name" "$limit"
-    ps -ww -o pid=,ppid=,etime=,args= -p "$(tree "$attended" | paste -sd,)"
+    ps -ww -o pid= -o ppid= -o etime= -o args= -p "$(tree "$attended" | paste -sd, -)"
     end 11 "$attended"
+    late=124
     break
   fi
   sleep 0.2
 done
 conclude
-status=$?
+status=${late:-$?}
 if [ $status -eq 0 ]; then result=done; else result="FAILED (status $status)"; fi
 printf '==> %s: %s in %d s\n' "$name" "$result" $((SECONDS - started))
 exit $status

@@ -25,6 +25,7 @@ const PATIENCE = 30_000;
 
 // Whichever way the tests end.
 const services = new Set();
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.once(signal, () => process.exit(1));
 process.on('exit', () => services.forEach((service) => service.process?.kill('SIGKILL')));
 
 export class Service {

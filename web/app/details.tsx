@@ -14,7 +14,7 @@ export function Details() {
   const todo = shown.value.get(idOf(/^\d+$/.test(id) ? Number(id) : id));
   const close = () => leave({ todo: '' });
   const missing = status.value.current ? 'This todo is not here (any more). Perhaps it is in the trash.' : 'Loading…';
-  if (!todo) return <Dialog title="Details" className="drawer" close={close}><p>{missing}</p></Dialog>;
+  if (!todo) return <Dialog key="details" title="Details" className="drawer" close={close}><p>{missing}</p></Dialog>;
   return <Dialog key="details" title="Details" className="drawer" close={close}><Form todo={todo} close={close} /></Dialog>;
 }
 

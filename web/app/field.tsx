@@ -45,8 +45,9 @@ export function Field({ todo, value, save, as = 'input', done, required = false,
   const end = () => {
     const { todo: saw, value: before } = began.current ?? {};
     began.current = undefined;
-    // A date that is half typed is none.
-    const text = field.current?.validity.valid ? field.current.value : undefined;
+    const { validity, value: typed } = field.current ?? {};
+    // A date that is half typed, or in the year 12345, is none.
+    const text = validity?.badInput || validity?.rangeOverflow ? undefined : typed;
     if (!saw || text === undefined || text === before || (required && text.trim() === '')) show(value);
     else save(text, saw).catch((error: Error) => failed(error, `“${text}” is not saved: `));
   };

@@ -63,14 +63,20 @@ export async function start() {
     opening = opening.then(openTodos).catch(failed);
   };
   session.value = opened;
-  await (opening = openTodos());
+  const first = openTodos();
+  opening = first.catch(() => {});
+  await first;
 }
 
 async function openTodos() {
   const opened = session.peek();
   const present = opened?.account;
   if (present?.id === account.peek()?.id) return;
-  void todos.peek()?.close();
+  if (todos.peek()) {
+    // What is being typed is kept with the rest.
+    (document.activeElement as HTMLElement | null)?.blur();
+    void todos.peek()?.close();
+  }
   notice.value = undefined;
   todos.value = undefined;
   happened.value = [];
@@ -105,14 +111,15 @@ export async function logout(end = (opened: Session): Promise<unknown> => opened
   if (!present || !opened) return;
   leaving = true;
   try {
-    await end(opened);
-  } finally {
+    await end(opened).catch(async (error: unknown) => {
+      // If only the answer was lost, the session has ended.
+      if (!(error instanceof Refused)) await opened.call('get', '/auth/me').catch(() => {});
+      if (opened.account) throw error;
+    });
     await opening;
-    // Also if the answer was lost.
-    if (account.peek()?.id !== present.id) {
-      await mine?.clear();
-      reset();
-    }
+    await mine?.clear();
+    reset();
+  } finally {
     leaving = false;
   }
 }
