@@ -462,6 +462,24 @@ describe('The page', () => {
     await isAccessible(phone.page, 'on a phone');
     const wide = await phone.page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
     assert.equal(wide, 0, 'nothing has to be scrolled sideways');
+    const wordy = await person.send('POST', '/todos', { title: 'x'.repeat(200), due_at: '2030-01-01T10:00:00Z', priority: 4, tags: ['a tag of many letters', 'x'.repeat(50)] });
+    for (const [width, height] of [[320, 568], [360, 640], [844, 390], [768, 900]]) {
+      await phone.page.setViewportSize({ width, height });
+      for (const view of ['', '?view=events']) {
+        await phone.page.goto(`${service.url}/app${view}`);
+        const { right, left } = await row(phone.page, 'xxx').getByLabel('Details').evaluate((button) => button.getBoundingClientRect());
+        assert.ok(left >= 0 && right <= width, `${width}x${height} ${view}: the button ends at ${right}`);
+      }
+    }
+    await phone.page.setViewportSize({ width: 390, height: 800 });
+    await phone.page.goto(`${service.url}/app`);
+    await row(phone.page, 'xxx').getByLabel('Details').click();
+    for (const tag of wordy.tags) await phone.page.getByLabel(`Remove tag ${tag}`).click();
+    await phone.page.keyboard.press('Escape');
+    await until('its tags are gone', async () => (await person.todos()).every(({ tags }) => tags === undefined));
+    await person.send('DELETE', `/todos/${wordy.id}`);
+    await shows(phone.page, ['shared']);
+
     const mirrored = await phone.page.evaluate(() => {
       document.documentElement.dir = 'rtl';
       const box = document.querySelector('.row input').getBoundingClientRect();
@@ -485,6 +503,7 @@ describe('The page', () => {
     await phone.page.context().setOffline(false);
     const alert = phone.page.getByRole('alert');
     await alert.getByText('One change was not saved').waitFor();
+    await phone.page.getByRole('status').filter({ hasText: '1 for you to decide' }).waitFor();
     assert.deepEqual(await alert.getByRole('cell').allInnerTexts(), ['by the phone', 'by the desk']);
     await isAccessible(phone.page, 'a conflict');
     await person.has({ title: 'also offline' });
@@ -559,16 +578,35 @@ describe('The page', () => {
     await row(page, 'one, changed').locator('.title').dblclick();
     await page.getByLabel('Title').fill('one');
     await person.send('PATCH', `/todos/${id}`, { completed: true });
-    await row(page, 'one').waitFor({ state: 'detached' });
-    await person.has({ title: 'one', completed: true });
+    await until('it is done', () => row(page, 'two, changed').evaluate((other) => other.parentElement.querySelector('.row.done') !== null));
+    // Typed on, it is no keys for other todos.
+    await page.keyboard.type(' box #3 for x');
+    await page.keyboard.press('Enter');
+    await person.has({ title: 'one box #3 for x', completed: true });
+    await shows(page, ['two, changed']);
     await page.keyboard.press('Home');
     await hasFocus(page, '.row');
+    assert.equal((await person.todos()).length, 2);
     await person.send('PATCH', `/todos/${id}`, { title: 'one, changed', completed: false });
     await row(page, 'one, changed').getByLabel('Details').click();
     await drawer.getByLabel('Description').press('End');
     await page.keyboard.type('!');
     await person.send('DELETE', `/todos/${id}`);
-    await person.has({ id, description: 'of another device, and of this one!' });
+    await drawer.getByText('It was deleted elsewhere.').waitFor();
+    await page.keyboard.type(' x # n');
+    await page.keyboard.press('Escape');
+    await person.has({ id, description: 'of another device, and of this one! x # n' });
+    await drawer.waitFor({ state: 'detached' });
+
+    // The page goes, too.
+    await row(page, 'one, changed').getByLabel('Details').click();
+    await drawer.getByText('Everything is saved.').waitFor();
+    await drawer.getByLabel('Description').press('End');
+    await page.keyboard.type(', and the end');
+    await drawer.getByText('What you type is saved when you leave the field.').waitFor();
+    await page.reload();
+    await person.has({ id, description: 'of another device, and of this one! x # n, and the end' });
+    await drawer.waitFor();
     await page.keyboard.press('Escape');
     await drawer.waitFor({ state: 'detached' });
 
@@ -654,6 +692,7 @@ describe('The page', () => {
     await drawer.getByRole('button', { name: 'Log out', exact: true }).click();
     await page.getByRole('button', { name: 'Log in', exact: true }).waitFor();
     assert.equal(await page.getByText('You have been logged out.').count(), 0, 'nobody else has done it');
+    await hasFocus(page, '[name=username]');
     const kept = () => page.evaluate(async () => {
       const done = (request) => new Promise((resolve, reject) => Object.assign(request, { onsuccess: () => resolve(request.result), onerror: () => reject(request.error) }));
       const names = (await indexedDB.databases()).map(({ name }) => name).filter((name) => name.startsWith('todos '));

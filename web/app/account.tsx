@@ -1,6 +1,6 @@
 // Logging in, and what belongs to the account: its password, its sessions, its tokens for scripts, and its end.
 import { useSignal } from '@preact/signals';
-import { useEffect } from 'preact/hooks';
+import { useEffect, useRef } from 'preact/hooks';
 import { Refused, type Schemas } from '../client';
 import { Dialog, isSure } from './dialog';
 import { closes } from './place';
@@ -10,6 +10,8 @@ export function Login() {
   const isNew = useSignal(false);
   const busy = useSignal(false);
   const wrong = useSignal('');
+  const name = useRef<HTMLInputElement>(null);
+  useEffect(() => name.current?.focus(), []);
   const submit = async (event: SubmitEvent) => {
     event.preventDefault();
     if (busy.value) return;
@@ -33,7 +35,7 @@ export function Login() {
       <h1>Todos</h1>
       {ended.value && <p role="status">You have been logged out. Log in again to go on.</p>}
       <form onSubmit={submit}>
-        <label>Name<input name="username" autoComplete="username" required maxLength={64} autoFocus autoCapitalize="none" spellcheck={false} /></label>
+        <label>Name<input ref={name} name="username" autoComplete="username" required maxLength={64} autoCapitalize="none" spellcheck={false} /></label>
         <label>Password
           <input name="password" type="password" required autoComplete={isNew.value ? 'new-password' : 'current-password'} minLength={isNew.value ? 8 : undefined} />
         </label>

@@ -1,24 +1,29 @@
 // All of a todo, and what has happened to it.
 import { useSignal } from '@preact/signals';
-import { useEffect } from 'preact/hooks';
-import type { Edit, Fields, Schemas, Shown } from '../client';
+import { useEffect, useRef } from 'preact/hooks';
+import { differences, rest, type Edit, type Fields, type Schemas, type Shown } from '../client';
 import { Dialog } from './dialog';
-import { Field } from './field';
+import { Field, typing } from './field';
 import { PRIORITIES } from './list';
 import { leave, place } from './place';
 import { ask, dayOf, failed, idOf, pending, remove, shown, status, store, tags, timeOf, today } from './state';
 
 export function Details() {
+  const last = useRef<Shown | undefined>(undefined);
   const { todo: id } = place.value;
   if (id === '') return null;
-  const todo = shown.value.get(idOf(/^\d+$/.test(id) ? Number(id) : id));
+  const own = idOf(/^\d+$/.test(id) ? Number(id) : id);
+  const present = shown.value.get(own);
+  // Others may delete it while something is typed here, which brings it back.
+  const todo = present ?? (last.current && idOf(last.current.id) === own ? last.current : undefined);
+  last.current = todo;
   const close = () => leave({ todo: '' });
   const missing = status.value.current ? 'This todo is not here (any more). Perhaps it is in the trash.' : 'Loading…';
   if (!todo) return <Dialog key="details" title="Details" className="drawer" close={close}><p>{missing}</p></Dialog>;
-  return <Dialog key="details" title="Details" className="drawer" close={close}><Form todo={todo} close={close} /></Dialog>;
+  return <Dialog key="details" title="Details" className="drawer" close={close}><Form todo={todo} isThere={present !== undefined} close={close} /></Dialog>;
 }
 
-function Form({ todo, close }: { todo: Shown; close: () => void }) {
+function Form({ todo, isThere, close }: { todo: Shown; isThere: boolean; close: () => void }) {
   const save = async (fields: Fields, saw = todo) => store().update(saw, fields);
   const set = (fields: Fields) => void save(fields).catch(failed);
   const [day, time] = todo.due_at ? [dayOf(todo.due_at), timeOf(todo.due_at)] : ['', ''];
@@ -33,7 +38,7 @@ function Form({ todo, close }: { todo: Shown; close: () => void }) {
         <Field as="textarea" todo={todo} value={todo.description ?? ''} rows={5} maxLength={10_000} save={(text, saw) => save({ description: text === '' ? null : text }, saw)} />
       </label>
       <div class="pair">
-        <label>Due<Field todo={todo} type="date" max="9999-12-31" value={day} save={(text, saw) => due(text, time, saw)} /></label>
+        <label>Due<Field todo={todo} type="date" max="9999-12-30" value={day} save={(text, saw) => due(text, time, saw)} /></label>
         <label>at<Field todo={todo} type="time" value={time} save={(text, saw) => due(day || (text && today()), text, saw)} /></label>
       </div>
       <label>Priority
@@ -57,8 +62,8 @@ function Form({ todo, close }: { todo: Shown; close: () => void }) {
         </label>
         <datalist id="tags">{tags.value.filter((tag) => !own.includes(tag)).map((tag) => <option key={tag} value={tag} />)}</datalist>
       </div>
-      <p class="hint">{state === 'problem' ? 'A change was not saved: see above the list.' : state === 'waiting' ? 'Changes wait to be sent.' : 'Everything is saved.'}</p>
-      <div class="buttons"><button class="danger" onClick={() => remove(todo).then(close, failed)}>Delete</button></div>
+      <p class="hint">{!isThere ? 'It was deleted elsewhere. What you change here brings it back.' : state === 'problem' ? 'A change was not saved: see above the list.' : typing.value ? 'What you type is saved when you leave the field.' : state === 'waiting' ? 'Changes wait to be sent.' : 'Everything is saved.'}</p>
+      {isThere && <div class="buttons"><button class="danger" onClick={() => remove(todo).then(close, failed)}>Delete</button></div>}
       {typeof todo.id === 'number' && <History id={todo.id} version={todo.etag ?? ''} />}
     </div>
   );
@@ -124,14 +129,14 @@ function Problem({ edit }: { edit: Edit }) {
   const title = <b dir="auto">{String(wanted['title'] ?? saw.title)}</b>;
   if (problem.status === 412) {
     const theirs = problem.current as unknown as Record<string, unknown>;
-    const names = new Set(kind === 'delete' ? differences(theirs, saw as never) : (problem.conflict ?? Object.keys(fields).map((name) => name.replace(/^tags_.*/, 'tags'))));
+    const names = problem.fields ?? differences(theirs, saw);
     return (
       <>
         <p>{title} was changed elsewhere, too{kind === 'delete' ? ', before you deleted it' : ''}.</p>
         <table>
           <thead><tr><th scope="col">Field</th><th scope="col">Yours</th><th scope="col">Theirs</th></tr></thead>
           <tbody>
-            {[...names].map((name) => <tr key={name}><th scope="row">{NAMES[name] ?? name}</th><td dir="auto">{kind === 'delete' ? 'deleted' : mine(wanted, name)}</td><td dir="auto">{worded(theirs[name], name)}</td></tr>)}
+            {names.map((name) => <tr key={name}><th scope="row">{NAMES[name] ?? name}</th><td dir="auto">{kind === 'delete' ? 'deleted' : mine(wanted, name)}</td><td dir="auto">{worded(theirs[name], name)}</td></tr>)}
           </tbody>
         </table>
         <div class="buttons">
@@ -152,15 +157,11 @@ function Problem({ edit }: { edit: Edit }) {
       {wanted['title'] !== undefined && problem.status === 422 && <label>Title<input name="title" dir="auto" defaultValue={String(wanted['title'])} /></label>}
       <div class="buttons">
         {problem.status !== 404 && <button>Try again</button>}
-        <button type="button" onClick={give}>Give it up</button>
+        <button type="button" onClick={give}>{rest(edit) ? 'Leave that out' : 'Give it up'}</button>
       </div>
     </form>
   );
 }
-
-/** The fields that two versions of a todo have not in common. */
-const differences = (one: Record<string, unknown>, other: Record<string, unknown>) =>
-  Object.keys({ ...one, ...other }).filter((name) => !/^(id|etag|.*ed_at)$/.test(name) && JSON.stringify(one[name]) !== JSON.stringify(other[name]));
 
 const mine = (fields: Record<string, unknown>, name: string) =>
   name === 'tags' && fields['tags'] === undefined

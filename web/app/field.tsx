@@ -1,7 +1,11 @@
 // A field that keeps what is being typed, whatever happens to the todo meanwhile, and saves it when it is left.
+import { signal } from '@preact/signals';
 import { useLayoutEffect, useRef } from 'preact/hooks';
 import type { Shown } from '../client';
 import { failed } from './state';
+
+/** Whether something is typed that is not saved yet. */
+export const typing = signal(false);
 
 type Props = {
   todo: Shown;
@@ -38,6 +42,7 @@ export function Field({ todo, value, save, as = 'input', done, required = false,
     field.current?.select();
   }, []);
   const begin = () => {
+    typing.value = true;
     const shown = (began.current ??= latest.current);
     // What another field has just saved is about to be rendered.
     queueMicrotask(() => began.current === shown && latest.current.value === shown.value && (began.current = latest.current));
@@ -45,6 +50,7 @@ export function Field({ todo, value, save, as = 'input', done, required = false,
   const end = () => {
     const { todo: saw, value: before } = began.current ?? {};
     began.current = undefined;
+    typing.value = false;
     const { validity, value: typed } = field.current ?? {};
     // A date that is half typed, or in the year 12345, is none.
     const text = validity?.badInput || validity?.rangeOverflow ? undefined : typed;
@@ -53,8 +59,18 @@ export function Field({ todo, value, save, as = 'input', done, required = false,
   };
   const leave = useRef(end);
   leave.current = end;
-  // It may go while something is typed: others have changed what is listed, or the user goes back.
-  useLayoutEffect(() => () => leave.current(), []);
+  // It may go while something is typed: others have changed what is listed, or the user goes back, or leaves the page.
+  useLayoutEffect(() => {
+    const end = () => document.visibilityState === 'hidden' && leave.current();
+    const gone = () => leave.current();
+    document.addEventListener('visibilitychange', end);
+    addEventListener('pagehide', gone);
+    return () => {
+      document.removeEventListener('visibilitychange', end);
+      removeEventListener('pagehide', gone);
+      leave.current();
+    };
+  }, []);
   return (
     <Tag
       ref={field} dir="auto" {...(attributes as object)} defaultValue={value}
@@ -68,6 +84,7 @@ export function Field({ todo, value, save, as = 'input', done, required = false,
         }
         if (event.key === 'Escape' && done) {
           began.current = undefined;
+          typing.value = false;
           done();
         }
         if (done) event.stopPropagation();

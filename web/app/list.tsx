@@ -4,7 +4,7 @@ import { useLayoutEffect, useRef } from 'preact/hooks';
 import type { Shown } from '../client';
 import { go, isNarrowed, NO_FILTER, place } from './place';
 import { Field } from './field';
-import { complete, dayOf, failed, keyOf, listed, move, pending, remove, shown, status, store, timeOf, today } from './state';
+import { complete, dayOf, failed, idOf, keyOf, listed, move, pending, remove, shown, status, store, timeOf, today } from './state';
 
 /** Of each row, in px, as in style.css. */
 const ROW = 48;
@@ -42,7 +42,17 @@ export function List() {
     return () => observer.disconnect();
   }, []);
 
-  const todos = listed.value;
+  const kept = useRef<{ todo: Shown; index: number } | undefined>(undefined);
+  let todos = listed.value;
+  if (editing.value !== undefined) {
+    const index = todos.findIndex(({ id }) => keyOf(id) === editing.value);
+    if (index >= 0) kept.current = { todo: todos[index]!, index };
+    else if (kept.current && keyOf(kept.current.todo.id) === editing.value) {
+      // It stays as long as somebody types in it, whatever others do: else what is typed on would be keys for another one.
+      const todo = shown.value.get(idOf(kept.current.todo.id)) ?? kept.current.todo;
+      todos = todos.toSpliced(kept.current.index, 0, todo);
+    }
+  }
   const first = Math.max(0, Math.floor(top.value / ROW) - MARGIN);
   const last = Math.min(todos.length, Math.ceil((top.value + height.value) / ROW) + MARGIN);
   const current = todos.findIndex(({ id }) => keyOf(id) === focused.value);

@@ -11,7 +11,7 @@ import { focusRow, List, PRIORITIES } from './list';
 import { Notice } from './notice';
 import { lowestOrder } from './order';
 import { closes, go, isNarrowed, NO_FILTER, openedAt, place } from './place';
-import { account, failed, listed, notice, ORDERS, problems, session, shown, start, status, store, tags, unsent } from './state';
+import { account, draft, failed, listed, notice, ORDERS, problems, session, shown, start, status, store, tags, unsent } from './state';
 import { Trash } from './trash';
 
 function App() {
@@ -42,11 +42,12 @@ function App() {
 
 function Header() {
   const { current, error } = status.value;
-  const text = current ? (unsent.value === 0 ? 'Up to date' : problems.value.length > 0 ? `${unsent.value} wait for your decision` : 'Saving…') : unsent.value > 0 ? `Offline, ${unsent.value} to send` : error === undefined ? 'Connecting…' : 'Offline';
+  const asks = problems.value.length;
+  const text = current ? (asks > 0 ? `${asks} for you to decide` : unsent.value === 0 ? 'Up to date' : 'Saving…') : unsent.value > 0 ? `Offline, ${unsent.value} to send` : error === undefined ? 'Connecting…' : 'Offline';
   return (
     <header class="top">
       <h1>Todos</h1>
-      <span class={`status ${current ? 'current' : ''}`} role="status" title={error}>{text}</span>
+      <span class={`status ${current && asks === 0 ? 'current' : ''}`} role="status" title={error}>{text}</span>
       <nav aria-label="Views">
         <button aria-pressed={place.value.view === 'events'} onClick={() => go({ view: place.value.view === 'events' ? 'todos' : 'events' })}>Events</button>
         <button onClick={() => go({ view: 'trash' })}>Trash</button>
@@ -63,7 +64,7 @@ function Add() {
     const field = document.getElementById('new') as HTMLInputElement;
     const title = field.value.trim();
     if (title === '') return;
-    field.value = '';
+    draft.text = field.value = '';
     // It belongs to what is listed: else it would vanish at once.
     const { tag, priority } = place.value;
     try {
@@ -76,7 +77,7 @@ function Add() {
   };
   return (
     <form class="add" onSubmit={add}>
-      <input id="new" dir="auto" maxLength={200} placeholder="What is to be done?" aria-label="New todo" autoComplete="off" enterkeyhint="done" />
+      <input id="new" defaultValue={draft.text} onInput={(event) => (draft.text = event.currentTarget.value)} dir="auto" maxLength={200} placeholder="What is to be done?" aria-label="New todo" autoComplete="off" enterkeyhint="done" />
       <button>Add</button>
     </form>
   );

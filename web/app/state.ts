@@ -53,7 +53,9 @@ export const idOf = (id: Id): Id => todos.peek()?.id(id) ?? id;
 export const keyOf = (id: Id): Id => todos.peek()?.keyOf(id) ?? id;
 
 let opening: Promise<void> = Promise.resolve();
-/** Whose filters and view these are. */
+/** What is typed of the next todo: it stays when the session ends. */
+export const draft = { text: '' };
+/** Whose filters, view and draft these are. */
 let latest: number | undefined;
 
 export async function start() {
@@ -81,7 +83,7 @@ async function openTodos() {
   todos.value = undefined;
   happened.value = [];
   if (opened && present) {
-    if (latest !== undefined && latest !== present.id) reset();
+    if (latest !== undefined && latest !== present.id) forget();
     latest = present.id;
     const name = storeOf(present);
     const mine = await Todos.open({ url: service, token: opened.tokenOf(present), store: await openStore(name), name, deliveries: true });
@@ -105,6 +107,11 @@ function heard({ revision, event, title, at }: Happened) {
 
 let leaving = false;
 
+function forget() {
+  draft.text = '';
+  reset();
+}
+
 /** Ends the session, and removes what this browser has of the account. */
 export async function logout(end = (opened: Session): Promise<unknown> => opened.logout()) {
   const [present, opened, mine] = [account.peek(), session.peek(), todos.peek()];
@@ -118,7 +125,7 @@ export async function logout(end = (opened: Session): Promise<unknown> => opened
     });
     await opening;
     await mine?.clear();
-    reset();
+    forget();
   } finally {
     leaving = false;
   }

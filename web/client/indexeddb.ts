@@ -34,6 +34,8 @@ export async function openStore(name: string): Promise<Store> {
     });
     try {
       work(turn.objectStore(RECORDS));
+      // The page may be about to go: what is not committed then is lost.
+      turn.commit();
     } catch (error) {
       // Else what was put before would be kept.
       turn.abort();

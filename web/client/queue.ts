@@ -48,8 +48,9 @@ export interface Problem {
   /** For 412: what others have made of the todo, and its entity tag. */
   current?: Todo;
   etag?: string | undefined;
-  /** For 412: the fields that the user and others have changed. Without it, all of the todo counts, as for a deletion. */
-  conflict?: string[] | undefined;
+  /** The fields that it is about: for 412, those that the user and others have changed, for 422, those that the service refuses. Without it, all of
+   * the todo counts, as for a deletion. */
+  fields?: string[] | undefined;
 }
 
 export interface Queue {
@@ -209,10 +210,35 @@ export function seen({ fields, saw, etag, kind }: Edit, answer: Answered): strin
   return isSame({ kind, fields }, todo, saw) ? (answer.etag ?? etag) : etag;
 }
 
-/** Whether the fields that an edit changes are the same in two todos. */
-function isSame(edit: Pick<Edit, 'kind' | 'fields'>, one: object, other: object) {
+/** The fields, of these, that two versions of a todo have not in common. */
+export function differences(one: object, other: object, names: readonly string[] = FIELDS): string[] {
   const as = (of: object, name: string) => JSON.stringify((of as Record<string, unknown>)[name]);
-  return touched(edit).every((name) => as(one, name) === as(other, name));
+  return names.filter((name) => as(one, name) !== as(other, name));
+}
+
+/** Whether the fields that an edit changes are the same in two todos. */
+const isSame = (edit: Pick<Edit, 'kind' | 'fields'>, one: object, other: object) => differences(one, other, touched(edit)).length === 0;
+
+/** What the user has to decide about when others have changed these fields of a todo, too: not about what both want, nor about a todo's place in the
+ * list, where the last move counts. */
+export function asked(edit: Edit, current: Todo, conflict: readonly string[] = touched(edit)): string[] {
+  const found = edit.kind === 'delete' ? differences(current, edit.saw) : differences(current, changed(current, edit.fields), conflict);
+  return found.filter((name) => name !== 'order');
+}
+
+/** What is left of an edit without the fields that its problem is about, if anything is. */
+export function rest({ kind, fields, problem }: Edit): Fields | undefined {
+  const about = problem?.fields;
+  if (!about || (kind !== 'update' && kind !== 'create')) return undefined;
+  const left = Object.entries(fields).filter(([name]) => !about.includes(name) && !about.includes(name.replace(/_(add|remove)$/, '')));
+  const hasAny = kind === 'create' ? left.some(([name]) => name === 'title') : left.length > 0;
+  return hasAny ? Object.fromEntries(left) : undefined;
+}
+
+/** An edit as a new request, with these fields; after a conflict, of one who has seen what others have made of the todo. */
+export function again({ problem, sent, listed, ...edit }: Edit, key: string, fields: Fields, current = problem?.current, etag = problem?.etag): Edit {
+  const seen = current && { saw: { ...current, ...(etag !== undefined && { etag }) }, etag };
+  return { ...edit, ...seen, key, fields: normal(fields) };
 }
 
 /** An edit of what the user saw a while ago as one of what is there now, if what it changes has not changed meanwhile. */

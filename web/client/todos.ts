@@ -159,22 +159,20 @@ export class Todos {
   retry(edit: Edit, fields: Fields = edit.fields): Promise<void> {
     return this.#change((changing) => {
       if (!isPending(changing, edit)) return;
-      const { problem, sent, listed, ...rest } = edit;
+      const { problem, ...same } = edit;
       // What the service has failed at may have been done: the same request finds out.
-      if (problem && problem.status >= 500 && fields === edit.fields) {
-        queue.put(changing, { ...rest, ...(sent !== undefined && { sent }), ...(listed && { listed }) });
-        return;
-      }
-      const etag = problem?.etag ?? undefined;
-      const seen = problem?.current && { saw: { ...problem.current, ...(etag !== undefined && { etag }) }, etag };
-      queue.put(changing, { ...rest, ...seen, key: unique(), fields: queue.normal(fields) });
+      const isUnknown = problem && problem.status >= 500 && fields === edit.fields;
+      queue.put(changing, isUnknown ? same : queue.again(edit, unique(), fields));
     });
   }
 
-  /** Gives up an edit with a problem, and what builds on it. */
+  /** Gives up what an edit's problem is about. If nothing is left of the edit then, what builds on it goes, too. */
   discard(edit: Edit): Promise<void> {
     return this.#change((changing) => {
-      if (isPending(changing, edit)) queue.drop(changing, edit);
+      if (!isPending(changing, edit)) return;
+      const rest = queue.rest(edit);
+      if (rest) queue.put(changing, queue.again(edit, unique(), rest));
+      else queue.drop(changing, edit);
     });
   }
 
@@ -403,10 +401,8 @@ export class Todos {
     const etag = said.get('ETag') ?? undefined;
     const later = () => ({ status, wait: Math.min(300_000, 1000 * Number(said.get('Retry-After')) || 0) });
     const done = async (todo?: Todo) => {
-      await this.#change((changing) => {
-        const present = changing.edits.get(edit.place);
-        // Else its entry was faster.
-        if (present?.key !== edit.key || present.answer) return;
+      // Unless its entry was faster.
+      await this.#present(edit, (changing, present) => {
         const isInCopy = present.listed && said.has('Idempotent-Replayed');
         const revision = isInCopy ? 0 : Number(said.get('Change-Revision') ?? 0);
         queue.answered(changing, present, { id: todo?.id ?? id, revision, etag, todo }, this.#applied);
@@ -423,8 +419,14 @@ export class Todos {
     let problem: queue.Problem = { status, detail: explained(answer.body) };
     if (status === 412) {
       const { current, conflict } = answer.body as Schemas['PreconditionFailedBody'];
-      problem = { ...problem, current, conflict, etag };
+      const fields = queue.asked(edit, current, conflict);
+      if (fields.length === 0) {
+        await this.#present(edit, (changing, present) => queue.put(changing, queue.again(present, unique(), present.fields, current, etag)));
+        return undefined;
+      }
+      problem = { ...problem, current, etag, ...(edit.kind === 'update' && { fields }) };
     }
+    if (status === 422) problem = { ...problem, fields: refused(answer.body) };
     if (status === 404 && edit.kind === 'update') {
       // Others have deleted it: whoever changes it wants to have it. Without a key, which would repeat an answer of then.
       const restored = await this.call('post', '/todos/{id}/restore', { path: { id }, signal });
@@ -441,11 +443,23 @@ export class Todos {
   }
 
   #refused(edit: Edit, problem: queue.Problem) {
+    return this.#present(edit, (changing, present) => queue.put(changing, { ...present, problem }));
+  }
+
+  /** Changes an edit that was sent, unless it is known meanwhile what became of it. */
+  #present(edit: Edit, work: (changing: Queue, present: Edit) => void) {
     return this.#change((changing) => {
       const present = changing.edits.get(edit.place);
-      if (present?.key === edit.key && !present.answer) queue.put(changing, { ...present, problem });
+      if (present?.key === edit.key && !present.answer) work(changing, present);
     });
   }
+}
+
+/** The fields of the body that the service does not take. */
+function refused(body: unknown): string[] | undefined {
+  const { detail } = body as { detail?: string | Schemas['ValidationError'][] };
+  const names = Array.isArray(detail) ? detail.map(({ loc: [part, name] }) => (part === 'body' ? name : undefined)) : [];
+  return names.length > 0 && names.every((name) => typeof name === 'string') ? names : undefined;
 }
 
 const assign = <K, V>(map: Map<K, V>, key: K, value: V | undefined) => (value === undefined ? map.delete(key) : map.set(key, value));
