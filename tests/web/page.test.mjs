@@ -405,7 +405,7 @@ describe('The page', () => {
     await press('Escape', '#');
     await page.getByText('Nothing here fits.').waitFor();
     await press('t');
-    await page.getByRole('dialog', { name: 'Trash' }).getByText('a, edited').waitFor();
+    await page.getByRole('dialog', { name: 'Trash' }).getByText('a, edited', { exact: true }).waitFor();
     await close();
     await press('a');
     await page.getByRole('dialog', { name: /^Account/ }).getByText('(this one)').waitFor();
