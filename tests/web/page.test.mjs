@@ -113,9 +113,12 @@ async function add(page, title) {
   await page.keyboard.press('Enter');
 }
 
-/** In a page: how long it takes from the end of its script's coming to the first field, and its longest task, in ms. */
+/** In a page: how long it takes from the end of its script's coming to the first field, and its longest task, in ms; and how much jumps without anybody
+ * having done anything, as browsers reckon it (https://web.dev/articles/cls). */
 function measure() {
-  window.measured = { ready: 0, blocked: 0 };
+  window.measured = { ready: 0, blocked: 0, jumped: 0 };
+  new PerformanceObserver((list) => list.getEntries().forEach(({ value, hadRecentInput }) => (window.measured.jumped += hadRecentInput ? 0 : value)))
+    .observe({ type: 'layout-shift', buffered: true });
   new PerformanceObserver((list) => list.getEntries().forEach(({ duration }) => (window.measured.blocked = Math.max(window.measured.blocked, duration))))
     .observe({ type: 'longtask', buffered: true });
   new MutationObserver((_, observer) => {
@@ -124,6 +127,12 @@ function measure() {
     const came = performance.getEntriesByType('resource').filter(({ initiatorType }) => initiatorType === 'script').map(({ responseEnd }) => responseEnd);
     requestAnimationFrame(() => setTimeout(() => (window.measured.ready = performance.now() - Math.max(...came))));
   }).observe(document, { childList: true, subtree: true });
+}
+
+/** Nothing has jumped (0.1 is what is called good). */
+async function standsStill(page) {
+  const { jumped } = await page.evaluate(() => window.measured);
+  assert.ok(jumped < 0.1, `${jumped}`);
 }
 
 const hasFocus = (page, where) => until(`the focus is in ${where}`, () => page.evaluate((there) => document.activeElement.closest(there) !== null, where));
@@ -232,6 +241,7 @@ describe('The page', () => {
     const { ready, blocked } = await until('it is measured', () => page.evaluate(() => window.measured.ready && window.measured));
     console.log(`it can be used ${ready.toFixed()} ms after it has come; its longest task took ${blocked.toFixed()} ms`);
     assert.ok(ready < MAX_READY && blocked < MAX_READY, `${ready}, ${blocked}`);
+    await standsStill(page);
     await isAccessible(page, 'log in');
 
     await page.getByLabel('Name').fill('nobody');
@@ -251,6 +261,13 @@ describe('The page', () => {
     await isAccessible(page, 'no todos');
     await page.reload();
     await page.getByText('No todos yet.').waitFor();
+    await current(page);
+    await standsStill(page);
+    await add(page, 'one');
+    await page.reload();
+    await shows(page, ['one']);
+    await current(page);
+    await standsStill(page);
     const { requests, complaints } = await seen();
     assert.deepEqual(complaints, ['400 /auth/token', '422 /auth/register']);
     assert.deepEqual(requests.filter((request) => !request.includes(service.url)), []);
