@@ -21,9 +21,15 @@ const server = http.createServer(async (request, response) => {
     if (text === undefined) return response.writeHead(404).end();
     const type = `${types[name.split('.').at(-1)]}; charset=utf-8`;
     response.writeHead(200, { 'Content-Type': type, 'Cache-Control': 'no-store', 'Content-Security-Policy': policy, 'Service-Worker-Allowed': '../app' });
-    response.end(name === 'index.html' ? text.replace('name="service" content=""', `name="service" content="${service}"`) : text);
+    if (name !== 'index.html') return response.end(text);
+    // Other names each time: the page's worker keeps files by their names.
+    const named = text.replace(/"app\/(main\.\w+)"/g, `"app/$1?${Date.now()}"`);
+    response.end(named.replace('name="service" content=""', `name="service" content="${service}"`));
   } catch (error) {
-    response.writeHead(500, { 'Content-Type': 'text/plain; charset=utf-8' }).end(error.message);
+    console.error(`web: ${error.message}`);
+    // No failure: the worker would show the page before instead.
+    response.writeHead(200, { 'Content-Type': 'text/html; charset=utf-8', 'Content-Security-Policy': policy });
+    response.end(`<!DOCTYPE html><title>The page does not build</title><pre>${error.message.replaceAll('<', '&lt;')}</pre>`);
   }
 });
 server.on('error', (error) => {

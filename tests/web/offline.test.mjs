@@ -28,6 +28,8 @@ class Record {
   next = new Map();
   first = new Map();
   conflicts = 0;
+  /** All requests of the clients: what to look at when something is wrong. */
+  sent = [];
   n = 0;
 
   title(saw) {
@@ -60,6 +62,14 @@ class Device {
     const session = await Session.open(network.url, this.sessions.tab(), locks);
     const todos = await Todos.open({ url: network.url, token: session.tokenOf(session.account), store: memory.tab(), name, locks });
     todos.onchange = () => this.answer(todos);
+    const { call } = todos;
+    todos.call = async (...request) => {
+      const [method, path, { headers, body, path: { id } = {} }] = request;
+      const sent = { at: Date.now() % 1e6, by: name, method, path, id, ...headers, body };
+      this.record.sent.push(sent);
+      const answer = await call(...request);
+      return Object.assign(sent, { status: answer.status, etag: answer.headers.get('ETag'), revision: answer.headers.get('Change-Revision'), conflict: answer.body?.conflict, title: answer.body?.title ?? answer.body?.current?.title }), answer;
+    };
     this.tabs.push(todos);
     this.answer(todos);
   }
@@ -200,7 +210,8 @@ describe('devices that edit offline', () => {
       let saw = todo.title;
       do saw = record.saw.get(saw);
       while (saw !== before && saw !== undefined);
-      assert.equal(saw, before, `revision ${revision} of ${id}: ${todo.title} has replaced ${before} unseen`);
+      const way = () => record.sent.filter((one) => one.id === id || one.body?.title === before).map((one) => JSON.stringify(one)).join('\n');
+      assert.ok(saw === before, `revision ${revision} of ${id}: ${todo.title} has replaced ${before} unseen\n${saw === before || way()}`);
     }
     // A title that is in no change was replaced before it was sent, given up with the user's knowledge, or the todo was deleted before.
     const neverSent = [...record.created].filter(([key]) => !born.has(key)).map(([, title]) => title);

@@ -140,7 +140,7 @@ function Sessions() {
         <ul class="records">
           {value.map(({ id, user_agent, used_at, current }) => (
             <li key={id}>
-              <span>{user_agent ?? 'an unknown client'}{current ? ' (this one)' : ''}<small>last seen {when(used_at)}</small></span>
+              <span title={user_agent ?? ''}>{browserOf(user_agent)}{current ? ' (this one)' : ''}<small>last seen {when(used_at)}</small></span>
               {!current && <button onClick={() => ask(call('delete', '/auth/sessions/{id}', { path: { id } })).then(reload, failed)}>End</button>}
             </li>
           ))}
@@ -148,6 +148,15 @@ function Sessions() {
       )}
     </section>
   );
+}
+
+/** What a person calls a client. */
+function browserOf(agent: string | null | undefined): string {
+  if (!agent) return 'an unknown client';
+  const [, browser] = /(Firefox|Edg|OPR|Chrome|Safari)/.exec(agent) ?? [];
+  const [, system] = /(Android|iPhone|iPad|Mac OS X|Windows|CrOS|Linux)/.exec(agent) ?? [];
+  const names: Record<string, string> = { Edg: 'Edge', OPR: 'Opera', 'Mac OS X': 'macOS', CrOS: 'ChromeOS' };
+  return browser && system ? `${names[browser] ?? browser} on ${names[system] ?? system}` : agent;
 }
 
 function Tokens() {

@@ -85,9 +85,9 @@ function History({ id, version }: { id: number; version: string }) {
             <li key={revision}>
               <b>{event}</b> by {actor}, <time dateTime={at}>{new Date(at).toLocaleString()}</time>
               <ul>
-                {Object.entries(changes ?? {}).map(([field, [before, after]]) => (
-                  <li key={field}>{NAMES[field] ?? field}: <del dir="auto">{worded(before, field)}</del> → <ins dir="auto">{worded(after, field)}</ins></li>
-                ))}
+                {Object.entries(changes ?? {}).map(([field, [before, after]]) => event !== 'created'
+                  ? <li key={field}>{NAMES[field] ?? field}: <del dir="auto">{worded(before, field)}</del> → <ins dir="auto">{worded(after, field)}</ins></li>
+                  : field !== 'order' && worded(after, field) !== 'no' && <li key={field}>{NAMES[field] ?? field}: <ins dir="auto">{worded(after, field)}</ins></li>)}
               </ul>
             </li>
           ))}

@@ -24,6 +24,7 @@ export function Events() {
         <div><dt>Dapr sidecar</dt><dd>{sidecar ?? 'not known'}</dd></div>
         <div><dt>To be published</dt><dd>{pending_events ?? 'not known'}</dd></div>
       </dl>
+      {sidecar === 'away' && <p class="hint">There is no Dapr sidecar: events wait until there is one.</p>}
       {happened.value.length === 0 ? <p class="hint">Change something, here or elsewhere: its event appears here.</p> : (
         <ol>
           {happened.value.map(({ revision, event, title, at, published_at, delivered_at }) => (

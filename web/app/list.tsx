@@ -4,7 +4,7 @@ import { useLayoutEffect, useRef } from 'preact/hooks';
 import type { Shown } from '../client';
 import { go, isNarrowed, NO_FILTER, place } from './place';
 import { Field } from './field';
-import { complete, dayOf, failed, idOf, keyOf, listed, move, pending, remove, shown, status, store, timeOf, today } from './state';
+import { complete, dayOf, failed, idOf, isLate, keyOf, listed, move, notice, pending, remove, shown, status, store, timeOf } from './state';
 
 /** Of each row, in px, as in style.css. */
 const ROW = 48;
@@ -96,8 +96,9 @@ export function List() {
     };
     const step = steps[event.key];
     if (event.altKey) {
-      if (place.value.sort === 'own' && (event.key === 'ArrowUp' || event.key === 'ArrowDown')) reorder(current, step!);
-      else return;
+      if (event.key !== 'ArrowUp' && event.key !== 'ArrowDown') return;
+      if (place.value.sort === 'own') reorder(current, step!);
+      else notice.value = { text: 'Todos are moved in “My order”.', action: { label: 'Show it', run: () => go({ sort: 'own' }) } };
     } else if (step !== undefined) goTo(step);
     else if (!todo || isOnButton) return;
     // A key that is held is no new wish.
@@ -176,10 +177,9 @@ interface RowProps {
 function Row({ todo, position, count, shift, isDragged, target, isStop, onDrag }: RowProps) {
   const state = pending.value.get(todo.id);
   const top = (isDragged ? target : position + shift) * ROW;
-  const isLate = todo.due_at && !todo.completed && dayOf(todo.due_at) < today();
   return (
     <li
-      class={`row${todo.completed ? ' done' : ''}${isDragged ? ' dragged' : ''}`} style={{ transform: `translateY(${top}px)` }}
+      class={`row p${todo.priority ?? ''}${todo.completed ? ' done' : ''}${isDragged ? ' dragged' : ''}`} style={{ transform: `translateY(${top}px)` }}
       data-row={keyOf(todo.id)} tabIndex={isStop ? 0 : -1} aria-setsize={count} aria-posinset={position + 1}
       aria-label={`${todo.title}${todo.completed ? ', done' : ''}`}
       onFocusIn={() => (focused.value = keyOf(todo.id))}
@@ -192,12 +192,13 @@ function Row({ todo, position, count, shift, isDragged, target, isStop, onDrag }
         onChange={(event) => complete(todo, event.currentTarget.checked).catch(failed)}
       />
       {editing.value === keyOf(todo.id) ? <TitleField todo={todo} /> : (
-        <span class="title" dir="auto" onDblClick={() => (editing.value = keyOf(todo.id))} onClick={() => focusRow(todo)}>{todo.title}</span>
+        <span class="title" dir="auto" onDblClick={() => (editing.value = keyOf(todo.id))} onClick={(event) => ((event as unknown as PointerEvent).pointerType === 'touch' ? go({ todo: String(todo.id) }) : focusRow(todo))}>{todo.title}</span>
       )}
       {state && <span class={`state ${state}`}>{state === 'problem' ? 'not saved' : 'waiting'}</span>}
       {(todo.tags ?? []).slice(0, 3).map((tag) => <button key={tag} class="tag" tabIndex={-1} dir="auto" onClick={() => go({ tag })}>{tag}</button>)}
+      {(todo.tags?.length ?? 0) > 3 && <span class="tag">+{todo.tags!.length - 3}</span>}
       {todo.priority != null && <span class={`priority p${todo.priority}`} title="Priority">{PRIORITIES[todo.priority]}</span>}
-      {todo.due_at && <time class={isLate ? 'late' : ''} dateTime={todo.due_at}>{`${dayOf(todo.due_at)} ${timeOf(todo.due_at)}`.trim()}</time>}
+      {todo.due_at && <time class={isLate(todo) ? 'late' : ''} dateTime={todo.due_at}>{`${dayOf(todo.due_at)} ${timeOf(todo.due_at)}`.trim()}</time>}
       <button class="icon" tabIndex={isStop ? 0 : -1} aria-label={`Details of ${todo.title}`} onClick={() => go({ todo: String(todo.id) })}>⋯</button>
     </li>
   );

@@ -41,13 +41,14 @@ function App() {
 }
 
 function Header() {
-  const { current, error } = status.value;
+  const { current: isCopy, error, unsent: why } = status.value;
+  const current = isCopy && why === undefined;
   const asks = problems.value.length;
   const text = current ? (asks > 0 ? `${asks} for you to decide` : unsent.value === 0 ? 'Up to date' : 'Saving…') : unsent.value > 0 ? `Offline, ${unsent.value} to send` : error === undefined ? 'Connecting…' : 'Offline';
   return (
     <header class="top">
       <h1>Todos</h1>
-      <span class={`status ${current && asks === 0 ? 'current' : ''}`} role="status" title={error}>{text}</span>
+      <span class={`status ${current && asks === 0 ? 'current' : ''}`} role="status" title={why ?? error}>{text}</span>
       <nav aria-label="Views">
         <button aria-pressed={place.value.view === 'events'} onClick={() => go({ view: place.value.view === 'events' ? 'todos' : 'events' })}>Events</button>
         <button onClick={() => go({ view: 'trash' })}>Trash</button>

@@ -207,6 +207,10 @@ export const dayOf = (due: string) => (due.includes('T') ? localDay(new Date(due
 /** Its time there, if it has one: 09:30. */
 export const timeOf = (due: string) => (due.includes('T') ? new Date(due).toTimeString().slice(0, 5) : '');
 
+/** Whether it should have been done before. */
+export const isLate = ({ due_at: due, completed }: Shown) =>
+  !completed && due != null && (due.includes('T') ? Date.parse(due) < Date.now() : due < today());
+
 const folded = (text: string) => text.normalize('NFKC').toLowerCase();
 
 /** The todos that are listed, in their order. */
@@ -218,7 +222,7 @@ export const listed = computed<Shown[]>(() => {
     (done === 'all' || todo.completed === (done === 'done'))
     && (tag === '' || todo.tags?.includes(tag))
     && (priority === '' || String(todo.priority ?? '') === priority)
-    && (due === '' || (todo.due_at && (due === 'late' ? dayOf(todo.due_at) < day && !todo.completed : due === 'today' ? dayOf(todo.due_at) === day : true)))
+    && (due === '' || (todo.due_at && (due === 'late' ? isLate(todo) : due === 'today' ? dayOf(todo.due_at) === day : true)))
     && (text === '' || folded(todo.title).includes(text) || folded(todo.description ?? '').includes(text)));
   return ((Object.hasOwn(ORDERS, sort) && ORDERS[sort]) || ORDERS['own']!).sort(found);
 });

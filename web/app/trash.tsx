@@ -4,7 +4,7 @@ import { useEffect } from 'preact/hooks';
 import type { Schemas } from '../client';
 import { Dialog, isSure } from './dialog';
 import { closes } from './place';
-import { ask, edits, failed, shown, store } from './state';
+import { ask, edits, failed, notice, shown, store } from './state';
 
 export function Trash() {
   const todos = useSignal<Schemas['TrashedTodo'][] | string>('Loading…');
@@ -12,6 +12,11 @@ export function Trash() {
     .then(({ body }) => (todos.value = body as Schemas['TrashedTodo'][]), () => (todos.value = 'The trash needs the service, which cannot be reached.'));
   // Whatever is deleted or comes back changes it, once that is sent.
   useEffect(read, [shown.value.size, edits.value.length]);
+  const bring = (todo: Schemas['TrashedTodo']) => {
+    // It may still offer what is done now.
+    notice.value = undefined;
+    store().restore(todo).catch(failed);
+  };
   const empty = async () => {
     if (!isSure('Remove everything in the trash for good?')) return;
     try {
@@ -31,7 +36,7 @@ export function Trash() {
             {list.slice(0, 500).map((todo) => (
               <li key={todo.id}>
                 <span><span dir="auto">{todo.title}</span><small>deleted <time dateTime={todo.deleted_at}>{new Date(todo.deleted_at).toLocaleString()}</time></small></span>
-                <button aria-label={`Restore ${todo.title}`} onClick={() => store().restore(todo).catch(failed)}>Restore</button>
+                <button aria-label={`Restore ${todo.title}`} onClick={() => bring(todo)}>Restore</button>
                 <button class="danger" aria-label={`Remove ${todo.title} for good`} onClick={() => isSure(`Remove “${todo.title}” for good?`) && ask(store().call('delete', '/trash/{id}', { path: { id: todo.id } })).then(read, failed)}>Remove</button>
               </li>
             ))}

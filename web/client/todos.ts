@@ -36,6 +36,8 @@ export interface Status {
   current: boolean;
   /** Why not, if that is known; or why changes come a few seconds late. */
   error?: string | undefined;
+  /** Why edits could not be sent, as long as that is so. */
+  unsent?: string | undefined;
 }
 
 export interface Delivery {
@@ -290,7 +292,7 @@ export class Todos {
       // What the leader before has said is not so any more, and what others have written last may not have been heard yet.
       this.#report({ current: false });
       await this.#reload();
-      const report = ({ current, error }: { current: boolean; error?: Error }) => this.#report({ current, error: error?.message });
+      const report = ({ current, error }: { current: boolean; error?: Error }) => this.#report({ current, error: error?.message, unsent: this.status.unsent });
       await Promise.all([this.#send(signal), follow({ url, token, signal, copy: this.#follower(), report, ...(deliveries && { delivered }) })]);
     } finally {
       stop.abort();
@@ -378,10 +380,12 @@ export class Todos {
           failed = later.status === 500 ? `${failed}${edit.key} ` : '';
           if (failed === `${edit.key} `.repeat(FAILURES)) await this.#refused(edit, { status: 500, detail: 'The service failed.' });
         }
-      } catch {
+      } catch (error) {
         // Nobody knows whether it arrived.
         failures += 1;
+        if (!request.signal.aborted && !signal.aborted) this.#report({ ...this.status, unsent: (error as Error).message });
       }
+      if (failures === 0 && this.status.unsent !== undefined) this.#report({ ...this.status, unsent: undefined });
       if (failures > 0) await pause(Math.max(wait, Math.min(5000, 250 * 2 ** failures) * (0.5 + Math.random() / 2)), signal);
     }
   }
