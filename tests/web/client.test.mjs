@@ -133,6 +133,13 @@ describe('The queue', () => {
     assert.deepEqual(etags, ['"8"', '"9"']);
   });
 
+  test('brings back what was deleted, as others had changed it', () => {
+    const waiting = queued(edit('delete', 1), edit('restore', 1), edit('update', 1, { priority: 3 }));
+    const theirs = { ...saw, title: 'of others', etag: '"5"' };
+    assert.deepEqual([...queue.show(new Map([[1, theirs]]), waiting).values()], [{ ...theirs, priority: 3 }]);
+    assert.deepEqual([...queue.show(new Map(), waiting).values()], [{ ...saw, priority: 3 }]);
+  });
+
   test('asks about what others want differently, and gives up nothing else', () => {
     const current = { ...saw, title: 'b', tags: ['x', 'y'], order: 3, priority: 1 };
     const asked = (...given) => queue.asked(edit(...given), current);

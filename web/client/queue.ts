@@ -85,10 +85,17 @@ export function put({ edits }: Queue, edit: Edit) {
 /** The todos of the copy with all edits. */
 export function show(copy: ReadonlyMap<number, Todo>, queue: Queue): Map<Id, Shown> {
   const shown = new Map<Id, Shown>(copy);
+  const deleted = new Map<Id, Shown>();
   for (const edit of inOrder(queue)) {
     const id = idOf(queue, edit.id);
-    if (edit.kind === 'delete') shown.delete(id);
-    else shown.set(id, { ...changed(shown.get(id) ?? edit.saw, edit.fields), id });
+    const present = shown.get(id);
+    if (edit.kind !== 'delete') {
+      // What comes back is what was deleted, and not what was seen before others changed it.
+      shown.set(id, { ...changed(present ?? deleted.get(id) ?? edit.saw, edit.fields), id });
+    } else if (present) {
+      deleted.set(id, present);
+      shown.delete(id);
+    }
   }
   return shown;
 }
