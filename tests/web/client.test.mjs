@@ -138,6 +138,9 @@ describe('The queue', () => {
     const theirs = { ...saw, title: 'of others', etag: '"5"' };
     assert.deepEqual([...queue.show(new Map([[1, theirs]]), waiting).values()], [{ ...theirs, priority: 3 }]);
     assert.deepEqual([...queue.show(new Map(), waiting).values()], [{ ...saw, priority: 3 }]);
+    // The deletion was sent again after others had changed it, and the trash has that: whoever is shown what was there before changes that.
+    const sentAgain = queued(edit('restore', 1, {}, { etag: '"5"' }));
+    assert.equal(queue.base(sentAgain, edit('update', 1, { title: 'c' })), '"1"');
   });
 
   test('asks about what others want differently, and gives up nothing else', () => {
@@ -306,7 +309,7 @@ describe('Edits', () => {
     return { memory, session, openTab, todos: await openTab() };
   }
 
-  const settled = (todos) => until('everything is settled', () => todos.status.current && todos.edits.length === 0);
+  const settled = (todos) => until('everything is settled', () => todos.status.current && todos.edits.length === 0 && todos.status.unsent === undefined);
   const problem = (todos, status) => until(`a problem ${status}`, () => todos.edits.find((edit) => edit.problem?.status === status));
   const at = (todos, id) => todos.shown.get(todos.id(id));
   const titled = (todos, title) => [...todos.shown.values()].find((todo) => todo.title === title);

@@ -97,7 +97,7 @@ class Device {
       if (kind === 'create') this.record.removed.add(this.record.first.get(fields.title));
       if (fields.title !== undefined) {
         if (again) this.record.saw.set(fields.title, problem.current.title);
-        else this.record.given.add(fields.title);
+        else if (!problem.fields || problem.fields.includes('title')) this.record.given.add(fields.title);
       }
       await (again ? todos.retry(edit) : todos.discard(edit));
       this.deciding = false;

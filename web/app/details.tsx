@@ -11,7 +11,10 @@ import { ask, dayOf, failed, idOf, pending, remove, shown, status, store, tags, 
 export function Details() {
   const last = useRef<Shown | undefined>(undefined);
   const { todo: id } = place.value;
-  if (id === '') return null;
+  if (id === '') {
+    last.current = undefined;
+    return null;
+  }
   const own = idOf(/^\d+$/.test(id) ? Number(id) : id);
   const present = shown.value.get(own);
   // Others may delete it while something is typed here, which brings it back.
@@ -63,7 +66,7 @@ function Form({ todo, isThere, close }: { todo: Shown; isThere: boolean; close: 
         <datalist id="tags">{tags.value.filter((tag) => !own.includes(tag)).map((tag) => <option key={tag} value={tag} />)}</datalist>
       </div>
       <p class="hint">{!isThere ? 'It was deleted elsewhere. What you change here brings it back.' : state === 'problem' ? 'A change was not saved: see above the list.' : typing.value ? 'What you type is saved when you leave the field.' : state === 'waiting' ? 'Changes wait to be sent.' : 'Everything is saved.'}</p>
-      {isThere && <div class="buttons"><button class="danger" onClick={() => remove(todo).then(close, failed)}>Delete</button></div>}
+      {isThere && <div class="buttons"><button class="danger" onClick={() => (close(), remove(todo).catch(failed))}>Delete</button></div>}
       {typeof todo.id === 'number' && <History id={todo.id} version={todo.etag ?? ''} />}
     </div>
   );

@@ -47,21 +47,24 @@ export function Field({ todo, value, save, as = 'input', done, required = false,
     // What another field has just saved is about to be rendered.
     queueMicrotask(() => began.current === shown && latest.current.value === shown.value && (began.current = latest.current));
   };
-  const end = () => {
+  /** Saves what is typed; unless it is left, what can't be saved stays as it is. */
+  const end = (isLeft = true) => {
     const { todo: saw, value: before } = began.current ?? {};
-    began.current = undefined;
-    typing.value = false;
     const { validity, value: typed } = field.current ?? {};
     // A date that is half typed, or in the year 12345, is none.
     const text = validity?.badInput || validity?.rangeOverflow ? undefined : typed;
-    if (!saw || text === undefined || text === before || (required && text.trim() === '')) show(value);
+    const isChange = saw && text !== undefined && text !== before && !(required && text.trim() === '');
+    if (!isChange && !isLeft) return;
+    began.current = undefined;
+    typing.value = false;
+    if (!isChange) show(value);
     else save(text, saw).catch((error: Error) => failed(error, `“${text}” is not saved: `));
   };
   const leave = useRef(end);
   leave.current = end;
   // It may go while something is typed: others have changed what is listed, or the user goes back, or leaves the page.
   useLayoutEffect(() => {
-    const end = () => document.visibilityState === 'hidden' && leave.current();
+    const end = () => document.visibilityState === 'hidden' && leave.current(false);
     const gone = () => leave.current();
     document.addEventListener('visibilitychange', end);
     addEventListener('pagehide', gone);
@@ -74,7 +77,7 @@ export function Field({ todo, value, save, as = 'input', done, required = false,
   return (
     <Tag
       ref={field} dir="auto" {...(attributes as object)} defaultValue={value}
-      onInput={begin} onBlur={end}
+      onInput={begin} onBlur={() => end()}
       onKeyDown={(event: KeyboardEvent) => {
         // Not the Enter that ends the composition of a character.
         if (event.isComposing || event.keyCode === 229) return;

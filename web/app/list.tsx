@@ -208,10 +208,7 @@ export const PRIORITIES = ['lowest', 'low', 'medium', 'high', 'highest'];
 
 function TitleField({ todo }: { todo: Shown }) {
   const close = () => editing.value === keyOf(todo.id) && (editing.value = undefined);
-  const save = async (text: string, saw: Shown) => {
-    close();
-    return store().update(saw, { title: text.trim() });
-  };
+  const save = async (text: string, saw: Shown) => store().update(saw, { title: text.trim() });
   useLayoutEffect(() => () => void close(), []);
   return (
     <span class="title" onFocusOut={close}>

@@ -72,7 +72,7 @@ function Add() {
       const id = await store().create({ title, order: lowestOrder(shown.value.values()) - 1, ...(tag && { tags: [tag] }), ...(priority && { priority: Number(priority) }) });
       if (!listed.value.some((todo) => todo.id === store().id(id))) notice.value = { text: `Added “${title}”, which the filters hide.`, action: { label: 'Show', run: () => go(NO_FILTER) } };
     } catch (error) {
-      field.value ||= title;
+      draft.text = field.value ||= title;
       failed(error);
     }
   };

@@ -262,6 +262,8 @@ export function base(queue: Queue, edit: Edit): string | undefined {
   for (const before of inOrder(queue)) {
     if (idOf(queue, before.id) !== idOf(queue, edit.id)) continue;
     if (before.answer) etag = seen({ ...edit, etag }, before.answer);
+    // What is shown of a todo that was deleted, or comes back, has its own entity tag: that of the deletion may be newer, if it was sent again.
+    else if (before.kind === 'delete' || before.kind === 'restore') continue;
     else if (touched(before).some((name) => touched(edit).includes(name))) return before.etag;
   }
   return etag;

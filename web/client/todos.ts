@@ -362,6 +362,8 @@ export class Todos {
       const woken = new Promise<void>((wake) => (this.#wake = wake));
       const first = this.status.current ? queue.next(this.#queue) : undefined;
       if (!first) {
+        failures = 0;
+        if (this.status.current && this.status.unsent !== undefined) this.#report({ ...this.status, unsent: undefined });
         await woken;
         continue;
       }
@@ -425,7 +427,11 @@ export class Todos {
       const { current, conflict } = answer.body as Schemas['PreconditionFailedBody'];
       const fields = queue.asked(edit, current, conflict);
       if (fields.length === 0) {
-        await this.#present(edit, (changing, present) => queue.put(changing, queue.again(present, unique(), present.fields, current, etag)));
+        await this.#present(edit, (changing, present) => {
+          // What was answered before is older than this.
+          changing.answers.delete(current.id);
+          queue.put(changing, queue.again(present, unique(), present.fields, current, etag));
+        });
         return undefined;
       }
       problem = { ...problem, current, etag, ...(edit.kind === 'update' && { fields }) };
@@ -447,7 +453,10 @@ export class Todos {
   }
 
   #refused(edit: Edit, problem: queue.Problem) {
-    return this.#present(edit, (changing, present) => queue.put(changing, { ...present, problem }));
+    return this.#present(edit, (changing, present) => {
+      if (problem.current) changing.answers.delete(problem.current.id);
+      queue.put(changing, { ...present, problem });
+    });
   }
 
   /** Changes an edit that was sent, unless it is known meanwhile what became of it. */
