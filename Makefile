@@ -7,8 +7,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 STACK := bash tests/stack/stack.sh
-STAGE_MINUTES ?= 40
-STAGE = STAGE_MINUTES=$(STAGE_MINUTES) bash tests/stage.sh
+STAGE := bash tests/stage.sh
 SERVE := bash tests/stack/serve.sh
 DENY := bash tests/stack/tool.sh cargo-deny 0.20.2 cargo-deny
 CYCLONEDX := bash tests/stack/tool.sh cargo-cyclonedx 0.5.9 cargo-cyclonedx
@@ -66,7 +65,7 @@ test: need-cargo ## everything, on the real Dapr, the real Kafka and a real brow
 	@$(STAGE) "documents: events, Docker, Compose" bash tests/docs/run.sh
 	@$(STAGE) "deployment: alerts, dashboard" bash tests/deploy/run.sh
 
-torture: STAGE_MINUTES = 240
+torture: export STAGE_MINUTES = 240
 torture: need-cargo ## the long versions of the tests with faults
 	@$(STAGE) "tools: daprd, dapr CLI, Kafka, Python, Chromium" $(STACK) build
 	@$(STAGE) "relay, many seeds" env RELAY_SEEDS=200000 cargo test --locked --lib dispatcher

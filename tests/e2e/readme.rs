@@ -55,7 +55,7 @@ fn walk(script: &str) {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     let answers: Vec<&str> = text.lines().collect();
-    let expected = [r#""title":"Learn Dapr""#, r#"{"id":"#, r#""completed":true"#];
+    let expected = [r#"[{"id":1,"title":"Learn Dapr""#, r#"{"id":1,"#, r#""completed":true"#];
     for (answer, expected) in answers.iter().zip(expected) {
         assert!(answer.contains(expected), "{expected} is not in:\n{text}");
     }

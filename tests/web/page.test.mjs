@@ -62,9 +62,7 @@ class Person {
   }
 
   async login(page) {
-    await page.getByLabel('Name').fill(this.name);
-    await page.getByLabel('Password').fill(this.password);
-    await page.getByRole('button', { name: 'Log in', exact: true }).click();
+    await logIn(page, this.name, this.password);
   }
 
   /** Another client of theirs. */
@@ -99,6 +97,12 @@ class Person {
     const is = async () => (todos = await this.todos()).find((todo) => Object.entries(expected).every(([name, value]) => JSON.stringify(todo[name]) === JSON.stringify(value)));
     return until(() => `${JSON.stringify(expected)} in ${JSON.stringify(todos)}`, is);
   };
+}
+
+async function logIn(page, name, password) {
+  await page.getByLabel('Name').fill(name);
+  await page.getByLabel('Password').fill(password);
+  await page.getByRole('button', { name: 'Log in', exact: true }).click();
 }
 
 const current = (page) => page.getByRole('status').filter({ hasText: 'Up to date' }).waitFor();
@@ -736,9 +740,7 @@ describe('The page', () => {
     await small.start();
     const { page, seen } = await open(browser);
     await page.goto(`${small.url}/app`);
-    await page.getByLabel('Name').fill('demo');
-    await page.getByLabel('Password').fill('demo123');
-    await page.getByRole('button', { name: 'Log in', exact: true }).click();
+    await logIn(page, 'demo', 'demo123');
     for (const title of ['one', 'two', 'three']) await add(page, title);
     const alert = page.getByRole('alert');
     await alert.getByText('One change was not saved').waitFor();

@@ -22,8 +22,11 @@ export function Details() {
   last.current = todo;
   const close = () => leave({ todo: '' });
   const missing = status.value.current ? 'This todo is not here (any more). Perhaps it is in the trash.' : 'Loading…';
-  if (!todo) return <Dialog key="details" title="Details" className="drawer" close={close}><p>{missing}</p></Dialog>;
-  return <Dialog key="details" title="Details" className="drawer" close={close}><Form todo={todo} isThere={present !== undefined} close={close} /></Dialog>;
+  return (
+    <Dialog title="Details" className="drawer" close={close}>
+      {todo ? <Form todo={todo} isThere={present !== undefined} close={close} /> : <p>{missing}</p>}
+    </Dialog>
+  );
 }
 
 function Form({ todo, isThere, close }: { todo: Shown; isThere: boolean; close: () => void }) {
@@ -32,7 +35,6 @@ function Form({ todo, isThere, close }: { todo: Shown; isThere: boolean; close: 
   const [day, time] = todo.due_at ? [dayOf(todo.due_at), timeOf(todo.due_at)] : ['', ''];
   const due = (day: string, time: string, saw: Shown) => save({ due_at: day === '' ? null : time === '' ? day : new Date(`${day}T${time}`).toISOString() }, saw);
   const own = todo.tags ?? [];
-  const state = pending.value.get(todo.id);
   return (
     <div class="form">
       <label>Title<Field todo={todo} value={todo.title} maxLength={200} required save={(text, saw) => save({ title: text.trim() }, saw)} /></label>
@@ -65,11 +67,20 @@ function Form({ todo, isThere, close }: { todo: Shown; isThere: boolean; close: 
         </label>
         <datalist id="tags">{tags.value.filter((tag) => !own.includes(tag)).map((tag) => <option key={tag} value={tag} />)}</datalist>
       </div>
-      <p class="hint">{!isThere ? 'It was deleted elsewhere. What you change here brings it back.' : state === 'problem' ? 'A change was not saved: see above the list.' : typing.value ? 'What you type is saved when you leave the field.' : state === 'waiting' ? 'Changes wait to be sent.' : 'Everything is saved.'}</p>
+      <p class="hint">{saved(todo, isThere)}</p>
       {isThere && <div class="buttons"><button class="danger" onClick={() => (close(), remove(todo).catch(failed))}>Delete</button></div>}
       {typeof todo.id === 'number' && <History id={todo.id} version={todo.etag ?? ''} />}
     </div>
   );
+}
+
+/** Whether a todo is saved as it is shown, in words. */
+function saved(todo: Shown, isThere: boolean): string {
+  const state = pending.value.get(todo.id);
+  if (!isThere) return 'It was deleted elsewhere. What you change here brings it back.';
+  if (state === 'problem') return 'A change was not saved: see above the list.';
+  if (typing.value) return 'What you type is saved when you leave the field.';
+  return state === 'waiting' ? 'Changes wait to be sent.' : 'Everything is saved.';
 }
 
 function History({ id, version }: { id: number; version: string }) {
@@ -88,9 +99,9 @@ function History({ id, version }: { id: number; version: string }) {
             <li key={revision}>
               <b>{event}</b> by {actor}, <time dateTime={at}>{new Date(at).toLocaleString()}</time>
               <ul>
-                {Object.entries(changes ?? {}).map(([field, [before, after]]) => event !== 'created'
-                  ? <li key={field}>{NAMES[field] ?? field}: <del dir="auto">{worded(before, field)}</del> → <ins dir="auto">{worded(after, field)}</ins></li>
-                  : field !== 'order' && worded(after, field) !== 'no' && <li key={field}>{NAMES[field] ?? field}: <ins dir="auto">{worded(after, field)}</ins></li>)}
+                {Object.entries(changes ?? {}).filter(([field, [, after]]) => event !== 'created' || (field !== 'order' && after !== false)).map(([field, [before, after]]) => (
+                  <li key={field}>{NAMES[field] ?? field}: {event !== 'created' && <><del dir="auto">{worded(before, field)}</del> → </>}<ins dir="auto">{worded(after, field)}</ins></li>
+                ))}
               </ul>
             </li>
           ))}

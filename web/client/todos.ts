@@ -358,12 +358,13 @@ export class Todos {
   /** Sends edits, one at a time, while the copy is current. */
   async #send(signal: AbortSignal) {
     let [failures, failed] = [0, ''];
+    const say = (unsent?: string) => this.status.unsent !== unsent && this.#report({ ...this.status, unsent });
     while (!signal.aborted) {
       const woken = new Promise<void>((wake) => (this.#wake = wake));
       const first = this.status.current ? queue.next(this.#queue) : undefined;
       if (!first) {
         failures = 0;
-        if (this.status.current && this.status.unsent !== undefined) this.#report({ ...this.status, unsent: undefined });
+        if (this.status.current) say();
         await woken;
         continue;
       }
@@ -385,10 +386,10 @@ export class Todos {
       } catch (error) {
         // Nobody knows whether it arrived.
         failures += 1;
-        if (!request.signal.aborted && !signal.aborted) this.#report({ ...this.status, unsent: (error as Error).message });
+        if (!request.signal.aborted && !signal.aborted) say((error as Error).message);
       }
-      if (failures === 0 && this.status.unsent !== undefined) this.#report({ ...this.status, unsent: undefined });
-      if (failures > 0) await pause(Math.max(wait, Math.min(5000, 250 * 2 ** failures) * (0.5 + Math.random() / 2)), signal);
+      if (failures === 0) say();
+      else await pause(Math.max(wait, Math.min(5000, 250 * 2 ** failures) * (0.5 + Math.random() / 2)), signal);
     }
   }
 
