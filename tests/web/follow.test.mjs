@@ -145,7 +145,7 @@ describe('web/client/follow.mjs with a service that', () => {
         if (request.url.startsWith('/todos')) return (lists += 1, list(response));
         if (lists < 2) return response.writeHead(request.url.startsWith(path) ? status : 500).end();
         response.write(sse('ready', { head: 'e-0' }, 'e-0'));
-      }, 20_000, () => lists === 2);
+      }, 20_000, (copy) => lists === 2 && copy.since !== null);
       assert.deepEqual([lists, copy.since], [2, 'e-0'], `${path} ${status}: ${requests.join(', ')}`);
     }
   });
