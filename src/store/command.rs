@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::auth::opaque_tokens::RefreshToken;
 use crate::domain::account::{Role, TokenEpoch, User, UserId, Username};
-use crate::domain::change::Revision;
+use crate::domain::change::{DeliveryState, Revision};
 use crate::domain::clock::Timestamp;
 use crate::domain::session::{PersonalTokenId, Scope, SessionId, SessionKey, TokenHash};
 use crate::domain::todo::input::{NewTodo, TodoPatch};
@@ -355,4 +355,14 @@ pub enum OutboxCommand {
         /// The first revision to publish.
         from_revision: Revision,
     },
+}
+
+impl OutboxCommand {
+    /// The delivery state that it gives a change.
+    pub(super) fn state_after(&self) -> DeliveryState {
+        match self {
+            Self::Retry { .. } | Self::Republish { .. } => DeliveryState::Pending,
+            Self::Skip { .. } => DeliveryState::Skipped,
+        }
+    }
 }

@@ -81,24 +81,21 @@ pub enum DatabaseError {
     UnknownName { path: PathBuf },
     /// A later version of the service has changed its schema.
     #[error(
-        "the database {} was written by a newer todo-backend (schema {found}, this one knows {known}); use that one",
-        path.display()
+        "the database {database} was written by a newer todo-backend (schema {found}, this one knows {known}); use that one"
     )]
-    NewerSchema { path: PathBuf, found: usize, known: usize },
+    NewerSchema { database: String, found: usize, known: usize },
     /// An earlier version of the service has written it.
     #[error(
-        "the database {} has schema {found}, and this todo-backend knows {known}: start the service once, which \
-         upgrades it",
-        path.display()
+        "the database {database} has schema {found}, and this todo-backend knows {known}: start the service once, which \
+         upgrades it"
     )]
-    OlderSchema { path: PathBuf, found: usize, known: usize },
+    OlderSchema { database: String, found: usize, known: usize },
     /// Demo users would get into a database of production.
     #[error(
-        "DEBUG is True, but people have accounts in the database {}, which was used with DEBUG=False: users with \
-         published passwords would get into it; set DEBUG=False, or set DATABASE_URL to another file",
-        path.display()
+        "DEBUG is True, but people have accounts in the database {database}, which was used with DEBUG=False: users with \
+         published passwords would get into it; set DEBUG=False, or set DATABASE_URL to another file"
     )]
-    Production { path: PathBuf },
+    Production { database: String },
     /// The SQLite that is linked can corrupt databases.
     #[error("SQLite {version} can corrupt its log; 3.51.3 or newer is needed")]
     OldSqlite { version: &'static str },

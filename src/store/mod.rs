@@ -1,30 +1,33 @@
 //! The durable store and its change log. A mutation is a [`Command`]; its effect is a [`Change`], committed in the same
 //! transaction as the todo. Reads are served from memory; the relay reads the log through [`Store::read_outbox`].
 
+mod abort;
+mod backend;
+mod change_log;
+mod check;
 mod command;
 pub mod decide;
 pub mod error;
 pub mod feed;
 pub mod history;
 pub mod idempotency;
-pub mod maintenance;
+mod loaded;
 pub mod map;
 pub mod outbox;
 pub mod outcome;
 mod sqlite;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use parking_lot::{Mutex, RwLock};
-use rusqlite::Connection;
-use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use crate::config::{Database, Retention};
@@ -36,6 +39,8 @@ use crate::domain::session::{PersonalToken, PersonalTokenId, Session, SessionId,
 use crate::domain::sync_token::SyncToken;
 use crate::domain::todo::{Todo, TodoId, Version};
 use crate::telemetry::metrics::Metrics;
+use backend::Backend;
+use change_log::ChangeLog;
 pub use command::{
     AccountCommand, AccountUpdate, Authority, Command, Commands, Condition, Context, Means, Merge, NewAccount,
     NewPersonalToken, NewSession, OutboxCommand, SessionCommand, Target, Versions,
@@ -46,17 +51,16 @@ use error::{DatabaseError, StoreError};
 use feed::{Delivery, Feed, Follower, News};
 use history::{Gap, HistoryError, Limit, Page, Past, Span};
 use idempotency::Answered;
+use loaded::Loaded;
 use map::login_networks::LoginNetworks;
 use map::sessions::{PersonalTokens, Sessions, Used};
 use map::trash::Trash;
 use map::users::Users;
 use map::{OwnerView, TodoMap, TrashView};
 use outbox::{Found, Outbox, Wanted};
-use sqlite::database_file::{DatabaseLock, make_parent, with_suffix};
-use sqlite::jobs::{Job, Request};
-use sqlite::readers::Readers;
-use sqlite::writer::{Log, Writer};
-use sqlite::{load, schema};
+pub use sqlite::maintenance;
+use writer::Writer;
+use writer::jobs::{Job, Request};
 
 /// Jobs that may wait for the writer; beyond that, [`StoreError::Busy`].
 const MAX_QUEUED: usize = 4096;
@@ -95,12 +99,7 @@ pub struct Store {
     shared: Arc<Shared>,
     queue: SyncSender<Job>,
     writer: Mutex<Option<JoinHandle<()>>>,
-    reader: Mutex<Connection>,
-    /// The relay does not wait for clients that read what they did.
-    readers: Arc<Readers>,
-    path: PathBuf,
-    /// Until it is closed: the lock on the database, and the directory of a temporary one.
-    lock: Mutex<Option<(DatabaseLock, Option<TempDir>)>>,
+    log: ChangeLog,
 }
 
 /// What the writer shares with everybody else.
@@ -187,44 +186,18 @@ impl Shared {
 impl Store {
     /// Opens the database, creating or migrating it if needed, and loads it into memory.
     pub fn open(options: Options<'_>) -> Result<Self, DatabaseError> {
-        let (path, directory) = match options.database {
-            Database::File(path) => (path.clone(), None),
-            Database::Temporary => {
-                let directory = tempfile::tempdir().map_err(DatabaseError::TemporaryDirectory)?;
-                (directory.path().join("todos.db"), Some(directory))
+        let (log, loaded, backend): (ChangeLog, Loaded, Box<dyn Backend>) = match options.database {
+            Database::File(_) | Database::Temporary => {
+                let named = match options.database {
+                    Database::File(path) => Some(path.as_path()),
+                    Database::Temporary => None,
+                };
+                let (database, loaded, backend) = sqlite::database::Database::open(named, &options)?;
+                (ChangeLog::Sqlite(database), loaded, Box::new(backend))
             }
         };
-        make_parent(&path)?;
-        let lock = DatabaseLock::take_or_create(&path)?;
-        let path = lock.path().to_owned();
-        let failed = DatabaseError::sqlite(path.clone());
-        let mut connection = sqlite::open_writer(&path, directory.is_none()).map_err(&failed)?;
-        schema::migrate(&mut connection, &path, |connection, found, version| {
-            if !options.may_upgrade {
-                return Err(DatabaseError::OlderSchema { path: path.clone(), found, known: version });
-            }
-            let kept = maintenance::copy_before_migration(connection, &path, version)?;
-            log::warn!("the database gets a new schema; as it was, it is kept as {}", kept.display());
-            Ok(())
-        })?;
-        let is_production = schema::is_production(&connection).map_err(&failed)?;
-        let demo_users = match options.demo_users {
-            DemoUsers::None => {
-                schema::set_production(&connection).map_err(&failed)?;
-                false
-            }
-            DemoUsers::Existing => !is_production,
-            DemoUsers::Created(_) if is_production => return Err(DatabaseError::Production { path }),
-            DemoUsers::Created(hash) => {
-                schema::add_demo_users(&mut connection, &DEMO_USERS, hash, options.clock.now()).map_err(&failed)?;
-                true
-            }
-        };
-        let loaded = load::load(&connection, demo_users).map_err(&failed)?;
-        let reader = sqlite::open_reader(&path).map_err(&failed)?;
-        let readers = Arc::new(Readers::open(&path).map_err(&failed)?);
         let kept_bytes = loaded.kept.total();
-        let loaded_log = Log {
+        let memory = writer::Memory {
             heads: loaded.heads,
             next: loaded.next,
             uptime: loaded.uptime,
@@ -248,20 +221,12 @@ impl Store {
         });
         let (queue, jobs) = sync_channel(MAX_QUEUED);
         let Options { clock, retention, max_todos, .. } = options;
-        let writer = Writer::new(connection, Arc::clone(&shared), clock, retention, max_todos, loaded_log);
+        let writer = Writer::new(backend, Arc::clone(&shared), clock, retention, max_todos, memory);
         let writer = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run(&jobs))
             .map_err(DatabaseError::Thread)?;
-        Ok(Self {
-            shared,
-            queue,
-            writer: Mutex::new(Some(writer)),
-            reader: Mutex::new(reader),
-            readers,
-            path,
-            lock: Mutex::new(Some((lock, directory))),
-        })
+        Ok(Self { shared, queue, writer: Mutex::new(Some(writer)), log })
     }
 
     /// Applies all of `commands` or none, in one commit, and returns what they did once that is durable.
@@ -452,22 +417,21 @@ impl Store {
         self.shared.epoch
     }
 
-    /// Where the data is, for the log.
+    /// Where the data is, for people.
     pub fn location(&self) -> String {
-        match &*self.lock.lock() {
-            Some((_, Some(_))) => "a temporary database, deleted on exit".to_owned(),
-            _ => self.path.display().to_string(),
+        self.log.location()
+    }
+
+    /// The file of an SQLite database, for tests that look behind the store.
+    pub fn path(&self) -> &Path {
+        match &self.log {
+            ChangeLog::Sqlite(database) => database.path(),
         }
     }
 
-    /// The database file, for tests that look behind the store.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Checks what is on disk, as `todo-backend check` does; returns the violations. Blocks on the disk.
+    /// Checks what is stored, as `todo-backend check` does; returns the violations. Blocks on the database.
     pub fn check(&self) -> Result<Vec<String>, DatabaseError> {
-        maintenance::check(&self.path)
+        self.log.check()
     }
 
     /// Whether the last commit succeeded.
@@ -480,12 +444,11 @@ impl Store {
         &self.shared.outbox
     }
 
-    /// Reads from the log what the relay asks for. Blocks on the disk: call it off the async threads.
+    /// Reads from the log what the relay asks for. Blocks on the database: call it off the async threads.
     pub fn read_outbox(&self, wanted: &Wanted) -> Result<Found, DatabaseError> {
         // Copied before the read, so that it includes marks that are committed meanwhile.
         let marked = self.shared.outbox.marks();
-        let found = sqlite::reader::read_outbox(&self.reader.lock(), self.shared.epoch, wanted, &marked);
-        found.map_err(DatabaseError::sqlite(&self.path))
+        self.log.read_outbox(wanted, &marked)
     }
 
     /// Tells those who follow `owner` how far a change's event has come.
@@ -530,16 +493,13 @@ impl Store {
         if after == through {
             return Ok(Page { changes: Vec::new(), through, more: false });
         }
-        let epoch = self.shared.epoch;
         let span = Span { owner, after, through, only_last, limit };
-        let read = self.readers.read(move |connection| sqlite::history::whole_page(connection, epoch, &span)).await;
-        read?.ok_or(HistoryError::Gap(Gap::Pruned))
+        self.log.whole_page(span).await?.ok_or(HistoryError::Gap(Gap::Pruned))
     }
 
     /// Some of an owner's changes, as far as the log still has them.
     pub async fn changes(&self, span: Span) -> Result<Page, DatabaseError> {
-        let epoch = self.shared.epoch;
-        self.readers.read(move |connection| sqlite::history::page(connection, epoch, &span)).await
+        self.log.page(span).await
     }
 
     /// The changes of one todo of `owner` after a version that the log still has, and whether there are more.
@@ -550,26 +510,20 @@ impl Store {
         after: Version,
         limit: Limit,
     ) -> Result<(Vec<Past>, bool), DatabaseError> {
-        let epoch = self.shared.epoch;
-        self.readers
-            .read(move |connection| sqlite::history::of_todo(connection, epoch, owner, todo, after, limit))
-            .await
+        self.log.of_todo(owner, todo, after, limit).await
     }
 
-    /// Parked changes, oldest first. Blocks on the disk.
+    /// Parked changes, oldest first. Blocks on the database.
     pub fn parked(&self, limit: usize) -> Result<Vec<Change>, DatabaseError> {
-        let parked = sqlite::admin::read_parked(&self.reader.lock(), self.shared.epoch, limit);
-        parked.map_err(DatabaseError::sqlite(&self.path))
+        self.log.parked(limit)
     }
 
-    /// Updates the metrics' gauges of the store. Blocks on the disk.
+    /// Updates the metrics' gauges of the store. Blocks on the database.
     pub fn sample(&self, now: Timestamp) -> Result<(), DatabaseError> {
         let from = self.outbox().oldest_from();
-        let log = sqlite::reader::sample_log(&self.reader.lock(), from).map_err(DatabaseError::sqlite(&self.path))?;
+        let log = self.log.sample(from)?;
         self.outbox().set_oldest(from, log.oldest_from);
         let samples = &self.shared.metrics.samples;
-        let size =
-            |path: &Path| std::fs::metadata(path).map_or(0, |file| i64::try_from(file.len()).unwrap_or(i64::MAX));
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         samples.outbox_pending.set(count(self.outbox().pending()));
         samples.outbox_oldest_seconds.set(log.oldest_pending.map_or(0, |at| now.0.saturating_sub(at.0).max(0) / 1000));
@@ -583,8 +537,8 @@ impl Store {
             .kept_answers_bytes
             .set(i64::try_from(self.shared.kept_bytes.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
         samples.store_writable.set(i64::from(self.writable()));
-        samples.database_bytes.set(size(&self.path));
-        samples.wal_bytes.set(size(&with_suffix(&self.path, "-wal")));
+        samples.database_bytes.set(log.database_bytes);
+        samples.wal_bytes.set(log.wal_bytes);
         Ok(())
     }
 
@@ -598,17 +552,7 @@ impl Store {
         {
             log::error!("the writer thread panicked while closing");
         }
-        let Some(lock) = self.lock.lock().take() else { return };
-        // Closing any descriptor of a file gives up all of the process's POSIX locks on it, SQLite's too
-        // (https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_): the
-        // last connection goes before the lock.
-        for reader in self.readers.connections().chain([&self.reader]) {
-            match Connection::open_in_memory() {
-                Ok(nothing) => *reader.lock() = nothing,
-                Err(error) => log::warn!("a connection that reads is closed late: {error}"),
-            }
-        }
-        drop(lock);
+        self.log.close();
     }
 }
 

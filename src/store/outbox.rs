@@ -13,6 +13,9 @@ use crate::domain::todo::{TodoId, Version};
 /// Changes that wait for the relay, at most; it reads the others from the log.
 const MAX_INBOX: usize = 10_000;
 
+/// Changes that one discovery of pending todos looks at, at most: some milliseconds' work.
+pub(super) const MAX_DISCOVERY: usize = 10_000;
+
 /// Delivery states that are not on disk yet.
 pub type Marks = HashMap<Place, DeliveryState>;
 

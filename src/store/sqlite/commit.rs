@@ -5,40 +5,35 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use super::idempotency;
 use super::rows::{ACCOUNT_COLUMNS, SESSION_COLUMNS, account, rotated_at, session};
 use crate::domain::change::Kind;
+use crate::store::abort::abort;
+use crate::store::backend::{Commit, CommitError};
 use crate::store::decide::Decided;
 use crate::store::outbox::Marks;
 
-/// Why a transaction was not committed, or not known to be.
-#[derive(Debug)]
-pub enum CommitError {
-    /// Nothing of it is in the database.
-    NotApplied(rusqlite::Error),
-    /// It may be in the database.
-    Unknown(rusqlite::Error),
-    /// The disk did not confirm a flush. Trying again could succeed without the data being there
-    /// (<https://wiki.postgresql.org/wiki/Fsync_Errors>); only a restart shows what is on disk.
-    Fsync(rusqlite::Error),
+fn before_commit(error: rusqlite::Error) -> CommitError {
+    abort_if_unflushed(&error);
+    CommitError::NotApplied(error.into())
 }
 
-impl CommitError {
-    fn before_commit(error: rusqlite::Error) -> Self {
-        if is_fsync(&error) { Self::Fsync(error) } else { Self::NotApplied(error) }
-    }
-
-    fn at_commit(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            _ if is_fsync(&error) => Self::Fsync(error),
-            // The log could not take all frames: without the last one, the commit frame, the others don't count.
-            Some(ffi::ErrorCode::DiskFull | ffi::ErrorCode::DatabaseBusy) => Self::NotApplied(error),
-            _ => Self::Unknown(error),
-        }
+fn at_commit(error: rusqlite::Error) -> CommitError {
+    abort_if_unflushed(&error);
+    match error.sqlite_error_code() {
+        // The log could not take all frames: without the last one, the commit frame, the others don't count.
+        Some(ffi::ErrorCode::DiskFull | ffi::ErrorCode::DatabaseBusy) => CommitError::NotApplied(error.into()),
+        _ => CommitError::Unknown(error.into()),
     }
 }
 
-/// Whether a flush to the disk failed.
-pub fn is_fsync(error: &rusqlite::Error) -> bool {
-    matches!(error, rusqlite::Error::SqliteFailure(code, _)
+/// Ends the process if the disk did not confirm a flush. Trying again could succeed without the data being there
+/// (<https://wiki.postgresql.org/wiki/Fsync_Errors>); only a restart shows what is on disk.
+pub fn abort_if_unflushed(error: &rusqlite::Error) {
+    if matches!(error, rusqlite::Error::SqliteFailure(code, _)
         if [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_DIR_FSYNC].contains(&code.extended_code))
+    {
+        abort(format_args!(
+            "the disk did not confirm a write: {error}; aborting, a restart reads what is really stored"
+        ));
+    }
 }
 
 /// Runs `work` in a transaction and commits it; an error rolls it back.
@@ -47,22 +42,16 @@ pub fn in_transaction<T>(
     work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
 ) -> Result<T, CommitError> {
     let begun = connection.transaction_with_behavior(TransactionBehavior::Immediate);
-    let transaction = begun.map_err(CommitError::before_commit)?;
+    let transaction = begun.map_err(before_commit)?;
     // Dropping the transaction rolls it back.
-    let done = work(&transaction).map_err(CommitError::before_commit)?;
-    transaction.commit().map_err(CommitError::at_commit)?;
+    let done = work(&transaction).map_err(before_commit)?;
+    transaction.commit().map_err(at_commit)?;
     Ok(done)
 }
 
 /// Commits a group: its changes, what it purged, the answers to be kept, its owners' heads and the relay's marks.
-/// `uptime`, in seconds, is stored with each change; with `save_uptime` also on its own.
-pub fn commit(
-    connection: &mut Connection,
-    decided: &Decided,
-    marks: &Marks,
-    uptime: i64,
-    save_uptime: bool,
-) -> Result<(), CommitError> {
+pub fn commit(connection: &mut Connection, group: &Commit<'_>) -> Result<(), CommitError> {
+    let &Commit { decided, marks, uptime, save_uptime } = group;
     in_transaction(connection, |transaction| {
         write(transaction, decided, marks, uptime)?;
         if save_uptime {
@@ -256,8 +245,18 @@ fn save_next(transaction: &Transaction<'_>, table: &str, next: i64) -> rusqlite:
     save.execute(params![table, next]).map(drop)
 }
 
-/// Whether a group is in the database; all of it is, if any of it. `None`: it had nothing that shows it.
-pub fn is_stored(connection: &Connection, decided: &Decided) -> rusqlite::Result<Option<bool>> {
+/// Whether a group is in the database; all of it is, if any of it. Ends the process if that can't be found out.
+pub fn is_stored(connection: &Connection, decided: &Decided) -> bool {
+    match shows(connection, decided) {
+        Ok(stored) => stored.unwrap_or(false),
+        Err(error) => {
+            abort(format_args!("cannot find out what was stored: {error}; aborting, a restart reads it from disk"))
+        }
+    }
+}
+
+/// What in the database shows of a group; `None`: it had nothing that does.
+fn shows(connection: &Connection, decided: &Decided) -> rusqlite::Result<Option<bool>> {
     if let Some(change) = decided.changes.last() {
         let sql = "SELECT EXISTS (SELECT 1 FROM changes WHERE seq = ?1)";
         return connection.query_row(sql, [change.place], |row| row.get(0)).map(Some);

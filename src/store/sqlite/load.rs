@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::idempotency::KeptSizes;
+use super::idempotency;
 use super::rows::{
     ACCOUNT_COLUMNS, PERSONAL_TOKEN_COLUMNS, SESSION_COLUMNS, TODO_COLUMNS, account, invalid, personal_token, session,
     todo,
@@ -16,32 +16,11 @@ use crate::domain::clock::Timestamp;
 use crate::domain::session::{PersonalTokenId, SessionId};
 use crate::domain::todo::TodoId;
 use crate::store::decide::{Head, Next};
+use crate::store::loaded::Loaded;
 use crate::store::map::TodoMap;
-use crate::store::map::login_networks::LoginNetwork;
 use crate::store::map::sessions::{PersonalTokens, Sessions};
 use crate::store::map::users::Users;
-
-/// What the service keeps in memory.
-pub struct Loaded {
-    pub epoch: Epoch,
-    pub users: Users,
-    pub heads: HashMap<UserId, Head>,
-    pub sessions: Sessions,
-    pub personal_tokens: PersonalTokens,
-    /// When personal access tokens were used last.
-    pub used: HashMap<PersonalTokenId, Timestamp>,
-    /// When networks were used for a login last.
-    pub login_networks: BTreeMap<LoginNetwork, Timestamp>,
-    /// Deleted accounts that still have something.
-    pub erasing: Vec<UserId>,
-    /// How much is kept of the users' answers.
-    pub kept: KeptSizes,
-    pub todos: TodoMap,
-    pub next: Next,
-    pub pending: usize,
-    /// Seconds that the service has been running on this database, over all starts.
-    pub uptime: i64,
-}
+use crate::store::writer::kept_sizes::KeptSizes;
 
 /// Reads everything that is kept in memory. `demo_users`: whether they exist.
 pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loaded> {
@@ -112,7 +91,7 @@ pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loade
         used,
         login_networks,
         erasing,
-        kept: KeptSizes::load(connection)?,
+        kept: KeptSizes::new(idempotency::sizes(connection)?),
         todos,
         next: Next {
             user: UserId(next(connection, "users")?),

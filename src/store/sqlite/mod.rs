@@ -1,21 +1,21 @@
 //! The SQLite store: how connections are opened, and a file for each kind of work on them.
 
 pub mod admin;
-pub mod commit;
+pub mod backend;
+mod commit;
+pub mod database;
 pub mod database_file;
 mod erase;
-mod expire;
 pub mod history;
 mod idempotency;
-pub mod jobs;
 pub mod load;
+pub mod maintenance;
 pub mod reader;
 pub mod readers;
 pub mod retention;
 mod rows;
 pub mod schema;
-mod upkeep;
-pub mod writer;
+mod used;
 
 use std::path::Path;
 

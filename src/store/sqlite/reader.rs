@@ -9,22 +9,8 @@ use super::rows::{CHANGE_COLUMNS, change};
 use crate::domain::change::{Cursor, DeliveryState, Epoch, Place};
 use crate::domain::clock::Timestamp;
 use crate::domain::todo::{TodoId, Version};
-use crate::store::outbox::{Discovered, Fed, Found, Marks, Wanted};
-
-/// Changes that one discovery of pending todos looks at, at most: some milliseconds' work.
-const MAX_DISCOVERY: usize = 10_000;
-
-/// The metrics' view of the log.
-pub struct LogSamples {
-    /// The time of the oldest pending change, not counting those behind a parked change of their todo.
-    pub oldest_pending: Option<Timestamp>,
-    /// No such change comes before this place.
-    pub oldest_from: Place,
-    /// The number of parked changes.
-    pub parked: i64,
-    /// The number of changes in the log, computed from the owners' heads.
-    pub changes: i64,
-}
+use crate::store::change_log::LogSamples;
+use crate::store::outbox::{Discovered, Fed, Found, MAX_DISCOVERY, Marks, Wanted};
 
 /// Samples the log. The search for the oldest pending change starts at `from`.
 pub fn sample_log(connection: &Connection, from: Place) -> rusqlite::Result<LogSamples> {
@@ -39,6 +25,8 @@ pub fn sample_log(connection: &Connection, from: Place) -> rusqlite::Result<LogS
         oldest_from: oldest.map_or(end, |(place, _)| place),
         parked: connection.query_row("SELECT count(*) FROM changes WHERE state = 2", [], |row| row.get(0))?,
         changes: connection.query_row("SELECT coalesce(sum(revision - floor), 0) FROM users", [], |row| row.get(0))?,
+        database_bytes: 0,
+        wal_bytes: 0,
     })
 }
 

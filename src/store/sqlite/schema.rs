@@ -42,7 +42,11 @@ pub fn schema_version(connection: &Connection, path: &Path) -> Result<usize, Dat
     let version: usize =
         connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(DatabaseError::sqlite(path))?;
     if version > MIGRATIONS.len() {
-        return Err(DatabaseError::NewerSchema { path: path.to_owned(), found: version, known: MIGRATIONS.len() });
+        return Err(DatabaseError::NewerSchema {
+            database: path.display().to_string(),
+            found: version,
+            known: MIGRATIONS.len(),
+        });
     }
     Ok(version)
 }

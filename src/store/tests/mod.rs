@@ -15,6 +15,7 @@ mod trash;
 mod undo;
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use futures_util::FutureExt;
 use parking_lot::{Condvar, MutexGuard};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use rusqlite::Connection;
 
 use super::decide::Refusal;
 use super::idempotency::{Idempotency, KeptAnswer};
@@ -144,7 +146,7 @@ impl Fixture {
 
     /// A connection of the test's own.
     fn connection(&self) -> Connection {
-        let connection = Connection::open(&self.path).unwrap();
+        let connection = Connection::open(self.path()).unwrap();
         connection.busy_timeout(Duration::from_secs(5)).unwrap();
         connection
     }

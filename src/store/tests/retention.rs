@@ -1,9 +1,9 @@
 //! What the log keeps, and what operators do about events.
 
 use super::*;
+use crate::store::backend::Rule;
 use crate::store::decide::Head;
 use crate::store::maintenance;
-use crate::store::sqlite::retention::Rule;
 
 impl Fixture {
     fn marked(&self, seqs: impl IntoIterator<Item = i64>, state: DeliveryState) {
@@ -272,7 +272,7 @@ fn a_backup_is_made_and_restored_also_while_events_are_published_again() {
         "{violations:?}"
     );
     let copy = f.directory.path().join("copy.db");
-    maintenance::backup(&f.path, &copy).unwrap();
+    maintenance::backup(f.path(), &copy).unwrap();
     f.store = None;
     maintenance::restore(&f.database_path(), &copy).unwrap();
 }

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 /// Modules whose loggers are not named after their paths. Modules inside them follow.
-const NAMES: [(&str, &str); 19] = [
+const NAMES: [(&str, &str); 21] = [
     ("todo_backend::api::access_log", "todo_backend::access_log"),
     ("todo_backend::api::admin::events", "todo_backend::events::admin"),
     ("todo_backend::api::audit", "todo_backend::auth::audit"),
@@ -18,12 +18,14 @@ const NAMES: [(&str, &str); 19] = [
     ("todo_backend::api::todos", "todo_backend::todos::routes"),
     ("todo_backend::api::user", "todo_backend::auth::user"),
     ("todo_backend::app::first_admin", "todo_backend::auth::accounts"),
-    ("todo_backend::store::sqlite::admin", "todo_backend::store::writer"),
-    ("todo_backend::store::sqlite::erase", "todo_backend::store::writer"),
-    ("todo_backend::store::sqlite::expire", "todo_backend::store::writer"),
-    ("todo_backend::store::sqlite::retention", "todo_backend::store::writer"),
-    ("todo_backend::store::sqlite::upkeep", "todo_backend::store::writer"),
-    ("todo_backend::store::sqlite::writer", "todo_backend::store::writer"),
+    ("todo_backend::store::abort", "todo_backend::store::writer"),
+    ("todo_backend::store::sqlite::backend", "todo_backend::store::writer"),
+    ("todo_backend::store::sqlite::database", "todo_backend::store"),
+    ("todo_backend::store::writer::admin", "todo_backend::store::writer"),
+    ("todo_backend::store::writer::erase", "todo_backend::store::writer"),
+    ("todo_backend::store::writer::expire", "todo_backend::store::writer"),
+    ("todo_backend::store::writer::retention", "todo_backend::store::writer"),
+    ("todo_backend::store::writer::upkeep", "todo_backend::store::writer"),
     ("todo_backend::telemetry::logging", "todo_backend::logging"),
 ];
 

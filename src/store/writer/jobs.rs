@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::domain::account::User;
 use crate::domain::change::Revision;
+use crate::store::backend::Asked;
 use crate::store::decide::sessions::SessionOutcome;
 use crate::store::error::StoreError;
 use crate::store::idempotency::Answered;
@@ -59,6 +60,13 @@ impl Request {
             &Command::Undo { revision, whole_batch } => Some((revision, whole_batch)),
             _ => None,
         })
+    }
+
+    /// What has to be known before it is decided, if anything.
+    pub fn asks(&self) -> Option<Asked<'_>> {
+        let Self::Todos { context: Context { owner, .. }, commands, .. } = self else { return None };
+        let (request, undoes) = (commands.idempotency.as_ref(), self.undoes());
+        (request.is_some() || undoes.is_some()).then_some(Asked { owner: *owner, request, undoes })
     }
 
     /// Answers a request that was not decided.

@@ -6,91 +6,13 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, params};
 
-use super::error::DatabaseError;
-use super::sqlite::database_file::{
-    DatabaseLock, Owner, make_parent, parent, refuse_unknown_names, replaced, with_suffix,
-};
-use super::sqlite::{self, schema};
+use super::database_file::{DatabaseLock, Owner, make_parent, parent, refuse_unknown_names, replaced, with_suffix};
+use super::{open, open_reader, open_writer, schema};
 use crate::domain::change::Epoch;
-
-/// What is checked: the rule in words, and a query that returns one row per violation, with a text that names it.
-type Rule = (&'static str, &'static str);
-
-/// Invariants of the log.
-const RULES: [Rule; 2] = [
-    (
-        "revisions of an owner are contiguous up to its head",
-        "SELECT 'owner ' || u.id FROM users u LEFT JOIN
-             (SELECT owner_id, count(*) AS n, min(revision) AS first, max(revision) AS last FROM changes GROUP BY owner_id) c
-             ON c.owner_id = u.id
-         WHERE coalesce(c.n, 0) <> u.revision - u.floor
-             OR (c.n > 0 AND (c.first <> u.floor + 1 OR c.last <> u.revision))",
-    ),
-    (
-        "versions of a todo are contiguous",
-        "SELECT 'todo ' || todo_id FROM changes GROUP BY todo_id HAVING count(*) <> max(version) - min(version) + 1",
-    ),
-];
-
-/// Hold until there is a trash.
-const RULES_WITHOUT_TRASH: [Rule; 2] = [
-    (
-        "a todo is as its last change left it",
-        "SELECT 'todo ' || t.id FROM todos t JOIN
-             (SELECT todo_id, max(version) AS version FROM changes GROUP BY todo_id) l ON l.todo_id = t.id
-             JOIN changes c ON c.todo_id = l.todo_id AND c.version = l.version
-         WHERE c.kind = 2 OR c.version <> t.version OR c.owner_id <> t.owner_id OR c.title <> t.title
-             OR c.description IS NOT t.description OR c.completed <> t.completed OR c.updated_at <> t.updated_at",
-    ),
-    (
-        "a todo whose last change is not a deletion exists",
-        "SELECT 'todo ' || c.todo_id FROM changes c JOIN
-             (SELECT todo_id, max(version) AS version FROM changes GROUP BY todo_id) l
-             ON l.todo_id = c.todo_id AND l.version = c.version
-         WHERE c.kind <> 2 AND NOT EXISTS (SELECT 1 FROM todos t WHERE t.id = c.todo_id)",
-    ),
-];
-
-/// Hold since there is a trash.
-const RULES_WITH_TRASH: [Rule; 3] = [
-    (
-        "a todo is as its last change left it, in the trash or not",
-        "SELECT 'todo ' || t.id FROM todos t JOIN
-             (SELECT todo_id, max(version) AS version FROM changes GROUP BY todo_id) l ON l.todo_id = t.id
-             JOIN changes c ON c.todo_id = l.todo_id AND c.version = l.version
-         WHERE (c.kind = 2) <> (t.deleted_uptime IS NOT NULL) OR c.scrubbed <> 0 OR c.version <> t.version
-             OR c.owner_id <> t.owner_id OR c.title <> t.title OR c.description IS NOT t.description
-             OR c.completed <> t.completed OR c.updated_at <> t.updated_at OR c.due_at IS NOT t.due_at
-             OR c.priority IS NOT t.priority OR c.tags IS NOT t.tags OR c.sort_order IS NOT t.sort_order",
-    ),
-    (
-        "a todo whose last change is not a deletion is there",
-        "SELECT 'todo ' || c.todo_id FROM changes c JOIN
-             (SELECT todo_id, max(version) AS version FROM changes GROUP BY todo_id) l
-             ON l.todo_id = c.todo_id AND l.version = c.version
-         WHERE c.kind <> 2
-             AND NOT EXISTS (SELECT 1 FROM todos t WHERE t.id = c.todo_id AND t.deleted_uptime IS NULL)",
-    ),
-    (
-        "of an account that was erased, no answers are kept",
-        "SELECT 'account ' || u.id FROM users u WHERE u.erased = 1
-             AND EXISTS (SELECT 1 FROM idempotency i WHERE i.owner_id = u.id)",
-    ),
-];
-
-/// Holds once there are accounts with a state.
-const ACCOUNT_RULE: Rule = (
-    "of an account that was erased, nothing is left",
-    "SELECT 'account ' || u.id FROM users u WHERE u.erased = 1
-         AND (u.state <> 2 OR EXISTS (SELECT 1 FROM todos t WHERE t.owner_id = u.id)
-             OR EXISTS (SELECT 1 FROM changes c WHERE c.owner_id = u.id AND c.scrubbed = 0))",
-);
-
-/// Holds since changes say what they have replaced.
-const BEFORE_RULE: Rule = (
-    "what was scrubbed does not say what it has replaced",
-    "SELECT 'change ' || seq FROM changes WHERE scrubbed = 1 AND before IS NOT NULL",
-);
+use crate::store::check::{
+    ACCOUNT_RULE, BEFORE_RULE, MAX_LISTED, RULES, RULES_WITH_TRASH, RULES_WITHOUT_TRASH, Rule, violation,
+};
+use crate::store::error::DatabaseError;
 
 /// Holds except while events are republished: then a later change can be published before an earlier one. `check`
 /// reports it; it is no reason to refuse a backup.
@@ -99,9 +21,6 @@ const DELIVERY_RULE: Rule = (
     "SELECT 'todo ' || todo_id FROM changes GROUP BY todo_id
      HAVING max(CASE WHEN state = 1 THEN version END) > min(CASE WHEN state = 0 THEN version END)",
 );
-
-/// Violations listed per rule.
-const MAX_LISTED: usize = 10;
 
 /// Checks the file's structure and the log's invariants; returns the violations. Works while the service runs.
 pub fn check(path: &Path) -> Result<Vec<String>, DatabaseError> {
@@ -137,7 +56,7 @@ fn find_violations(
     for (rule, sql) in rules {
         let mut statement = snapshot.prepare(sql)?;
         for violation in statement.query_map([], |row| row.get::<_, String>(0))?.take(MAX_LISTED) {
-            violations.push(format!("not so: {rule}: {}", violation?));
+            violations.push(self::violation(rule, &violation?));
         }
     }
     Ok(violations)
@@ -221,7 +140,7 @@ fn copy(connection: &Connection, from: &Path, to: &Path, owner: Owner) -> Result
 }
 
 fn renew_epoch(path: &Path) -> rusqlite::Result<()> {
-    let connection = sqlite::open(path)?;
+    let connection = open(path)?;
     connection.execute("UPDATE meta SET epoch = ?1", [Epoch(rand::random()).to_string()])?;
     let version: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if version >= schema::WITH_SESSIONS {
@@ -257,7 +176,7 @@ fn set_aside(path: &Path) -> Result<PathBuf, DatabaseError> {
 
 /// Moves everything from the database's log into its file; false if another process is reading it.
 fn empty_log(path: &Path) -> rusqlite::Result<bool> {
-    let connection = sqlite::open_writer(path, true)?;
+    let connection = open_writer(path, true)?;
     let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     connection.close().map_err(|(_, error)| error)?;
     Ok(busy == 0)
@@ -278,7 +197,7 @@ fn existing(path: &Path) -> Result<Connection, DatabaseError> {
     if !path.is_file() {
         return Err(DatabaseError::Missing { path: path.to_owned() });
     }
-    sqlite::open_reader(path).map_err(DatabaseError::sqlite(path))
+    open_reader(path).map_err(DatabaseError::sqlite(path))
 }
 
 fn remove_if_there(path: &Path) -> Result<(), DatabaseError> {

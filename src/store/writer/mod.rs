@@ -1,9 +1,15 @@
 //! The single writer: a thread that takes what queued up during the last commit, decides it, commits it as one group,
 //! and only then publishes it to readers and answers.
 
-use std::cell::Cell;
+mod admin;
+mod erase;
+mod expire;
+pub mod jobs;
+pub mod kept_sizes;
+mod retention;
+mod upkeep;
+
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,20 +17,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
-use rusqlite::Connection;
-use rusqlite::hooks::Wal;
 
-use super::commit::{self, CommitError};
-use super::erase::Erasures;
-use super::history;
-use super::idempotency::{self, KeptSizes};
-use super::jobs::{Decision, Job, Operation, Request};
 use crate::config::Retention;
 use crate::domain::account::{AccountState, User, UserId};
-use crate::domain::change::Revision;
 use crate::domain::clock::Clock;
 use crate::domain::session::{PersonalToken, PersonalTokenId, Session, SessionId};
 use crate::domain::todo::{Todo, TodoId};
+use crate::store::Shared;
+use crate::store::abort::abort;
+use crate::store::backend::{Asked, Backend, Commit, CommitError, Failure};
 use crate::store::decide::todos::Refused;
 use crate::store::decide::{Decided, Facts, Group, Head, Next, Prior, Refusal, State};
 use crate::store::error::StoreError;
@@ -33,7 +34,9 @@ use crate::store::map::TodoMap;
 use crate::store::map::sessions::{PersonalTokens, Sessions};
 use crate::store::map::users::Users;
 use crate::store::outbox::Marks;
-use crate::store::{Commands, Context, Shared};
+use erase::Erasures;
+use jobs::{Decision, Job, Operation, Request};
+use kept_sizes::KeptSizes;
 
 /// Operations in one commit, at most; one request may have more.
 const MAX_GROUP_OPERATIONS: usize = 512;
@@ -41,17 +44,18 @@ const MAX_GROUP_OPERATIONS: usize = 512;
 /// How often marks are committed when there is nothing else to write, and how often a failed disk is retried.
 pub(super) const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often the clock of retention is read, if it is the database's.
+const READ_CLOCK_INTERVAL: Duration = Duration::from_secs(60);
+
 /// How often the uptime is saved while no change carries it.
 const SAVE_UPTIME_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Size of the write-ahead log, in pages, at which the writer checkpoints: SQLite's own default.
-const CHECKPOINT_AFTER_PAGES: i32 = 1000;
-
 /// What the writer keeps in memory of the log.
-pub struct Log {
+pub struct Memory {
     pub heads: HashMap<UserId, Head>,
     pub next: Next,
-    /// Seconds that the service had been running on this database at start.
+    /// The clock of retention at start, in seconds: how long the service had been running on this database, or the
+    /// database's own time.
     pub uptime: i64,
     /// Deleted accounts that still have something.
     pub erasing: Vec<UserId>,
@@ -59,21 +63,20 @@ pub struct Log {
     pub kept: KeptSizes,
 }
 
-thread_local! {
-    /// Pages in the write-ahead log after this thread's last commit, as SQLite's hook reports.
-    static WAL_PAGES: Cell<i32> = const { Cell::new(0) };
-}
-
 /// The state of the writer thread.
 pub struct Writer {
-    pub(super) connection: Connection,
+    pub(super) backend: Box<dyn Backend>,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
     pub(super) retention: Retention,
     /// See [`Facts::max_todos`].
     pub(super) max_todos: usize,
-    pub(super) log: Log,
+    pub(super) log: Memory,
     pub(super) started: Instant,
+    /// When `log.uptime` was right.
+    uptime_read: Instant,
+    /// A group that was sent, and whose commit may be done or not: nothing is written until that is known.
+    unresolved: Option<Unresolved>,
     pub(super) marks_due: Instant,
     pub(super) uptime_due: Instant,
     pub(super) prune_due: Instant,
@@ -85,6 +88,15 @@ pub struct Writer {
     pub(super) erasures: Erasures,
     /// Unfinished commands of operators, oldest first.
     pub(super) operations: VecDeque<Operation>,
+}
+
+/// A group whose commit may be done or not.
+struct Unresolved {
+    decided: Decided,
+    marks: Marks,
+    uptime: i64,
+    /// When the database is asked the next time.
+    due: Instant,
 }
 
 /// What the writer decides on: all of it is in memory.
@@ -143,23 +155,26 @@ impl State for Committed<'_> {
 }
 
 impl Writer {
+    /// A writer that goes on from what `log` says.
     pub fn new(
-        connection: Connection,
+        backend: Box<dyn Backend>,
         shared: Arc<Shared>,
         clock: Clock,
         retention: Retention,
         max_todos: usize,
-        mut log: Log,
+        mut log: Memory,
     ) -> Self {
         let (now, erasures) = (Instant::now(), Erasures::new(std::mem::take(&mut log.erasing)));
         Self {
-            connection,
+            backend,
             shared,
             clock,
             retention,
             max_todos,
             log,
             started: now,
+            uptime_read: now,
+            unresolved: None,
             marks_due: now + TICK_INTERVAL,
             uptime_due: now + SAVE_UPTIME_INTERVAL,
             prune_due: now + TICK_INTERVAL,
@@ -180,16 +195,11 @@ impl Writer {
     }
 
     fn work(&mut self, jobs: &Receiver<Job>) {
-        let hook = self.connection.wal_hook(Some(|_: &mut Wal, pages| {
-            WAL_PAGES.set(pages);
-            Ok(())
-        }));
-        if let Err(error) = hook {
-            log::warn!("the log is only checkpointed at the end: {error}");
-        }
         let mut next = None;
         loop {
-            let due = if self.operations.is_empty() {
+            let due = if let Some(unresolved) = &self.unresolved {
+                unresolved.due
+            } else if self.operations.is_empty() {
                 let due = self.marks_due.min(self.prune_due).min(self.upkeep_due).min(self.expire_due);
                 self.erasures.due().map_or(due, |erase| erase.min(due))
             } else {
@@ -226,7 +236,7 @@ impl Writer {
                 #[cfg(test)]
                 Ok(Job::InjectFault(inject)) => {
                     self.shared.queued.fetch_sub(1, Ordering::Relaxed);
-                    inject(&mut self.connection);
+                    inject(self.backend.sqlite());
                 }
                 #[cfg(test)]
                 Ok(Job::MinuteIsOver) => {
@@ -235,6 +245,9 @@ impl Writer {
                 }
                 Ok(Job::Close) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
+            }
+            if self.is_unresolved() {
+                continue;
             }
             if let Some(operation) = self.operations.pop_front() {
                 self.run_admin_command(operation);
@@ -245,6 +258,7 @@ impl Writer {
             if Instant::now() >= self.prune_due {
                 self.prune();
             }
+            self.read_clock();
             if Instant::now() >= self.upkeep_due {
                 self.upkeep();
             }
@@ -258,14 +272,14 @@ impl Writer {
         for operation in self.operations.drain(..).filter(|operation| operation.has_begun()) {
             operation.end(Err(StoreError::Unknown));
         }
-        self.upkeep();
-        // The last marks, and the uptime.
-        self.uptime_due = self.started;
-        self.tick();
-        // Dropping later jobs answers them.
-        if let Err(error) = commit::checkpoint(&self.connection) {
-            log::warn!("the last checkpoint failed, the next start reads the log: {error}");
+        if !self.is_unresolved() {
+            self.upkeep();
+            // The last marks, and the uptime.
+            self.uptime_due = self.started;
+            self.tick();
         }
+        // Dropping later jobs answers them.
+        self.backend.close();
     }
 
     /// Commits marks, and retries a disk that failed: with a write, which shows whether writing works again.
@@ -274,7 +288,7 @@ impl Writer {
         if self.shared.outbox.has_marks() || self.must_write() {
             // Nobody waits for this; `writable` has the outcome.
             let _ = self.commit(Decided::nothing(self.log.next), 0);
-            self.checkpoint();
+            self.backend.tidy();
         }
     }
 
@@ -283,18 +297,31 @@ impl Writer {
         !self.shared.writable.load(Ordering::Relaxed) || Instant::now() >= self.uptime_due
     }
 
-    /// Seconds that the service has been running on this database: the clock of retention. Never faster than the
-    /// monotonic clock, and it stands still while the service is down.
+    /// The clock of retention, in seconds. It never goes backwards. By default it is how long the service has been running
+    /// on this database: never faster than the monotonic clock, and it stands still while the service is down.
     pub(super) fn uptime(&self) -> i64 {
-        self.log.uptime.saturating_add_unsigned(self.started.elapsed().as_secs())
+        self.log.uptime.saturating_add_unsigned(self.uptime_read.elapsed().as_secs())
+    }
+
+    /// Reads the clock of retention again, if it is the database's.
+    fn read_clock(&mut self) {
+        if self.uptime_read.elapsed() >= READ_CLOCK_INTERVAL
+            && let Some(now) = self.backend.clock()
+        {
+            (self.log.uptime, self.uptime_read) = (self.uptime().max(now), Instant::now());
+        }
     }
 
     fn apply(&mut self, group: Vec<Request>, operations: usize) {
-        let prior = match group.iter().map(|request| self.prior(request)).collect() {
+        let fail = |group: Vec<Request>| group.into_iter().for_each(|request| request.fail(StoreError::NotApplied));
+        if self.is_unresolved() {
+            return fail(group);
+        }
+        let prior = match self.prior(&group) {
             Ok(prior) => prior,
             Err(error) => {
                 self.report_failure(&error, "because what was before can't be read");
-                return group.into_iter().for_each(|request| request.fail(StoreError::NotApplied));
+                return fail(group);
             }
         };
         let (decided, decisions) = self.decide(group, prior);
@@ -302,7 +329,7 @@ impl Writer {
         for decision in decisions {
             decision.answer(failure.clone());
         }
-        self.checkpoint();
+        self.backend.tidy();
     }
 
     /// Commits a group's decisions together with the marks. `operations` is for the metrics.
@@ -314,7 +341,7 @@ impl Writer {
         let (started, uptime) = (Instant::now(), self.uptime());
         // With nothing else to write, this is the write that shows whether the disk works.
         let save_uptime = decided.is_empty() || started >= self.uptime_due;
-        let outcome = commit::commit(&mut self.connection, &decided, &marks, uptime, save_uptime);
+        let outcome = self.backend.commit(&Commit { decided: &decided, marks: &marks, uptime, save_uptime });
         self.shared.metrics.committed(operations, started.elapsed());
         match outcome {
             Ok(()) => {
@@ -330,43 +357,32 @@ impl Writer {
             }
             Err(CommitError::Unknown(error)) => {
                 self.report_failure(&error, "it may have been stored");
-                self.resolve_unknown_commit(decided, &marks, uptime);
+                self.unresolved = Some(Unresolved { decided, marks, uptime, due: started });
+                self.is_unresolved();
                 Err(StoreError::Unknown)
             }
-            Err(CommitError::Fsync(error)) => abort_unflushed(&error),
         }
     }
 
-    /// What earlier groups have left that a request is about.
-    fn prior(&self, request: &Request) -> rusqlite::Result<Prior> {
-        let Request::Todos { context: Context { owner, .. }, commands, .. } = request else {
-            return Ok(Prior::default());
+    /// What earlier groups have left that the requests are about. A database that can't be read concerns all of them, a
+    /// value that can't be read only its own request.
+    fn prior(&mut self, group: &[Request]) -> Result<Vec<Prior>, Failure> {
+        let asked: Vec<Option<Asked<'_>>> = group.iter().map(Request::asks).collect();
+        let found = match asked.iter().flatten().copied().collect::<Vec<_>>() {
+            asked if asked.is_empty() => Vec::new(),
+            asked => self.backend.prior(&asked)?,
         };
-        match self.read_prior(*owner, commands, request.undoes()) {
-            // That concerns all, any other error only this one.
-            Err(error @ rusqlite::Error::SqliteFailure(..)) => Err(error),
-            Err(error) => {
-                log::error!("what a request of account {owner} needs can't be read: {error}");
-                Ok(Prior { answer: Some(Known::Unreadable), ..Prior::default() })
-            }
-            prior => prior,
-        }
-    }
-
-    fn read_prior(
-        &self,
-        owner: UserId,
-        commands: &Commands,
-        undoes: Option<(Revision, bool)>,
-    ) -> rusqlite::Result<Prior> {
-        if let Some(request) = &commands.idempotency
-            && let Some(answer) = idempotency::find(&self.connection, owner, request)?
-        {
-            return Ok(Prior { answer: Some(answer), undone: Vec::new() });
-        }
-        let Some((revision, whole_batch)) = undoes else { return Ok(Prior::default()) };
-        let undone = history::undone(&self.connection, self.shared.epoch, owner, revision, whole_batch)?;
-        Ok(Prior { answer: None, undone })
+        let mut found = found.into_iter();
+        let prior = asked.into_iter().map(|asked| {
+            let Some((asked, found)) = asked.and_then(|asked| Some((asked, found.next()?))) else {
+                return Prior::default();
+            };
+            found.unwrap_or_else(|error| {
+                log::error!("what a request of account {} needs can't be read: {error}", asked.owner);
+                Prior { answer: Some(Known::Unreadable), ..Prior::default() }
+            })
+        });
+        Ok(prior.collect())
     }
 
     fn decide(&self, requests: Vec<Request>, prior: Vec<Prior>) -> (Decided, Vec<Decision>) {
@@ -435,51 +451,32 @@ impl Writer {
         }
     }
 
-    pub(super) fn report_failure(&self, error: &rusqlite::Error, consequence: &str) {
+    pub(super) fn report_failure(&self, error: &Failure, consequence: &str) {
         // Once per outage, not once per request.
         if self.shared.writable.swap(false, Ordering::Relaxed) {
+            let look_at = match error {
+                Failure::Sqlite(_) => "Is the disk full?",
+            };
             log::error!(
-                "a commit failed, {consequence}: {error}; changes are answered 503 until writing works again. \
-                 Is the disk full?"
+                "a commit failed, {consequence}: {error}; changes are answered 503 until writing works again. {look_at}"
             );
         }
     }
 
-    /// Resolves a commit whose error leaves its outcome open: asks the database, and follows it.
-    fn resolve_unknown_commit(&mut self, decided: Decided, marks: &Marks, uptime: i64) {
-        let stored = commit::is_stored(&self.connection, &decided).map(|stored| stored.unwrap_or(false));
-        if resolved(stored) {
-            self.committed(decided, marks, uptime);
+    /// Whether there is a group whose commit may be done or not. Asks the database about it, now and then, and follows it.
+    fn is_unresolved(&mut self) -> bool {
+        let Some(unresolved) = self.unresolved.take_if(|unresolved| Instant::now() >= unresolved.due) else {
+            return self.unresolved.is_some();
+        };
+        match self.backend.is_stored(&unresolved.decided) {
+            Ok(true) => self.committed(unresolved.decided, &unresolved.marks, unresolved.uptime),
+            Ok(false) => {}
+            Err(error) => {
+                log::debug!("whether a commit is done can't be found out yet: {error}");
+                self.unresolved = Some(Unresolved { due: Instant::now() + TICK_INTERVAL, ..unresolved });
+                return true;
+            }
         }
+        false
     }
-
-    pub(super) fn checkpoint(&self) {
-        if WAL_PAGES.get() < CHECKPOINT_AFTER_PAGES {
-            return;
-        }
-        WAL_PAGES.set(0);
-        match commit::checkpoint(&self.connection) {
-            Ok(()) => {}
-            Err(error) if commit::is_fsync(&error) => abort_unflushed(&error),
-            Err(error) => log::warn!("a checkpoint failed and is tried again later: {error}"),
-        }
-    }
-}
-
-/// What the database says about a commit whose outcome was open.
-pub(super) fn resolved(stored: rusqlite::Result<bool>) -> bool {
-    stored.unwrap_or_else(|error| {
-        abort(format_args!("cannot find out what was stored: {error}; aborting, a restart reads it from disk"))
-    })
-}
-
-pub(super) fn abort_unflushed(error: &rusqlite::Error) -> ! {
-    abort(format_args!("the disk did not confirm a write: {error}; aborting, a restart reads what is really stored"))
-}
-
-/// Ends the process without any clean-up that could touch the disk, after a last line in the log.
-fn abort(why: fmt::Arguments<'_>) -> ! {
-    log::error!("{why}");
-    log::logger().flush();
-    std::process::abort();
 }

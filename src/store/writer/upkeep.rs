@@ -3,10 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use rusqlite::params;
-
-use super::commit::{CommitError, in_transaction};
-use super::writer::{Writer, abort_unflushed};
+use super::Writer;
+use crate::store::backend::CommitError;
 use crate::store::decide::Decided;
 
 /// How often.
@@ -23,7 +21,7 @@ impl Writer {
         self.remove_expired();
         self.save_used();
         self.shared.todos.read().forget_texts();
-        self.checkpoint();
+        self.backend.tidy();
     }
 
     fn remove_expired(&mut self) {
@@ -53,23 +51,8 @@ impl Writer {
         if tokens.is_empty() && networks.used.is_empty() && networks.forgotten.is_empty() {
             return;
         }
-        let saved = in_transaction(&mut self.connection, |transaction| {
-            let mut save = transaction.prepare_cached("UPDATE personal_tokens SET used_at = ?2 WHERE id = ?1")?;
-            tokens.iter().try_for_each(|(id, at)| save.execute(params![id, at.0]).map(drop))?;
-            let mut save = transaction.prepare_cached(
-                "INSERT INTO login_networks (user_id, network, used_at) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (user_id, network) DO UPDATE SET used_at = excluded.used_at",
-            )?;
-            for ((user, network), at) in &networks.used {
-                save.execute(params![user, network, at.0])?;
-            }
-            let mut forget =
-                transaction.prepare_cached("DELETE FROM login_networks WHERE user_id = ?1 AND network = ?2")?;
-            networks.forgotten.iter().try_for_each(|(user, network)| forget.execute(params![user, network]).map(drop))
-        });
-        match saved {
+        match self.backend.save_used(&tokens, &networks) {
             Ok(()) => {}
-            Err(CommitError::Fsync(error)) => abort_unflushed(&error),
             Err(CommitError::NotApplied(error) | CommitError::Unknown(error)) => {
                 log::debug!("when tokens and networks were used is saved later: {error}");
                 let mut used = self.shared.used.lock();

@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::commit::{CommitError, in_transaction};
-use super::idempotency;
 use super::retention::KEEP_ANY;
-use super::writer::{TICK_INTERVAL, Writer, abort_unflushed};
+use super::{TICK_INTERVAL, Writer};
+use crate::domain::account::UserId;
+use crate::store::backend::{Answers, CommitError};
 use crate::store::decide::Decided;
 use crate::store::map::trash::TrashRule;
 
@@ -27,7 +27,7 @@ impl Writer {
             _ => TICK_INTERVAL,
         };
         self.expire_due = Instant::now() + pause;
-        self.checkpoint();
+        self.backend.tidy();
     }
 
     /// How many were removed; `None`: it failed, which was logged.
@@ -48,26 +48,24 @@ impl Writer {
 
     /// The same for answers that are more than their user may have, and for those that are old.
     fn expire_answers(&mut self) -> Option<usize> {
-        let (before, excess) = (self.uptime().saturating_sub(KEEP_ANSWERS), self.log.kept.excess());
-        let removed = in_transaction(&mut self.connection, |transaction| {
-            let mut removed = idempotency::remove_older(transaction, before)?;
-            if let Some((owner, bytes)) = excess {
-                removed.extend(idempotency::remove_oldest(transaction, owner, bytes)?);
+        let old = self.remove_answers(Answers::Before(self.uptime().saturating_sub(KEEP_ANSWERS)), None)?;
+        let Some((owner, bytes)) = self.log.kept.excess() else { return Some(old) };
+        Some(old + self.remove_answers(Answers::Of(owner, bytes), Some(owner))?)
+    }
+
+    fn remove_answers(&mut self, which: Answers, of: Option<UserId>) -> Option<usize> {
+        match self.backend.remove_answers(which) {
+            Ok(removed) => {
+                self.log.kept.removed(&removed);
+                Some(removed.len())
             }
-            Ok(removed)
-        });
-        let removed = match removed {
-            Ok(removed) => removed,
-            Err(CommitError::Fsync(error)) => abort_unflushed(&error),
             Err(CommitError::NotApplied(error) | CommitError::Unknown(error)) => {
                 log::warn!("removing old answers failed and is tried again later: {error}");
-                if let Some((owner, _)) = excess {
-                    self.log.kept.recount(&self.connection, owner).ok()?;
+                if let Some(owner) = of {
+                    self.log.kept.set(owner, self.backend.answers_size(owner).ok()?);
                 }
-                return None;
+                None
             }
-        };
-        self.log.kept.removed(&removed);
-        Some(removed.len())
+        }
     }
 }

@@ -1,0 +1,103 @@
+//! The change log for those who read it, whatever database it is in.
+
+use super::error::DatabaseError;
+use super::history::{Limit, Page, Past, Span};
+use super::outbox::{Found, Marks, Wanted};
+use super::sqlite;
+use crate::domain::account::UserId;
+use crate::domain::change::{Change, Place};
+use crate::domain::clock::Timestamp;
+use crate::domain::todo::{TodoId, Version};
+
+/// The metrics' view of the log.
+pub struct LogSamples {
+    /// The time of the oldest pending change, not counting those behind a parked change of their todo.
+    pub oldest_pending: Option<Timestamp>,
+    /// No such change comes before this place.
+    pub oldest_from: Place,
+    /// The number of parked changes.
+    pub parked: i64,
+    /// The number of changes in the log, computed from the owners' heads.
+    pub changes: i64,
+    /// The size of the database.
+    pub database_bytes: i64,
+    /// The size of a write-ahead log of its own.
+    pub wal_bytes: i64,
+}
+
+/// The databases that it can be in.
+pub enum ChangeLog {
+    /// A file.
+    Sqlite(sqlite::database::Database),
+}
+
+impl ChangeLog {
+    /// Where the data is, for people.
+    pub fn location(&self) -> String {
+        match self {
+            Self::Sqlite(database) => database.location(),
+        }
+    }
+
+    /// Checks what is stored; returns the violations. Blocks.
+    pub fn check(&self) -> Result<Vec<String>, DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.check(),
+        }
+    }
+
+    /// Reads what the relay asks for, without what is `marked`. Blocks.
+    pub fn read_outbox(&self, wanted: &Wanted, marked: &Marks) -> Result<Found, DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.read_outbox(wanted, marked),
+        }
+    }
+
+    /// Parked changes, oldest first. Blocks.
+    pub fn parked(&self, limit: usize) -> Result<Vec<Change>, DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.parked(limit),
+        }
+    }
+
+    /// Samples the log. The search for the oldest pending change starts at `from`. Blocks.
+    pub fn sample(&self, from: Place) -> Result<LogSamples, DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.sample(from),
+        }
+    }
+
+    /// The next of some changes; `None` if the log does not have all of them any more.
+    pub async fn whole_page(&self, span: Span) -> Result<Option<Page>, DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.whole_page(span).await,
+        }
+    }
+
+    /// The next of some changes that the log has.
+    pub async fn page(&self, span: Span) -> Result<Page, DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.page(span).await,
+        }
+    }
+
+    /// The changes of a todo of `owner` after a version, and whether there are more; none of another's.
+    pub async fn of_todo(
+        &self,
+        owner: UserId,
+        todo: TodoId,
+        after: Version,
+        limit: Limit,
+    ) -> Result<(Vec<Past>, bool), DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.of_todo(owner, todo, after, limit).await,
+        }
+    }
+
+    /// Closes it, so that another process can open it. Nothing is written any more. Blocks.
+    pub fn close(&self) {
+        match self {
+            Self::Sqlite(database) => database.close(),
+        }
+    }
+}
