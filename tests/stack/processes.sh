@@ -32,6 +32,10 @@ end() {
   done
 }
 
+# Bash sets its own handler of signals, which runs the EXIT trap, with the first EXIT trap; if it comes after the first
+# trap of a signal, `trap - SIGNAL` takes that handler away again.
+[ -n "$(trap -p EXIT)" ] || { trap : EXIT; trap - EXIT; }
+
 # die_of SIGNAL: ends as if it had not been caught, so that callers know; runs the EXIT trap.
 die_of() {
   trap - "$1"
