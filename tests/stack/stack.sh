@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The real stack without Docker: finds or builds daprd, the dapr CLI and Kafka, and runs them; finds or installs the
-# browser of the web tests.
+# The real stack without Docker: finds or builds daprd, the dapr CLI and Kafka, and runs them; finds or fetches and runs
+# PostgreSQL; finds or installs the browser of the web tests.
 # One script for `make`, the tests and CI. Everything it builds is cached outside the checkout, in
 # ${XDG_CACHE_HOME:-~/.cache}/todo-backend, once per version.
 #
@@ -11,6 +11,8 @@
 #   stack.sh python                      the Python with tests/stack/requirements.txt; prints its path
 #   stack.sh promtool                    the path of a promtool, for the checks of deploy/
 #   stack.sh pocketbase                  the path of PocketBase, which `make bench` compares with
+#   stack.sh postgres DIR PORT [OPTION…] one PostgreSQL in the foreground (this process becomes postgres); data in DIR
+#   stack.sh psql [ARGUMENT…]            the psql that comes with it
 #   stack.sh kafka DIR PORT              one broker in the foreground (this process becomes java); data in DIR
 #   stack.sh dapr SERVICE_BINARY         Kafka + `dapr run` + the service; ctrl-c stops all of it
 #
@@ -271,6 +273,105 @@ find_nginx() {
   NGINX=$(find_program nginx usr/sbin/nginx "a test puts the service behind it (https://nginx.org)")
 }
 
+# The server does not run as root. Root starts it as somebody else.
+as_somebody() {
+  as_server=()
+  [ "$(id -u)" = 0 ] || return 0
+  need setpriv "PostgreSQL does not run as root, and setpriv starts it as somebody else (Debian: apt-get install util-linux)"
+  account=postgres
+  id -u "$account" >/dev/null 2>&1 || account=nobody
+  as_server=(setpriv --reuid="$(id -u "$account")" --regid="$(id -g "$account")" --clear-groups)
+}
+
+has_postgres() { # has_postgres DIR: all that the tests use is there
+  local name
+  for name in initdb postgres pg_ctl psql pg_dump; do [ -x "$1/$name" ] || return 1; done
+}
+
+# Distributions keep the server out of PATH, and several of its versions side by side.
+look_for_postgres() {
+  local program
+  POSTGRES_BIN=""
+  if program=$(command -v postgres 2>/dev/null); then
+    # A link in PATH: the other programs are where it leads.
+    POSTGRES_BIN=$(dirname "$(realpath "$program")")
+    has_postgres "$POSTGRES_BIN" && return 0
+  fi
+  # That is where it would be: a package with headers has pg_config, too.
+  POSTGRES_BIN=$(pg_config --bindir 2>/dev/null) && has_postgres "$POSTGRES_BIN" && return 0
+  while IFS= read -r POSTGRES_BIN; do
+    has_postgres "$POSTGRES_BIN" && return 0
+  done < <(compgen -G "/usr/lib/postgresql/*/bin" | sort -rV)
+  return 1
+}
+
+# Debian's server, its client programs and what they need of packages that are not installed.
+fetch_postgres() { # fetch_postgres SCRATCH
+  # shellcheck disable=SC2016
+  step "fetching PostgreSQL (20 to 40 MB, once)" bash -euo pipefail -c '
+    cd "$1"
+    # The version is the one that `postgresql`, which is empty, depends on.
+    newest() {
+      apt-cache depends postgresql 2>/dev/null | sed -n "s/^ *Depends: \(postgresql-[0-9]*\)$/\1/p" | head -n 1
+    }
+    fetch() {
+      local server packages package
+      server=$(newest) && [ -n "$server" ] || return 1
+      packages=("$server" "${server/-/-client-}" libpq5)
+      # Each line is a URL and the name of a file, PACKAGE_VERSION_ARCHITECTURE.deb.
+      while IFS= read -r package; do
+        case $package in
+          # LLVM compiles expensive queries and is larger than all the rest; Perl is for the scripts that Debian adds.
+          libllvm* | libz3-* | *perl*) ;;
+          "$server" | "${server/-/-client-}" | libpq5) ;;
+          lib*) dpkg -s "$package" >/dev/null 2>&1 || packages+=("$package") ;;
+        esac
+      done < <(apt-get install --print-uris -qq --no-install-recommends "$server" |
+        sed -n "s/^.* \([^ _]*\)_[^ ]*\.deb .*/\1/p")
+      echo "${packages[*]}"
+      apt-get download "${packages[@]}"
+    }
+    fetch || { rm -f -- *.deb; apt-get update; fetch; }
+    for package in *.deb; do dpkg -x "$package" .; done
+    rm -- *.deb
+    # Without it the server does not look for LLVM.
+    rm -f usr/lib/postgresql/*/lib/llvmjit.so
+    # The server finds its files by where it is itself, but not its libraries. What a program starts, inherits them.
+    mkdir bin
+    for program in usr/lib/postgresql/*/bin/*; do
+      cat >"bin/${program##*/}" <<"SCRIPT"
+#!/usr/bin/env bash
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+libraries=$(echo "$root"/usr/lib/*-linux-*)
+export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+exec "$root"/usr/lib/postgresql/*/bin/"${0##*/}" "$@"
+SCRIPT
+      chmod 755 "bin/${program##*/}"
+    done
+    # The last line of what is shown when it fails.
+    missing=$(LD_LIBRARY_PATH=$(echo "$PWD"/usr/lib/*-linux-*) ldd usr/lib/postgresql/*/{bin/*,lib/*.so} |
+      awk "/not found/ { print \$1 }" | sort -u)
+    [ -z "$missing" ] || { echo "libraries that no package had: $missing"; exit 1; }' _ "$1"
+}
+
+# Not installed: that would start a server, and keep it.
+find_postgres() {
+  local target
+  look_for_postgres && return 0
+  target=$cache/postgresql
+  if [ "$(id -u)" = 0 ]; then
+    # Who runs the server must reach it, and root's home is mostly closed.
+    as_somebody
+    mkdir -p "$cache"
+    "${as_server[@]}" test -x "$cache" || target=/var/cache/todo-backend/postgresql
+  fi
+  if [ ! -x "$target/bin/postgres" ] && ! { [ "$(id -u)" = 0 ] && command -v apt-get dpkg >/dev/null 2>&1; }; then
+    die "PostgreSQL is not installed: tests store todos in it (Debian: apt-get install postgresql; elsewhere https://postgresql.org/download)"
+  fi
+  once "$target" fetch_postgres
+  POSTGRES_BIN=$target/bin
+}
+
 build_pocketbase() {
   need go "Go 1.25 or newer builds PocketBase, which 'make bench' compares with (https://go.dev/dl)"
   # The program that PocketBase is released as; its folder is called base.
@@ -294,6 +395,38 @@ find_all() {
   find_faketime
   find_promtool
   find_nginx
+  find_postgres
+}
+
+run_postgres() { # run_postgres DIR PORT OPTION…: initializes DIR on first use; nothing but 127.0.0.1:PORT reaches it
+  local dir=$1 port=$2 above closed
+  shift 2
+  find_postgres
+  as_somebody
+  mkdir -p "$dir"
+  dir=$(cd "$dir" && pwd)
+  # What `mktemp -d` makes is closed to all others; to pass through is all that the server's user gets.
+  while [ ${#as_server[@]} -gt 0 ] && ! "${as_server[@]}" test -x "$dir"; do
+    above=$dir closed=""
+    while ! "${as_server[@]}" test -x "$above"; do closed=$above above=$(dirname "$above"); done
+    [ "$closed" != "$HOME" ] ||
+      die "$dir is in $HOME, which '$account', who runs the server for root, can't enter: take one that is not"
+    chmod o+x "$closed"
+  done
+  if [ ! -d "$dir/data" ]; then
+    # Under its name only when it is complete: who is stopped in between begins again.
+    rm -rf "$dir/data.partial"
+    mkdir -m 700 "$dir/data.partial"
+    [ ${#as_server[@]} = 0 ] || chown "$(id -u "$account"):$(id -g "$account")" "$dir/data.partial"
+    # Not flushed to the disk: tests kill processes, not machines.
+    (cd / && "${as_server[@]}" "$POSTGRES_BIN/initdb" -D "$dir/data.partial" -U todo --auth=trust --encoding=UTF8 \
+      --locale=C.UTF-8 --no-sync --no-instructions) >"$dir/initdb.log" 2>&1 ||
+      { cat "$dir/initdb.log" >&2; die "PostgreSQL can't be initialized in $dir"; }
+    mv "$dir/data.partial" "$dir/data"
+  fi
+  cd /
+  exec "${as_server[@]}" "$POSTGRES_BIN/postgres" -D "$dir/data" -p "$port" -c listen_addresses=127.0.0.1 \
+    -c unix_socket_directories= "$@"
 }
 
 run_kafka() { # run_kafka DIR PORT: formats DIR on first use; the controller listens on an ephemeral port
@@ -493,12 +626,14 @@ case ${1:-} in
     say "python  $PYTHON_ENV"
     say "promtool $PROMTOOL"
     say "nginx   $NGINX ($("$NGINX" -v 2>&1))"
+    say "postgres $POSTGRES_BIN ($("$POSTGRES_BIN/postgres" --version))"
     say "browser $CHROMIUM ($("$CHROMIUM" --version 2>/dev/null))"
     ;;
   env)
     find_all
     printf '%s=%s\n' DAPRD "$DAPRD" DAPR "$DAPR" DAPR_RUNTIME_PATH "$DAPR_RUNTIME_PATH" KAFKA_LIBS "$KAFKA_LIBS" \
-      PYTHON "$PYTHON_ENV/bin/python" CHROMIUM "$CHROMIUM" FAKETIME "$FAKETIME" NGINX "$NGINX"
+      PYTHON "$PYTHON_ENV/bin/python" CHROMIUM "$CHROMIUM" FAKETIME "$FAKETIME" NGINX "$NGINX" \
+      POSTGRES_BIN "$POSTGRES_BIN"
     ;;
   packages)
     find_packages
@@ -519,6 +654,14 @@ case ${1:-} in
     find_promtool
     printf '%s\n' "$PROMTOOL"
     ;;
+  postgres)
+    [ $# -ge 3 ] || die "usage: stack.sh postgres DIR PORT [OPTION…]"
+    run_postgres "${@:2}"
+    ;;
+  psql)
+    find_postgres
+    exec "$POSTGRES_BIN/psql" "${@:2}"
+    ;;
   kafka)
     [ $# -eq 3 ] || die "usage: stack.sh kafka DIR PORT"
     run_kafka "$2" "$3"
@@ -528,7 +671,7 @@ case ${1:-} in
     run_dapr "$2"
     ;;
   *)
-    sed -n '2,18s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,20s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 2
     ;;
 esac
