@@ -54,10 +54,11 @@ sbom: need-cargo ## the crates that it is built from, as target/todo-backend.cdx
 	@$(STAGE) "cargo cyclonedx" $(CYCLONEDX) cyclonedx --format json --spec-version 1.5 --no-build-deps --override-filename todo-backend.cdx
 	@mkdir -p target && mv todo-backend.cdx.json target/
 
-test: need-cargo ## everything, on the real Dapr, the real Kafka and a real browser
-	@$(STAGE) "tools: daprd, dapr CLI, Kafka, Python, Chromium" $(STACK) build
+test: need-cargo ## everything, on the real Dapr, Kafka and PostgreSQL, and a real browser
+	@$(STAGE) "tools: daprd, dapr CLI, Kafka, Postgres, Python, Chromium" $(STACK) build
 	@$(STAGE) "build" cargo build --locked
 	@$(STAGE) "unit and in-process tests" cargo test --locked --lib --bins --test it
+	@$(STAGE) "store and API on Postgres" bash tests/stack/with_postgres.sh -- cargo test --locked --lib --test it -- --test-threads=4 postgres_contract_placeholder
 	@$(STAGE) "end-to-end tests" cargo test --locked --test e2e -- --test-threads=2 --skip proof::
 	@$(STAGE) "proofs: kills, outages, linearizability" cargo test --locked --test e2e -- --test-threads=1 --nocapture proof::
 	@$(STAGE) "web tests: Swagger UI, ReDoc, CORS, the document" $(SERVE) -- bash tests/web/run.sh
@@ -67,7 +68,7 @@ test: need-cargo ## everything, on the real Dapr, the real Kafka and a real brow
 
 torture: export STAGE_MINUTES = 240
 torture: need-cargo ## the long versions of the tests with faults
-	@$(STAGE) "tools: daprd, dapr CLI, Kafka, Python, Chromium" $(STACK) build
+	@$(STAGE) "tools: daprd, dapr CLI, Kafka, Postgres, Python, Chromium" $(STACK) build
 	@$(STAGE) "relay, many seeds" env RELAY_SEEDS=200000 cargo test --locked --lib dispatcher
 	@$(STAGE) "damaged inputs, many" env FUZZ_INPUTS=20000 cargo test --locked --release --test it -- fuzz::
 	@$(STAGE) "proofs, long" env TORTURE=1 cargo test --locked --test e2e -- --test-threads=1 --nocapture proof::
