@@ -1,4 +1,4 @@
-//! End to end on the real daprd, dapr CLI and Kafka, which tests/stack/stack.sh finds or builds.
+//! End to end on the real daprd, dapr CLI, Kafka and PostgreSQL, which tests/stack/stack.sh finds or builds.
 //! `E2E_SHOW_OUTPUT=1 cargo test --test e2e -- --nocapture` shows what the processes write.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
@@ -14,6 +14,7 @@ mod order;
 mod output;
 mod page;
 mod poison;
+mod postgres;
 mod process;
 mod production;
 mod proof;

@@ -1,4 +1,4 @@
-//! Kafka, daprd and the service as processes on free ports: what a test starts, freezes, kills and starts again.
+//! Kafka, daprd and the service (postgres.rs: PostgreSQL) as processes on free ports: what a test starts, freezes, kills and starts again.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -15,6 +15,7 @@ use rskafka::client::ClientBuilder;
 use rskafka::client::partition::UnknownTopicHandling;
 use serde_json::Value;
 
+use crate::postgres::Postgres;
 use crate::process::Process;
 
 /// The service's binary.
@@ -47,7 +48,7 @@ pub fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn script() -> PathBuf {
+pub fn script() -> PathBuf {
     project().join("tests/stack/stack.sh")
 }
 
@@ -98,6 +99,8 @@ pub struct Stack {
     pub kafka: Option<Process>,
     pub sidecar: Option<Process>,
     pub service: Option<Process>,
+    /// Where the service stores. Without it, that is a file in `directory`.
+    pub postgres: Option<Postgres>,
     kafka_port: u16,
     sidecar_port: u16,
     service_port: u16,
@@ -114,6 +117,7 @@ impl Stack {
             kafka: None,
             sidecar: None,
             service: None,
+            postgres: None,
             kafka_port: free_port(),
             sidecar_port: free_port(),
             service_port: free_port(),
@@ -122,6 +126,11 @@ impl Stack {
         };
         stack.copy_components("components", &stack.components());
         stack
+    }
+
+    /// Nothing runs yet but Postgres, for the service to store in.
+    pub fn on_postgres() -> Self {
+        Self { postgres: Some(Postgres::started()), ..Self::new() }
     }
 
     /// Kafka, sidecar and service run.
@@ -208,6 +217,7 @@ impl Stack {
             .env("DAPR_HTTP_PORT", self.sidecar_port.to_string())
             // Load comes from a few accounts.
             .env("RATE_LIMIT_USER", "0")
+            .envs(self.postgres.as_ref().map(|postgres| ("DATABASE_URL", postgres.url())))
             .envs(self.service_env.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -232,6 +242,10 @@ impl Stack {
 
     pub fn service(&mut self) -> &mut Process {
         self.service.as_mut().unwrap()
+    }
+
+    pub fn postgres(&mut self) -> &mut Postgres {
+        self.postgres.as_mut().unwrap()
     }
 
     pub fn kafka(&mut self) -> &mut Process {
