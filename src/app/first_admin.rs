@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::auth::password::{CheckError, Passwords, Turn};
 use crate::auth::password_rules::{self, WeakPassword};
-use crate::config::{Config, FirstAdmin};
+use crate::config::{Config, FirstAdmin, password_file};
 use crate::domain::account::{AccountState, Role, User, Username};
 use crate::store::error::StoreError;
 use crate::store::{AccountCommand, NewAccount, Store};
@@ -95,7 +95,7 @@ fn read_password(settings: &FirstAdmin) -> Result<(&'static str, String), FirstA
         }
         (Some(password), None) => Ok(("ADMIN_PASSWORD", password.expose().to_owned())),
         (None, Some(path)) => {
-            let line = File::open(path).and_then(password_rules::read_line);
+            let line = File::open(path).and_then(password_file::read_line);
             let line = line.map_err(|source| FirstAdminError::File { path: path.clone(), source })?;
             Ok(("ADMIN_PASSWORD_FILE", line))
         }

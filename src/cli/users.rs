@@ -9,7 +9,7 @@ use clap::{Subcommand, ValueEnum};
 use super::{database, missing, no_account, open, report};
 use crate::auth::password::{Passwords, Turn, validate_import};
 use crate::auth::password_rules;
-use crate::config::Config;
+use crate::config::{Config, password_file};
 use crate::domain;
 use crate::domain::account::{User, UserId, Username};
 use crate::store::decide::Refusal;
@@ -199,5 +199,5 @@ fn imported(hash: String) -> Result<Box<str>, Box<dyn Error>> {
 
 /// The first line of standard input.
 fn first_line() -> Result<String, String> {
-    password_rules::read_line(io::stdin()).map_err(|error| format!("standard input can't be read: {error}"))
+    password_file::read_line(io::stdin()).map_err(|error| format!("standard input can't be read: {error}"))
 }

@@ -2,6 +2,7 @@
 //! with `DEBUG=False`, settings that would be unsafe in production are refused.
 
 pub mod env_file;
+pub mod password_file;
 mod values;
 
 use std::collections::HashMap;
