@@ -43,6 +43,7 @@
 //! ring         cli auth api
 //! jsonwebtoken auth config
 //! tokio        main cli app api connection events store auth
+//! tokio_postgres  config store
 //! ```
 
 pub mod api;

@@ -119,6 +119,9 @@ fn database(config: &Config) -> Result<&Path, String> {
     match &config.database {
         Database::File(path) => Ok(path),
         Database::Temporary => Err("DATABASE_URL names a temporary database: there is no file to work with".to_owned()),
+        Database::Postgres(_) => {
+            Err("DATABASE_URL names a Postgres database: there is no file to work with".to_owned())
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod env_file;
 pub mod password_file;
+pub mod postgres;
 mod values;
 
 use std::collections::HashMap;
@@ -18,6 +19,7 @@ use thiserror::Error;
 
 use crate::domain::clock::Clock;
 use env_file::EnvFile;
+use postgres::Postgres;
 use values::{
     algorithm, bare_host, boolean, broker, cors, database, days, invalid, log_filter, log_format, name, number,
     open_or_closed, seconds, sidecar_url, signing_keys, token, trusted_proxies,
@@ -30,6 +32,9 @@ struct Raw {
     host: Option<String>,
     port: Option<String>,
     database_url: Option<String>,
+    database_connections: Option<String>,
+    database_password_file: Option<String>,
+    pgpassword: Option<String>,
     kafka_broker: Option<String>,
     kafka_topic: Option<String>,
     dapr_host: Option<String>,
@@ -143,6 +148,8 @@ pub enum Database {
     File(PathBuf),
     /// A private temporary file, deleted when the process ends.
     Temporary,
+    /// A database of a Postgres server, which exists.
+    Postgres(Box<Postgres>),
 }
 
 /// The admin that a start creates if there is none.
@@ -332,7 +339,7 @@ impl Config {
             debug,
             host: bare_host(raw.host.as_deref().unwrap_or("127.0.0.1")).to_owned(),
             port: number("PORT", raw.port, 8000, 0, u16::MAX)?,
-            database: database(raw.database_url)?,
+            database: database(raw.database_url, raw.database_connections, raw.pgpassword, raw.database_password_file)?,
             kafka_broker: broker(raw.kafka_broker)?,
             topic: name("KAFKA_TOPIC", raw.kafka_topic, "todos")?,
             pubsub: name("DAPR_PUBSUB_NAME", raw.dapr_pubsub_name, "kafka-pubsub")?,
@@ -563,7 +570,9 @@ mod tests {
             ("ALGORITHM", "none", "HS256, HS384 and HS512"),
             ("ALGORITHM", "RS256", "HS256, HS384 and HS512"),
             ("ACCESS_TOKEN_EXPIRE_MINUTES", "0", "from 1 to 525600"),
-            ("DATABASE_URL", "postgres://me:pass@db/x", "sqlite:PATH"),
+            ("DATABASE_URL", "mysql://me:pass@db/x", "sqlite:PATH"),
+            ("DATABASE_URL", "mysql://me:pass@db/x", "postgres://USER@HOST/NAME"),
+            ("DATABASE_CONNECTIONS", "0", "from 1 to 100"),
             ("DATABASE_URL", "sqlite:", "sqlite:PATH"),
             ("DATABASE_URL", "sqlite:file:todos.db", "sqlite:PATH"),
             ("DATABASE_URL", "sqlite://FILE:/todos.db", "sqlite:PATH"),

@@ -9,6 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use ipnet::{IpNet, Ipv4Net};
 use jsonwebtoken::Algorithm;
 
+use super::postgres::Postgres;
 use super::{ConfigError, CorsOrigins, Database, LogFormat, Secret, SigningKey, SigningKeys, authority};
 
 /// The original's SECRET_KEY, which is published: fine for development, refused with DEBUG=False.
@@ -188,9 +189,21 @@ pub fn algorithm(value: Option<String>) -> Result<Algorithm, ConfigError> {
     }
 }
 
-pub fn database(value: Option<String>) -> Result<Database, ConfigError> {
-    const ALLOWED: &str = "allowed are sqlite:PATH (such as sqlite:data/todos.db) and sqlite::memory:";
+/// The database of a URL. The rest is for Postgres: connections that read, `PGPASSWORD` and `DATABASE_PASSWORD_FILE`.
+pub fn database(
+    value: Option<String>,
+    connections: Option<String>,
+    password: Option<String>,
+    password_file: Option<String>,
+) -> Result<Database, ConfigError> {
+    const ALLOWED: &str = "allowed are sqlite:PATH (such as sqlite:data/todos.db), sqlite::memory: and \
+        postgres://USER@HOST/NAME";
+    let connections = number("DATABASE_CONNECTIONS", connections, 4, 1, 100)?;
     let Some(value) = value else { return Ok(Database::File("data/todos.db".into())) };
+    if let Some(rest) = value.strip_prefix("postgres://").or(value.strip_prefix("postgresql://")) {
+        let postgres = Postgres::parse(rest, connections, password, password_file)?;
+        return Ok(Database::Postgres(Box::new(postgres)));
+    }
     match value.strip_prefix("sqlite:") {
         // `sqlite:///path` is the same file as `sqlite:/path`, `sqlite://path` is relative, as elsewhere.
         Some(path) => match path.strip_prefix("//").unwrap_or(path) {

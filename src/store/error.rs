@@ -131,6 +131,9 @@ pub enum DatabaseError {
     /// A finished file can't get its name.
     #[error("cannot put {} in place: {source}", path.display())]
     InPlace { path: PathBuf, source: io::Error },
+    /// Todos can't be stored there yet.
+    #[error("todos can't be stored in Postgres yet; set DATABASE_URL to sqlite:PATH")]
+    NoPostgres,
     /// There is nowhere to put a temporary database.
     #[error("cannot create a temporary directory: {0}")]
     TemporaryDirectory(#[source] io::Error),

@@ -195,6 +195,7 @@ impl Store {
                 let (database, loaded, backend) = sqlite::database::Database::open(named, &options)?;
                 (ChangeLog::Sqlite(database), loaded, Box::new(backend))
             }
+            Database::Postgres(_) => return Err(DatabaseError::NoPostgres),
         };
         let kept_bytes = loaded.kept.total();
         let memory = writer::Memory {

@@ -108,7 +108,7 @@ pinned_actions() {
 
 # One that is not passed on would be ignored without a word. Left out: what the file itself decides.
 settings_are_passed_on() {
-  local own='HOST|PORT|DATABASE_URL|DAPR_HTTP_ENDPOINT|DAPR_HOST|DAPR_HTTP_PORT|DAPR_PORT|DAPR_PUBSUB_NAME|ADMIN_PASSWORD_FILE'
+  local own='HOST|PORT|DATABASE_URL|DATABASE_CONNECTIONS|DATABASE_PASSWORD_FILE|PGPASSWORD|DAPR_HTTP_ENDPOINT|DAPR_HOST|DAPR_HTTP_PORT|DAPR_PORT|DAPR_PUBSUB_NAME|ADMIN_PASSWORD_FILE'
   diff <(sed -n '/^## Settings/,/^## /s/^| `\([A-Z_]*\)`.*/\1/p' README.md | grep -vxE "$own" | sort) \
     <(sed -n '/^  todo-backend:/,/^  dapr:/s/^      \([A-Z_]*\): .*/\1/p' docker-compose.yml | sort)
 }

@@ -144,7 +144,10 @@ fn foreign(sources: &[Source], homes: &[(String, Vec<String>)]) -> Vec<String> {
     for source in sources {
         for (number, line) in source.lines() {
             for (name, _) in homes.iter().filter(|(_, homes)| !homes.contains(&source.floor)) {
-                let uses = |part: &str| part.trim_start_matches(is_word).starts_with("::");
+                // A crate whose longer name has a row of its own is not this one.
+                let other =
+                    |part: &str| homes.iter().any(|(other, _)| other.len() > name.len() && part.starts_with(other));
+                let uses = |part: &str| part.trim_start_matches(is_word).starts_with("::") && !other(part);
                 let starts = line.match_indices(name.as_str()).filter(|(at, _)| {
                     let before = line[..*at].trim_start().trim_start_matches("pub ");
                     let before = before.strip_suffix("::").filter(|path| !path.ends_with(is_word)).unwrap_or(before);
