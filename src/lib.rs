@@ -39,7 +39,7 @@
 //! actix        main app api connection
 //! rusqlite     store
 //! reqwest      cli events
-//! rustls       events
+//! rustls       events store
 //! ring         cli auth api
 //! jsonwebtoken auth config
 //! tokio        main cli app api connection events store auth

@@ -15,6 +15,7 @@ mod loaded;
 pub mod map;
 pub mod outbox;
 pub mod outcome;
+pub mod postgres;
 mod sqlite;
 #[cfg(test)]
 mod tests;

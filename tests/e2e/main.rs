@@ -15,6 +15,7 @@ mod output;
 mod page;
 mod poison;
 mod postgres;
+mod postgres_tls;
 mod process;
 mod production;
 mod proof;

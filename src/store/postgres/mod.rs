@@ -1,0 +1,3 @@
+//! Todos in a Postgres database.
+
+pub mod tls;
