@@ -8,6 +8,7 @@ use super::decide::{Decided, Head, Prior};
 use super::idempotency::Idempotency;
 use super::map::login_networks::Unsaved;
 use super::outbox::Marks;
+use super::postgres::error::PostgresError;
 use crate::domain::account::UserId;
 use crate::domain::change::{Place, Revision};
 use crate::domain::clock::Timestamp;
@@ -106,6 +107,9 @@ pub enum Failure {
     /// SQLite's.
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
+    /// Postgres'.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
 }
 
 /// Why a transaction was not committed, or not known to be.

@@ -3,7 +3,7 @@
 use super::error::DatabaseError;
 use super::history::{Limit, Page, Past, Span};
 use super::outbox::{Found, Marks, Wanted};
-use super::sqlite;
+use super::{postgres, sqlite};
 use crate::domain::account::UserId;
 use crate::domain::change::{Change, Place};
 use crate::domain::clock::Timestamp;
@@ -29,6 +29,8 @@ pub struct LogSamples {
 pub enum ChangeLog {
     /// A file.
     Sqlite(sqlite::database::Database),
+    /// A server's.
+    Postgres(postgres::database::Database),
 }
 
 impl ChangeLog {
@@ -36,6 +38,7 @@ impl ChangeLog {
     pub fn location(&self) -> String {
         match self {
             Self::Sqlite(database) => database.location(),
+            Self::Postgres(database) => database.location(),
         }
     }
 
@@ -43,6 +46,7 @@ impl ChangeLog {
     pub fn check(&self) -> Result<Vec<String>, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.check(),
+            Self::Postgres(database) => database.check(),
         }
     }
 
@@ -50,6 +54,7 @@ impl ChangeLog {
     pub fn read_outbox(&self, wanted: &Wanted, marked: &Marks) -> Result<Found, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.read_outbox(wanted, marked),
+            Self::Postgres(database) => database.read_outbox(wanted, marked),
         }
     }
 
@@ -57,6 +62,7 @@ impl ChangeLog {
     pub fn parked(&self, limit: usize) -> Result<Vec<Change>, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.parked(limit),
+            Self::Postgres(database) => database.parked(limit),
         }
     }
 
@@ -64,6 +70,7 @@ impl ChangeLog {
     pub fn sample(&self, from: Place) -> Result<LogSamples, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.sample(from),
+            Self::Postgres(database) => database.sample(from),
         }
     }
 
@@ -71,6 +78,7 @@ impl ChangeLog {
     pub async fn whole_page(&self, span: Span) -> Result<Option<Page>, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.whole_page(span).await,
+            Self::Postgres(database) => database.whole_page(span).await,
         }
     }
 
@@ -78,6 +86,7 @@ impl ChangeLog {
     pub async fn page(&self, span: Span) -> Result<Page, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.page(span).await,
+            Self::Postgres(database) => database.page(span).await,
         }
     }
 
@@ -91,6 +100,7 @@ impl ChangeLog {
     ) -> Result<(Vec<Past>, bool), DatabaseError> {
         match self {
             Self::Sqlite(database) => database.of_todo(owner, todo, after, limit).await,
+            Self::Postgres(database) => database.of_todo(owner, todo, after, limit).await,
         }
     }
 
@@ -98,6 +108,7 @@ impl ChangeLog {
     pub fn close(&self) {
         match self {
             Self::Sqlite(database) => database.close(),
+            Self::Postgres(database) => database.close(),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::decide::Refusal;
+use super::postgres::error::PostgresError;
 
 /// Why commands were not applied, or may not have been.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -117,6 +118,9 @@ pub enum DatabaseError {
     /// SQLite can't work with it.
     #[error("cannot use the database {}: {source}", path.display())]
     Sqlite { path: PathBuf, source: rusqlite::Error },
+    /// Postgres can't work with it.
+    #[error("cannot use the database {location}: {source}")]
+    Postgres { location: String, source: PostgresError },
     /// SQLite can't copy it.
     #[error("cannot copy {} to {}: {source}", from.display(), to.display())]
     Copy { from: PathBuf, to: PathBuf, source: rusqlite::Error },
@@ -131,9 +135,6 @@ pub enum DatabaseError {
     /// A finished file can't get its name.
     #[error("cannot put {} in place: {source}", path.display())]
     InPlace { path: PathBuf, source: io::Error },
-    /// Todos can't be stored there yet.
-    #[error("todos can't be stored in Postgres yet; set DATABASE_URL to sqlite:PATH")]
-    NoPostgres,
     /// There is nowhere to put a temporary database.
     #[error("cannot create a temporary directory: {0}")]
     TemporaryDirectory(#[source] io::Error),
@@ -150,6 +151,12 @@ impl DatabaseError {
     pub(super) fn sqlite(path: impl Into<PathBuf>) -> impl Fn(rusqlite::Error) -> Self {
         let path = path.into();
         move |source| Self::Sqlite { path: path.clone(), source }
+    }
+
+    /// For `map_err`: an error of Postgres with the database there.
+    pub(super) fn postgres(location: &str) -> impl Fn(PostgresError) -> Self + use<> {
+        let location = location.to_owned();
+        move |source| Self::Postgres { location: location.clone(), source }
     }
 
     /// For `map_err`: an error of the file system.

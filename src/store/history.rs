@@ -5,6 +5,9 @@ use crate::domain::change::{Before, Change, Epoch, Revision};
 use crate::domain::sync_token::SyncToken;
 use crate::store::error::DatabaseError;
 
+/// Changes that are looked at for a page, at most: some tens of milliseconds' work.
+pub(super) const MAX_LOOKED_AT: usize = 10_000;
+
 /// What a change takes in memory besides its texts, in bytes, about.
 const CHANGE_LEN: usize = 500;
 

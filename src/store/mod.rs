@@ -17,6 +17,7 @@ pub mod outbox;
 pub mod outcome;
 pub mod postgres;
 mod sqlite;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -31,6 +32,7 @@ use std::thread::JoinHandle;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
+use crate::config::postgres::Postgres;
 use crate::config::{Database, Retention};
 use crate::domain::account::{AccountState, DEMO_USERS, DemoUser, TokenEpoch, User, UserId};
 use crate::domain::change::{Change, Epoch, Revision};
@@ -92,7 +94,7 @@ pub enum DemoUsers<'a> {
     /// Those that an earlier run in development created do.
     Existing,
     /// They do: missing ones are created, with this password hash function.
-    Created(&'a dyn Fn(&str) -> String),
+    Created(&'a (dyn Fn(&str) -> String + Sync)),
 }
 
 /// An open store: memory for readers, a queue for the one writer, an outbox for the relay.
@@ -187,16 +189,10 @@ impl Shared {
 impl Store {
     /// Opens the database, creating or migrating it if needed, and loads it into memory.
     pub fn open(options: Options<'_>) -> Result<Self, DatabaseError> {
-        let (log, loaded, backend): (ChangeLog, Loaded, Box<dyn Backend>) = match options.database {
-            Database::File(_) | Database::Temporary => {
-                let named = match options.database {
-                    Database::File(path) => Some(path.as_path()),
-                    Database::Temporary => None,
-                };
-                let (database, loaded, backend) = sqlite::database::Database::open(named, &options)?;
-                (ChangeLog::Sqlite(database), loaded, Box::new(backend))
-            }
-            Database::Postgres(_) => return Err(DatabaseError::NoPostgres),
+        let (log, loaded, backend) = match options.database {
+            Database::File(path) => open_sqlite(Some(path), &options)?,
+            Database::Temporary => open_sqlite(None, &options)?,
+            Database::Postgres(settings) => open_postgres(settings, &options)?,
         };
         let kept_bytes = loaded.kept.total();
         let memory = writer::Memory {
@@ -424,10 +420,11 @@ impl Store {
         self.log.location()
     }
 
-    /// The file of an SQLite database, for tests that look behind the store.
-    pub fn path(&self) -> &Path {
+    /// The file, if it is one: for tests that look behind the store.
+    pub fn path(&self) -> Option<&Path> {
         match &self.log {
-            ChangeLog::Sqlite(database) => database.path(),
+            ChangeLog::Sqlite(database) => Some(database.path()),
+            ChangeLog::Postgres(_) => None,
         }
     }
 
@@ -556,6 +553,25 @@ impl Store {
         }
         self.log.close();
     }
+}
+
+/// An open database: for those who read, in memory, and for the writer.
+type Opened = (ChangeLog, Loaded, Box<dyn Backend>);
+
+fn open_sqlite(named: Option<&Path>, options: &Options<'_>) -> Result<Opened, DatabaseError> {
+    let (database, loaded, backend) = sqlite::database::Database::open(named, options)?;
+    Ok((ChangeLog::Sqlite(database), loaded, Box::new(backend)))
+}
+
+/// On a thread of its own: the caller's may be one of an asynchronous runtime, which must not wait for another one.
+fn open_postgres(settings: &Postgres, options: &Options<'_>) -> Result<Opened, DatabaseError> {
+    let opened = std::thread::scope(|scope| {
+        let open = || postgres::database::Database::open(settings, options);
+        std::thread::Builder::new().name("store-opening".into()).spawn_scoped(scope, open).map(|thread| thread.join())
+    });
+    let opened = opened.map_err(DatabaseError::Thread)?;
+    let (database, loaded, backend) = opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    Ok((ChangeLog::Postgres(database), loaded, Box::new(backend)))
 }
 
 impl Drop for Store {

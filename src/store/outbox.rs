@@ -37,7 +37,7 @@ struct Inbox {
 }
 
 /// What the relay wants to read from the log.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Wanted {
     /// Up to here, changes are in lanes, or their todos were discovered.
     pub read_through: Cursor,

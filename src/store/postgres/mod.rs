@@ -1,3 +1,18 @@
-//! Todos in a Postgres database.
+//! The Postgres store: how connections are made, and a file for each kind of work on them.
 
+mod admin;
+pub mod backend;
+mod commit;
+mod connection;
+pub mod database;
+mod erase;
+pub mod error;
+mod history;
+mod idempotency;
+mod load;
+mod reader;
+mod retention;
+mod rows;
+mod schema;
 pub mod tls;
+mod used;

@@ -3,12 +3,13 @@
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, ffi, params};
 
 use super::idempotency;
-use super::rows::{ACCOUNT_COLUMNS, SESSION_COLUMNS, account, rotated_at, session};
+use super::rows::{ACCOUNT_COLUMNS, SESSION_COLUMNS, account, session};
 use crate::domain::change::Kind;
 use crate::store::abort::abort;
 use crate::store::backend::{Commit, CommitError};
 use crate::store::decide::Decided;
 use crate::store::outbox::Marks;
+use crate::store::stored;
 
 fn before_commit(error: rusqlite::Error) -> CommitError {
     abort_if_unflushed(&error);
@@ -113,7 +114,7 @@ fn write(transaction: &Transaction<'_>, decided: &Decided, marks: &Marks, uptime
                 (change.kind == Kind::Deleted).then_some(uptime)
             ])?;
         }
-        let changed = change.changed.iter().map(|field| field.name()).collect::<Vec<_>>().join(",");
+        let changed = stored::fields_to_text(&change.changed);
         log.execute(params![
             change.place,
             todo.owner,
@@ -206,7 +207,7 @@ fn write_sessions(transaction: &Transaction<'_>, decided: &Decided) -> rusqlite:
                 session.user_agent,
                 session.key.0,
                 session.latest,
-                rotated_at(session),
+                stored::times_to_text(&session.rotated_at),
                 session.repeats
             ])?,
             None => end.execute([id])?,

@@ -9,10 +9,7 @@ use crate::domain::account::UserId;
 use crate::domain::change::{Before, Change, Epoch, Kind, Revision};
 use crate::domain::todo::{TodoId, Version};
 use crate::store::decide::Undone;
-use crate::store::history::{Limit, Page, Past, Span, size};
-
-/// Changes that are looked at for a page, at most: some tens of milliseconds' work.
-const MAX_LOOKED_AT: usize = 10_000;
+use crate::store::history::{Limit, MAX_LOOKED_AT, Page, Past, Span, size};
 
 /// A change, or all that were made together with it, by todo, in the order of the first of each. Nothing if the log does
 /// not have all of them, or not what they have replaced.

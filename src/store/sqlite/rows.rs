@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
-use serde_json::{Map, Value};
 
 use crate::domain::account::{AccountState, Role, TokenEpoch, User, UserId};
 use crate::domain::change::{Before, Change, DeliveryState, Epoch, Kind, Place, Revision};
@@ -12,12 +11,11 @@ use crate::domain::clock::Timestamp;
 use crate::domain::network::Network;
 use crate::domain::session::{PersonalToken, PersonalTokenId, Scope, Session, SessionId, SessionKey};
 use crate::domain::todo::due::Due;
-use crate::domain::todo::field::{Field, FieldVersions};
-use crate::domain::todo::input::TodoPatch;
+use crate::domain::todo::field::FieldVersions;
 use crate::domain::todo::tags::Tags;
 use crate::domain::todo::{Todo, TodoId, Version};
 use crate::domain::trace::TraceParent;
-use crate::domain::validation::Fields;
+use crate::store::stored;
 
 /// The columns that [`todo()`] reads, in its order, after the id.
 macro_rules! todo_columns {
@@ -69,7 +67,7 @@ pub fn change(row: &Row<'_>, epoch: Epoch) -> rusqlite::Result<Change> {
         kind: *Kind::ALL.get(kind).ok_or_else(|| invalid("changes.kind"))?,
         at: Timestamp(row.get("at")?),
         actor: row.get::<_, String>("actor")?.into(),
-        changed: Field::ALL.into_iter().filter(|field| changed.split(',').any(|name| name == field.name())).collect(),
+        changed: stored::fields_from_text(&changed),
         trace: TraceParent::parse(&trace).ok_or_else(|| invalid("changes.trace"))?,
         scrubbed: row.get("scrubbed")?,
         created_by: row.get::<_, String>("created_by")?.into(),
@@ -104,7 +102,6 @@ pub const SESSION_COLUMNS: &str = "id, user_id, created_at, user_agent, key, lat
 /// Reads a session from [`SESSION_COLUMNS`].
 pub fn session(row: &Row<'_>) -> rusqlite::Result<Session> {
     let rotated_at: String = row.get("rotated_at")?;
-    let times = rotated_at.split(',').filter(|time| !time.is_empty()).map(|time| time.parse().map(Timestamp));
     Ok(Session {
         id: row.get("id")?,
         user: row.get("user_id")?,
@@ -112,14 +109,9 @@ pub fn session(row: &Row<'_>) -> rusqlite::Result<Session> {
         user_agent: row.get::<_, Option<String>>("user_agent")?.map(Into::into),
         key: SessionKey(row.get("key")?),
         latest: row.get("latest")?,
-        rotated_at: times.collect::<Result<_, _>>().map_err(|_| invalid("sessions.rotated_at"))?,
+        rotated_at: stored::times_from_text(&rotated_at).ok_or_else(|| invalid("sessions.rotated_at"))?,
         repeats: row.get("repeats")?,
     })
-}
-
-/// What is written for [`Session::rotated_at`].
-pub fn rotated_at(session: &Session) -> String {
-    session.rotated_at.iter().map(|at| at.0.to_string()).collect::<Vec<_>>().join(",")
 }
 
 /// The columns that [`personal_token`] reads.
@@ -186,22 +178,17 @@ macro_rules! as_text {
 
 as_text!(Network, Due);
 
-/// As a JSON array; NULL: none.
+/// NULL: none.
 impl ToSql for Tags {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        if self.is_empty() {
-            return Ok(rusqlite::types::Null.into());
-        }
-        let json =
-            serde_json::to_string(self).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-        Ok(json.into())
+        let text = stored::tags_to_text(self).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        Ok(text.map_or(rusqlite::types::Null.into(), ToSqlOutput::from))
     }
 }
 
 impl FromSql for Tags {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        let tags: Vec<Box<str>> = serde_json::from_str(value.as_str()?).map_err(FromSqlError::other)?;
-        Ok(Self::new(tags))
+        stored::tags_from_text(value.as_str()?).map_err(FromSqlError::other)
     }
 }
 
@@ -218,32 +205,19 @@ impl FromSql for FieldVersions {
     }
 }
 
-/// As a JSON object: see the migration that added the column. Read as a body of `PUT` is: what is stricter some day makes
-/// older changes ones that can't be undone.
 impl ToSql for Before {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        let failed = |error: serde_json::Error| rusqlite::Error::ToSqlConversionFailure(error.into());
-        let mut object = serde_json::to_value(&self.values).map_err(failed)?;
-        if let Some(versions) = self.versions.to_text() {
-            object[VERSIONS] = versions.into();
-        }
-        Ok(object.to_string().into())
+        let text =
+            stored::before_to_text(self).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        Ok(text.into())
     }
 }
 
 impl FromSql for Before {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        let mut object: Map<String, Value> = serde_json::from_str(value.as_str()?).map_err(FromSqlError::other)?;
-        let versions = match object.remove(VERSIONS) {
-            None => FieldVersions::default(),
-            Some(text) => text.as_str().and_then(FieldVersions::parse).ok_or(FromSqlError::InvalidType)?,
-        };
-        let values = TodoPatch::parse_update(Fields::new(object)).map_err(|_| FromSqlError::InvalidType)?;
-        Ok(Self { values, versions })
+        stored::before_from_text(value.as_str()?).ok_or(FromSqlError::InvalidType)
     }
 }
-
-const VERSIONS: &str = "versions";
 
 impl ToSql for DeliveryState {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {

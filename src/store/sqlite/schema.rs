@@ -100,7 +100,7 @@ pub fn set_production(connection: &Connection) -> rusqlite::Result<()> {
 pub fn add_demo_users(
     connection: &mut Connection,
     demo_users: &[DemoUser],
-    hash: &dyn Fn(&str) -> String,
+    hash: &(dyn Fn(&str) -> String + Sync),
     now: Timestamp,
 ) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

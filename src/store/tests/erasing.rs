@@ -4,12 +4,12 @@ use super::idempotency::keyed;
 use super::*;
 use crate::domain::todo::tags::Tags;
 
-const OWNER: i64 = 2;
+pub const OWNER: i64 = 2;
 const SECRET: &str = "something private";
 
 impl Fixture {
     /// Makes `count` todos of [`OWNER`] with a secret in title and description.
-    fn create_secrets(&self, count: usize) {
+    pub fn create_secrets(&self, count: usize) {
         let new = NewTodo {
             title: SECRET.into(),
             description: Some(SECRET.into()),
@@ -20,21 +20,21 @@ impl Fixture {
     }
 
     /// Marks everything that is pending as published.
-    fn publish_all(&self) {
+    pub fn publish_all(&self) {
         for change in self.unpublished() {
             self.outbox().mark(change.place, DeliveryState::Published);
         }
     }
 
     /// What is left of [`OWNER`]: todos, and changes that say what was in them.
-    fn left(&self) -> (usize, i64) {
-        let sql = "SELECT count(*) FROM changes WHERE owner_id = ?1 AND scrubbed = 0";
-        let changes = self.connection().query_row(sql, [OWNER], |row| row.get(0)).unwrap();
+    pub fn left(&self) -> (usize, i64) {
+        let changes =
+            self.database.number(&format!("SELECT count(*) FROM changes WHERE owner_id = {OWNER} AND NOT scrubbed"));
         (self.todos(OWNER).len(), changes)
     }
 
     /// Rows that still have the secret.
-    fn secrets(&self) -> usize {
+    pub fn secrets(&self) -> usize {
         self.dump().matches(SECRET).count()
     }
 }
@@ -128,13 +128,11 @@ fn a_failing_disk_only_delays_it() {
     let f = Fixture::new();
     f.create_secrets(600);
     f.publish_all();
-    f.connection()
-        .execute_batch("CREATE TRIGGER broken BEFORE DELETE ON todos BEGIN SELECT raise(ABORT, 'no'); END")
-        .unwrap();
+    f.database.break_table("todos", "DELETE", "true");
     f.apply_to_account(remove(OWNER)).unwrap();
     f.wait_until("a failure", |f| !f.writable());
     assert_eq!(f.todos(OWNER).len(), 600);
-    f.connection().execute_batch("DROP TRIGGER broken").unwrap();
+    f.database.mend_table("todos", "DELETE");
     f.wait_until("the deletions", |f| f.todos(OWNER).is_empty());
     f.publish_all();
     f.wait_until("the rest", |f| f.is_erased(OWNER));
@@ -142,37 +140,15 @@ fn a_failing_disk_only_delays_it() {
 }
 
 #[test]
-fn a_scrubbing_that_fails_is_tried_again_and_the_relay_looks_again() {
-    for fault in [fails_after_commits, |connection: &mut Connection| connection.commit_hook(Some(|| true)).unwrap()] {
-        let f = Fixture::new();
-        f.create_secrets(1);
-        f.mark(1, DeliveryState::Parked);
-        f.apply(1, vec![delete(9)]).unwrap_err();
-        f.apply_to_account(remove(OWNER)).unwrap();
-        f.wait_until("the deletions", |f| f.todos(OWNER).is_empty());
-        // The part that scrubs, or the one that repeats it, meets the fault.
-        f.inject_fault(fault);
-        f.wait_until("a failure, or the end", |f| !f.writable() || f.is_erased(OWNER));
-        f.inject_fault(|connection| {
-            connection.wal_hook(None::<WalHook>).unwrap();
-            connection.commit_hook(None::<fn() -> bool>).unwrap();
-        });
-        f.wait_until("the rest", |f| f.is_erased(OWNER));
-        assert_eq!((f.secrets(), states(&f)), (0, vec![3, 0]));
-        assert!(f.outbox().take_reload());
-    }
-}
-
-#[test]
 fn a_state_that_a_later_version_wrote_is_waited_for() {
     let f = Fixture::new();
     f.create_secrets(1);
     f.create(3, SECRET);
-    f.connection().execute("UPDATE changes SET state = 9", []).unwrap();
+    f.database.set_state(9, "true");
     f.apply_to_account(remove(OWNER)).unwrap();
     f.apply_to_account(remove(3)).unwrap();
     f.wait_until("the deletions", |f| f.todo_count() == 0);
-    f.connection().execute("UPDATE changes SET state = 1 WHERE owner_id = 3", []).unwrap();
+    f.database.set_state(1, "owner_id = 3");
     f.wait_until("the one that can be erased", |f| f.is_erased(3));
     assert!(f.writable() && !f.is_erased(OWNER));
 }
@@ -207,11 +183,12 @@ fn what_is_published_goes_although_something_before_it_is_not() {
     f.publish_all();
     f.apply(1, vec![delete(9)]).unwrap_err();
     // All but the first and one in the middle, of which nobody knows whether they can be published.
-    f.connection().execute("UPDATE changes SET state = 0 WHERE seq IN (1, 700)", []).unwrap();
+    let some = format!("{} IN (1, 700)", f.database.pos());
+    f.database.set_state(0, &some);
     f.apply_to_account(remove(OWNER)).unwrap();
     f.wait_until("the rest of what is published", |f| f.left() == (0, 2));
     assert!(!f.is_erased(OWNER));
-    f.connection().execute("UPDATE changes SET state = 1 WHERE seq IN (1, 700)", []).unwrap();
+    f.database.set_state(1, &some);
     f.wait_until("the rest", |f| f.is_erased(OWNER));
     assert_eq!(f.secrets(), 0);
 }

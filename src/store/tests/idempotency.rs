@@ -22,12 +22,12 @@ pub fn keyed(key: &str, content: &str, commands: Vec<Command>) -> Commands {
 }
 
 impl Fixture {
-    fn send(&self, owner: i64, key: &str, content: &str, command: Command) -> Result<Answered, StoreError> {
+    pub fn send(&self, owner: i64, key: &str, content: &str, command: Command) -> Result<Answered, StoreError> {
         self.submit_request(owner, keyed(key, content, vec![command])).blocking_recv().unwrap()
     }
 
-    fn kept(&self) -> i64 {
-        self.connection().query_row("SELECT count(*) FROM idempotency", [], |row| row.get(0)).unwrap()
+    pub fn kept(&self) -> i64 {
+        self.database.number("SELECT count(*) FROM idempotency")
     }
 }
 
@@ -35,7 +35,7 @@ fn applied(answered: Result<Answered, StoreError>) -> Vec<Arc<Change>> {
     changes(answered).unwrap()
 }
 
-fn repeated(answered: Result<Answered, StoreError>) -> Arc<KeptAnswer> {
+pub fn repeated(answered: Result<Answered, StoreError>) -> Arc<KeptAnswer> {
     match answered.unwrap() {
         Answered::Repeated(answer) => answer,
         Answered::Applied(applied, _) => panic!("it was applied again: {applied:?}"),
@@ -112,23 +112,10 @@ fn a_request_that_changes_nothing_is_kept_too() {
 }
 
 #[test]
-fn a_commit_whose_outcome_was_open_is_answered_when_it_is_sent_again() {
-    let f = Fixture::new();
-    f.create(1, "a");
-    f.inject_fault(fails_after_commits);
-    let nothing = patch(1, TodoPatch { title: Some("a".into()), ..TodoPatch::default() });
-    for (key, command) in [("k", create("b")), ("l", nothing), ("m", delete(1)), ("n", purge(1))] {
-        assert_eq!(f.send(1, key, "a", command.clone()), Err(StoreError::Unknown), "{key}");
-        repeated(f.send(1, key, "a", command));
-    }
-    assert_eq!((f.todos(1).len(), f.trash(1).len(), f.kept()), (1, 0, 4));
-}
-
-#[test]
 fn an_answer_that_cannot_be_read_concerns_its_request_alone() {
     let f = Fixture::new();
     applied(f.send(1, "k", "a", create("a")));
-    f.connection().execute("UPDATE idempotency SET headers = 'no JSON'", []).unwrap();
+    f.database.execute("UPDATE idempotency SET headers = 'no JSON'");
     let (gate, held) = f.hold();
     let other = f.submit(2, vec![create("in the same group")]);
     let unreadable = f.submit_request(1, keyed("k", "a", vec![create("a")]));
@@ -145,8 +132,7 @@ fn an_answer_that_cannot_be_read_concerns_its_request_alone() {
 fn what_was_answered_is_repeated_while_nothing_can_be_stored() {
     let f = Fixture::new();
     applied(f.send(1, "k", "a", create("a")));
-    let broken = "CREATE TRIGGER broken BEFORE INSERT ON changes BEGIN SELECT raise(ABORT, 'no'); END";
-    f.connection().execute_batch(broken).unwrap();
+    f.database.break_table("changes", "INSERT", "true");
     let (gate, held) = f.hold();
     let again = f.submit_request(1, keyed("k", "a", vec![create("a")]));
     let other = f.submit(2, vec![create("in the same group")]);
@@ -198,18 +184,12 @@ fn answers_are_kept_for_a_day_of_running_time() {
         f.submit_request(1, keyed(&n.to_string(), "a", vec![create("a")]));
     }
     applied(f.send(1, "young", "a", create("a")));
-    let hour = |hour: i64| format!("UPDATE meta SET uptime = uptime + {hour} * 3600");
-    f.store = None;
-    let connection = Connection::open(f.database_path()).unwrap();
-    connection.execute(&hour(23), []).unwrap();
-    f.open();
+    f.reopen_after(Duration::from_secs(23 * 3600));
     repeated(f.send(1, "7", "a", create("a")));
     f.store = None;
     // What is older than a day in the database is that by meta.uptime, which the last change can be ahead of.
-    connection.execute(&hour(2), []).unwrap();
-    connection.execute("UPDATE idempotency SET uptime = uptime + 7200 WHERE request LIKE '%young'", []).unwrap();
-    drop(connection);
-    f.open();
+    f.database.execute("UPDATE idempotency SET uptime = uptime + 7200 WHERE request LIKE '%young'");
+    f.reopen_after(Duration::from_secs(2 * 3600));
     f.wait_until("all parts of the purge", |f| f.kept() == 1);
     repeated(f.send(1, "young", "a", create("a")));
     applied(f.send(1, "7", "a", create("a")));

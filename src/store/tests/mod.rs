@@ -1,12 +1,16 @@
-//! The store from outside and from inside, on a database of its own for each test.
+//! The store from outside and from inside, on a database of its own for each test: an SQLite file or, with TEST_POSTGRES set,
+//! a schema of that Postgres. All tests hold on both, but for those of `on_sqlite` and `on_postgres`.
 
 mod accounts;
 mod changes;
+mod database;
 mod erasing;
 mod failing;
 mod groups;
 mod idempotency;
 mod lives;
+mod on_postgres;
+mod on_sqlite;
 mod outbox;
 mod retention;
 mod searches;
@@ -15,7 +19,6 @@ mod trash;
 mod undo;
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
 use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
@@ -23,7 +26,6 @@ use futures_util::FutureExt;
 use parking_lot::{Condvar, MutexGuard};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use rusqlite::Connection;
 
 use super::decide::Refusal;
 use super::idempotency::{Idempotency, KeptAnswer};
@@ -36,6 +38,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::todo::Version;
 use crate::domain::todo::input::{NewTodo, TodoPatch};
 use crate::domain::trace::TraceParent;
+use database::TestDatabase;
 
 const OWNERS: [i64; 3] = [1, 2, 3];
 const DAY: Duration = Duration::from_secs(86_400);
@@ -43,17 +46,15 @@ const DAY: Duration = Duration::from_secs(86_400);
 const TICK: Duration = Duration::from_secs(1);
 
 type Answer = Result<Vec<Arc<Change>>, StoreError>;
-type WalHook = fn(&mut rusqlite::hooks::Wal, i32) -> rusqlite::Result<()>;
 
 /// A store in a directory of its own, and the clock that it reads.
 struct Fixture {
     store: Option<Store>,
     clock: Arc<TestClock>,
-    database: Database,
+    database: TestDatabase,
     retention: Retention,
     max_todos: usize,
     demo_users: bool,
-    directory: tempfile::TempDir,
 }
 
 /// A clock that tests set, and in which they can hold the writer: it asks for the time when it decides.
@@ -80,18 +81,13 @@ impl TestClock {
 
 impl Fixture {
     fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let database = Database::File(directory.path().join("todos.db"));
+        Self::on(TestDatabase::new())
+    }
+
+    fn on(database: TestDatabase) -> Self {
         let retention = Retention { keep: 30 * DAY, per_owner: 1_000_000, trash: DAY };
-        let mut fixture = Self {
-            store: None,
-            clock: Arc::default(),
-            database,
-            retention,
-            max_todos: 1_000_000,
-            demo_users: true,
-            directory,
-        };
+        let mut fixture =
+            Self { store: None, clock: Arc::default(), database, retention, max_todos: 1_000_000, demo_users: true };
         fixture.open();
         fixture
     }
@@ -116,7 +112,7 @@ impl Fixture {
     fn try_open(&self, demo_users: DemoUsers<'_>, may_upgrade: bool) -> Result<Store, DatabaseError> {
         let clock = Arc::clone(&self.clock);
         Store::open(Options {
-            database: &self.database,
+            database: self.database.setting(),
             clock: Clock::new(move || clock.ask()),
             demo_users,
             may_upgrade,
@@ -134,21 +130,8 @@ impl Fixture {
     /// Another life, in which so much more running time has passed.
     fn reopen_after(&mut self, time: Duration) {
         self.store = None;
-        let connection = Connection::open(self.database_path()).unwrap();
-        connection.execute("UPDATE meta SET uptime = uptime + ?1", [time.as_secs()]).unwrap();
-        drop(connection);
+        self.database.let_time_pass(time);
         self.open();
-    }
-
-    fn database_path(&self) -> PathBuf {
-        self.directory.path().join("todos.db")
-    }
-
-    /// A connection of the test's own.
-    fn connection(&self) -> Connection {
-        let connection = Connection::open(self.path()).unwrap();
-        connection.busy_timeout(Duration::from_secs(5)).unwrap();
-        connection
     }
 
     /// Queues commands and does not wait.
@@ -194,11 +177,16 @@ impl Fixture {
 
     /// Whether nothing is left of a deleted account.
     fn is_erased(&self, id: i64) -> bool {
-        self.connection().query_row("SELECT erased FROM users WHERE id = ?1", [id], |row| row.get(0)).unwrap()
+        self.database.number(&format!("SELECT count(*) FROM users WHERE id = {id} AND erased")) == 1
+    }
+
+    /// The place of the nth change since the start, on SQLite of all.
+    fn place(&self, n: i64) -> Place {
+        Place(self.database.first_place() + n)
     }
 
     fn mark(&self, place: i64, state: DeliveryState) {
-        self.outbox().mark(Place(place), state);
+        self.outbox().mark(self.place(place), state);
     }
 
     /// Holds the writer at a command of its own; what is queued until the guard is dropped makes the next groups.
@@ -211,10 +199,6 @@ impl Fixture {
             self.clock.was_asked.wait(&mut asked);
         }
         (gate, held)
-    }
-
-    fn inject_fault(&self, inject: fn(&mut Connection)) {
-        assert!(self.queue.send(Job::InjectFault(inject)).is_ok());
     }
 
     /// Lets the writer do what it does once a minute, before what is asked of it next.
@@ -238,8 +222,7 @@ impl Fixture {
     }
 
     fn head(&self, owner: i64) -> i64 {
-        let sql = "SELECT coalesce(max(revision), 0) FROM changes WHERE owner_id = ?1";
-        self.connection().query_row(sql, [owner], |row| row.get(0)).unwrap()
+        self.database.number(&format!("SELECT coalesce(max(revision), 0) FROM changes WHERE owner_id = {owner}"))
     }
 
     /// Waits for what the writer does by itself.
@@ -253,18 +236,7 @@ impl Fixture {
 
     /// What is in the database's tables, as text: to see that nothing has changed, or what has.
     fn dump(&self) -> String {
-        let connection = self.connection();
-        let tables = ["users", "todos", "changes", "idempotency", "sqlite_sequence"].map(|table| {
-            let mut statement = connection.prepare(&format!("SELECT * FROM {table} ORDER BY 1")).unwrap();
-            let columns = statement.column_count();
-            let row = |row: &rusqlite::Row<'_>| {
-                let values = (0..columns).map(|column| row.get::<_, rusqlite::types::Value>(column));
-                values.map(|value| value.map(|value| format!("{value:?}"))).collect::<Result<Vec<_>, _>>()
-            };
-            let rows: Vec<_> = statement.query_map([], row).unwrap().map(Result::unwrap).collect();
-            format!("{table}: {rows:#?}")
-        });
-        tables.join("\n")
+        self.database.dump()
     }
 }
 
@@ -357,13 +329,10 @@ fn wait(answers: Vec<Pending>) -> Vec<Answer> {
 
 /// The delivery states of all changes, in commit order.
 fn states(f: &Fixture) -> Vec<i64> {
-    let connection = f.connection();
-    let mut statement = connection.prepare("SELECT state FROM changes ORDER BY seq").unwrap();
-    statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    f.database.states()
 }
 
-/// SQLite reports the hook's error as the commit's, though the commit is done.
-fn fails_after_commits(connection: &mut Connection) {
-    let error = || rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR), None);
-    connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, _| Err(error()))).unwrap();
+/// The number of a change among those since the start, on SQLite among all.
+fn nth(place: Place) -> i64 {
+    place.0 & ((1 << 40) - 1)
 }

@@ -11,14 +11,14 @@ const DAY: i64 = 86_400_000;
 type Seen = (Vec<Arc<Session>>, Vec<(Arc<PersonalToken>, Option<Timestamp>)>);
 
 impl Fixture {
-    fn session_command(&self, command: SessionCommand) -> Result<SessionOutcome, StoreError> {
+    pub fn session_command(&self, command: SessionCommand) -> Result<SessionOutcome, StoreError> {
         let (reply, answer) = oneshot::channel();
         let request = Request::Session { authority: None, command, reply };
         assert!(self.queue.try_send(Job::Apply(request)).is_ok());
         answer.blocking_recv().unwrap()
     }
 
-    fn start_session(&self, user: i64) -> RefreshToken {
+    pub fn start_session(&self, user: i64) -> RefreshToken {
         let (key, secret) = (SessionKey(rand::random()), rand::random());
         let command = start_session(user, &key, secret);
         match self.session_command(command) {
@@ -27,7 +27,7 @@ impl Fixture {
         }
     }
 
-    fn create_token(&self, user: i64) -> Result<SessionOutcome, StoreError> {
+    pub fn create_token(&self, user: i64) -> Result<SessionOutcome, StoreError> {
         let hash = PersonalSecret::new(rand::random()).hash();
         let (user, name) = (UserId(user), "script".into());
         let new = NewPersonalToken { user, name, scope: Scope::Write, hash, expires_at: Some(Timestamp(DAY)) };
@@ -35,17 +35,17 @@ impl Fixture {
     }
 
     /// What is in memory of a user's sessions and tokens.
-    fn seen(&self, user: i64) -> Seen {
+    pub fn seen(&self, user: i64) -> Seen {
         let sessions = Store::sessions(self, UserId(user)).now_or_never().unwrap().unwrap();
         (sessions, Store::personal_tokens(self, UserId(user)).now_or_never().unwrap().unwrap())
     }
 
-    fn count(&self, table: &str) -> i64 {
-        self.connection().query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+    pub fn count(&self, table: &str) -> i64 {
+        self.database.number(&format!("SELECT count(*) FROM {table}"))
     }
 }
 
-fn start_session(user: i64, key: &SessionKey, secret: [u8; 32]) -> SessionCommand {
+pub fn start_session(user: i64, key: &SessionKey, secret: [u8; 32]) -> SessionCommand {
     SessionCommand::Start(NewSession {
         user: UserId(user),
         key: key.clone(),
@@ -80,64 +80,14 @@ fn every_command_is_on_disk_when_it_is_answered() {
 }
 
 #[test]
-fn a_commit_with_an_open_outcome_is_resolved_by_what_is_on_disk() {
-    let mut f = Fixture::new();
-    let refresh = f.start_session(1);
-    let before = (f.seen(1), f.dump());
-    let refresh_it = || f.session_command(SessionCommand::Refresh(refresh.clone()));
-    f.inject_fault(|connection| connection.commit_hook(Some(|| true)).unwrap());
-    assert_eq!(refresh_it(), Err(StoreError::Unknown));
-    assert_eq!(f.create_token(1), Err(StoreError::Unknown));
-    assert_eq!((f.seen(1), f.dump()), before);
-    f.inject_fault(|connection| connection.commit_hook(None::<fn() -> bool>).unwrap());
-    f.inject_fault(fails_after_commits);
-    assert_eq!(refresh_it(), Err(StoreError::Unknown));
-    assert_eq!(f.create_token(1), Err(StoreError::Unknown));
-    f.inject_fault(|connection| connection.wal_hook(None::<WalHook>).unwrap());
-    let after = f.seen(1);
-    assert_eq!((after.0[0].rotated_at.len(), after.1.len()), (1, 1));
-    f.reopen();
-    assert_eq!(f.seen(1), after);
-}
-
-#[test]
-fn what_began_and_ended_in_one_group_hides_nothing_of_a_commit_with_an_open_outcome() {
-    let mut f = Fixture::new();
-    let before = (f.seen(1), f.dump());
-    let in_one_group = |f: &Fixture| {
-        let (held, _) = f.hold();
-        let (session, began) = oneshot::channel();
-        let command = start_session(1, &SessionKey([1; 32]), [2; 32]);
-        let start = Request::Session { authority: None, command, reply: session };
-        let (account, ended) = oneshot::channel();
-        let end = Request::Account { authority: None, command: AccountCommand::LogOut(UserId(1)), reply: account };
-        for request in [start, end] {
-            assert!(f.queue.try_send(Job::Apply(request)).is_ok());
-        }
-        drop(held);
-        (began.blocking_recv().unwrap().is_ok(), ended.blocking_recv().unwrap())
-    };
-    f.inject_fault(|connection| connection.commit_hook(Some(|| true)).unwrap());
-    assert_eq!(in_one_group(&f), (false, Err(StoreError::Unknown)));
-    assert_eq!((f.seen(1), f.dump()), before);
-    f.inject_fault(|connection| connection.commit_hook(None::<fn() -> bool>).unwrap());
-    assert_eq!(f.account("admin").unwrap().token_epoch, TokenEpoch(0), "nothing of it happened");
-    let (began, ended) = in_one_group(&f);
-    assert!(began && ended.is_ok());
-    f.reopen();
-    // The id that nobody has a token of is not used again either.
-    assert_eq!(f.start_session(1).session.0, 2);
-}
-
-#[test]
 fn what_is_over_is_removed_and_the_last_use_of_tokens_is_saved() {
     let mut f = Fixture::new();
     f.start_session(1);
     let Ok(SessionOutcome::Created(token)) = f.create_token(1) else { panic!() };
     f.personal_token_used(token.id, Timestamp(5));
     f.a_minute_passes();
-    let used_at = |f: &Fixture| f.connection().query_row("SELECT used_at FROM personal_tokens", [], |row| row.get(0));
-    f.wait_until("the last use is on disk", |f| used_at(f) == Ok(Some(5)));
+    let used_at = |f: &Fixture| f.database.rows("SELECT used_at FROM personal_tokens")[0][0].clone();
+    f.wait_until("the last use is on disk", |f| used_at(f).as_deref() == Some("5"));
     f.reopen();
     assert_eq!(f.seen(1).1[0].1, Some(Timestamp(5)));
     f.clock.set(30 * DAY);
@@ -184,18 +134,4 @@ fn where_somebody_has_logged_in_is_remembered_for_30_days() {
     f.a_minute_passes();
     f.wait_until("it is gone with the account", |f| f.count("login_networks") == 0);
     assert_eq!(f.check().unwrap(), Vec::<String>::new());
-}
-
-#[test]
-fn a_restored_backup_has_no_sessions_and_no_personal_tokens() {
-    let mut f = Fixture::new();
-    f.start_session(1);
-    f.create_token(1).unwrap();
-    f.create(1, "kept");
-    let backup = f.directory.path().join("backup.db");
-    maintenance::backup(&f.database_path(), &backup).unwrap();
-    f.store = None;
-    maintenance::restore(&f.database_path(), &backup).unwrap();
-    f.open();
-    assert_eq!((f.count("sessions"), f.count("personal_tokens"), f.todos(1).len()), (0, 0, 1));
 }

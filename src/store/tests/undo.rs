@@ -231,7 +231,7 @@ fn what_the_log_does_not_have_is_not_undone() {
     }
     // As retention does it.
     let prune = |through: i64| {
-        f.connection().execute("DELETE FROM changes WHERE owner_id = 1 AND revision <= ?1", [through]).unwrap();
+        f.database.execute(&format!("DELETE FROM changes WHERE owner_id = 1 AND revision <= {through}"));
     };
     prune(4);
     assert_eq!(refused(2, false), Some(Refusal::ChangeGone));
@@ -240,7 +240,7 @@ fn what_the_log_does_not_have_is_not_undone() {
     assert_eq!(refused(5, false), None);
     assert_eq!(f.todo(1, TodoId(2)).unwrap().title, "b".into());
     // Those from before it did can't be undone.
-    f.connection().execute("UPDATE changes SET before = NULL WHERE revision = 6", []).unwrap();
+    f.database.execute("UPDATE changes SET before = NULL WHERE revision = 6");
     assert_eq!(refused(6, false), Some(Refusal::ChangeGone));
     f.apply(1, vec![delete(3)]).unwrap();
     f.apply(1, vec![purge(3)]).unwrap();
@@ -291,7 +291,7 @@ fn a_change_that_cannot_be_read_fails_only_the_request_that_needs_it() {
     let f = Fixture::new();
     f.create(1, "a");
     f.apply(1, vec![rename(1, "b")]).unwrap();
-    f.connection().execute("UPDATE changes SET kind = 9 WHERE revision = 2", []).unwrap();
+    f.database.execute("UPDATE changes SET kind = 9 WHERE revision = 2");
     assert_eq!(f.apply(1, vec![undo(2)]), Err(StoreError::Refused(Refusal::Unanswerable)));
     f.create(1, "c");
     assert!(f.writable());

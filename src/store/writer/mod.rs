@@ -456,6 +456,7 @@ impl Writer {
         if self.shared.writable.swap(false, Ordering::Relaxed) {
             let look_at = match error {
                 Failure::Sqlite(_) => "Is the disk full?",
+                Failure::Postgres(_) => "Is Postgres there, and does it have room?",
             };
             log::error!(
                 "a commit failed, {consequence}: {error}; changes are answered 503 until writing works again. {look_at}"

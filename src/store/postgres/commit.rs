@@ -1,0 +1,322 @@
+//! Commits: what one transaction writes. All of its statements are sent at once, so that it takes one round trip.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::pin::Pin;
+
+use deadpool_postgres::ClientWrapper;
+use futures_util::future::join_all;
+use tokio_postgres::types::ToSql;
+
+use super::error::PostgresError;
+use super::idempotency;
+use super::rows::{escaped, stream_and_pos, streams_and_pos};
+use crate::domain::change::{Change, DeliveryState, Kind};
+use crate::domain::todo::TodoId;
+use crate::store::backend::Commit;
+use crate::store::decide::Next;
+use crate::store::stored;
+
+/// The process's part of the log, as it was before a transaction.
+#[derive(Debug, Clone, Copy)]
+pub struct Stream {
+    pub id: i32,
+    /// The connection's number.
+    pub fence: i64,
+    /// Transactions that were committed.
+    pub commits: i64,
+}
+
+/// Fails, and so aborts its transaction, if the stream is not as it should be: then another connection has taken over, and what
+/// was decided may be wrong.
+const FENCE: &str = "WITH moved AS (UPDATE streams SET commits = commits + 1, head = greatest(head, $4)
+         WHERE id = $1 AND fence = $2 AND commits = $3 RETURNING 1)
+     SELECT 1 / count(*) FROM moved";
+
+/// See [`FENCE`]; for transactions that write no changes.
+pub async fn fence(client: &ClientWrapper, stream: Stream) -> Result<(), PostgresError> {
+    let statement = client.prepare_cached(FENCE).await?;
+    client.execute(&statement, &[&stream.id, &stream.fence, &stream.commits, &0_i64]).await?;
+    Ok(())
+}
+
+/// The log, what waits for the relay, and the todos as their last changes leave them.
+const CHANGES: &str = "WITH new AS (
+         SELECT * FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
+             $7::smallint[], $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::boolean[],
+             $15::bigint[], $16::bigint[], $17::text[], $18::smallint[], $19::text[], $20::double precision[],
+             $21::text[], $22::boolean[], $23::bigint[], $24::text[], $25::text[])
+         AS new (stream, pos, owner_id, revision, todo_id, version, kind, at, actor, changed, trace, title, description,
+             completed, created_at, updated_at, due_at, priority, tags, sort_order, field_versions, scrubbed, batch, op,
+             before)
+     ), logged AS (
+         INSERT INTO changes (stream, pos, owner_id, revision, todo_id, version, kind, at, actor, changed, trace, title,
+             description, completed, created_at, updated_at, due_at, priority, tags, sort_order, field_versions, scrubbed,
+             batch, op, before, uptime)
+         SELECT *, $26::bigint FROM new
+     ), waiting AS (
+         INSERT INTO outbox (stream, pos, todo_id, version, owner_id, revision)
+         SELECT stream, pos, todo_id, version, owner_id, revision FROM new
+     )
+     INSERT INTO todos (id, owner_id, version, title, description, completed, created_at, updated_at, due_at, priority,
+         tags, sort_order, field_versions, deleted_uptime)
+     SELECT DISTINCT ON (todo_id) todo_id, owner_id, version, title, description, completed, created_at, updated_at,
+         due_at, priority, tags, sort_order, field_versions, CASE WHEN kind = $27 THEN $26 END
+     FROM new WHERE NOT scrubbed ORDER BY todo_id, version DESC
+     ON CONFLICT (id) DO UPDATE SET version = excluded.version, title = excluded.title,
+         description = excluded.description, completed = excluded.completed, updated_at = excluded.updated_at,
+         due_at = excluded.due_at, priority = excluded.priority, tags = excluded.tags,
+         sort_order = excluded.sort_order, field_versions = excluded.field_versions,
+         deleted_uptime = excluded.deleted_uptime";
+
+const REMOVE_TODOS: &str = "DELETE FROM todos WHERE id = ANY($1)";
+
+const HEADS: &str = "UPDATE users SET revision = new.revision, last_at = new.last_at
+     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS new (id, revision, last_at) WHERE users.id = new.id";
+
+/// In the order of their ids: a demo user makes room before its successor takes the name. What belongs to their part of the log,
+/// such as the revision, is written elsewhere.
+const ACCOUNTS: &str = "INSERT INTO users (id, username, password_hash, role, state, token_epoch, created_at, demo,
+         deleted_by, revision, last_at, floor)
+     SELECT *, 0, 0, 0 FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::bigint[],
+         $7::bigint[], $8::boolean[], $9::text[])
+     ON CONFLICT (id) DO UPDATE SET password_hash = excluded.password_hash, role = excluded.role,
+         state = excluded.state, token_epoch = excluded.token_epoch, deleted_by = excluded.deleted_by";
+
+const SESSIONS: &str = "INSERT INTO sessions (id, user_id, created_at, user_agent, key, latest, rotated_at, repeats)
+     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::bytea[], $6::bytea[], $7::text[],
+         $8::bigint[])
+     ON CONFLICT (id) DO UPDATE SET latest = excluded.latest, rotated_at = excluded.rotated_at,
+         repeats = excluded.repeats";
+
+const END_SESSIONS: &str = "DELETE FROM sessions WHERE id = ANY($1)";
+
+const PERSONAL_TOKENS: &str = "INSERT INTO personal_tokens (id, user_id, name, scope, hash, created_at, expires_at)
+     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bytea[], $6::bigint[], $7::bigint[])";
+
+const REVOKE_PERSONAL_TOKENS: &str = "DELETE FROM personal_tokens WHERE id = ANY($1)";
+
+const PUBLISHED: &str = "DELETE FROM outbox USING unnest($1::int[], $2::bigint[]) AS done (stream, pos)
+     WHERE outbox.stream = done.stream AND outbox.pos = done.pos AND state = 0";
+
+const MARKED: &str = "UPDATE outbox SET state = $3 FROM unnest($1::int[], $2::bigint[]) AS marked (stream, pos)
+     WHERE outbox.stream = marked.stream AND outbox.pos = marked.pos AND state = 0";
+
+const NEXT: &str = "UPDATE meta SET next_user = $1, next_todo = $2, next_session = $3, next_personal_token = $4";
+
+const UPTIME: &str = "UPDATE meta SET uptime = greatest(uptime, $1)";
+
+type Parameter<'a> = Box<dyn ToSql + Sync + Send + 'a>;
+type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + 'a>>;
+
+/// What became of a transaction.
+#[derive(Debug)]
+pub enum Failed {
+    /// Nothing of it is in the database, and the session goes on.
+    NotApplied(PostgresError),
+    /// It may be in the database; the session is over.
+    Unknown(PostgresError),
+}
+
+/// Commits a group. `next`: the unused ids that the database has.
+pub async fn commit(client: &ClientWrapper, group: &Commit<'_>, stream: Stream, next: &Next) -> Result<(), Failed> {
+    let statements = statements(group, stream, next).map_err(|error| Failed::NotApplied(error.into()))?;
+    let mut prepared = Vec::with_capacity(statements.len());
+    for (sql, parameters) in statements {
+        let statement = client.prepare_cached(sql).await.map_err(|error| before_commit(error.into()))?;
+        prepared.push((statement, parameters));
+    }
+    let mut sending: Vec<Sending<'_>> = Vec::with_capacity(prepared.len() + 2);
+    sending.push(Box::pin(client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED")));
+    for (statement, parameters) in &prepared {
+        sending.push(Box::pin(async move {
+            let parameters = parameters.iter().map(|parameter| &**parameter as &(dyn ToSql + Sync));
+            client.execute_raw(statement, parameters).await.map(drop)
+        }));
+    }
+    sending.push(Box::pin(client.batch_execute("COMMIT")));
+    // The first poll of each sends it, in this order.
+    let mut answers = join_all(sending).await;
+    let committed = answers.pop().unwrap_or(Ok(()));
+    // COMMIT is no error after one: it answers ROLLBACK. So each of them counts.
+    if let Some(error) = answers.into_iter().find_map(Result::err).map(PostgresError::from) {
+        return Err(if error.is_refusal() { Failed::NotApplied(error) } else { Failed::Unknown(error) });
+    }
+    committed.map_err(|error| {
+        let error = PostgresError::from(error);
+        if error.is_conflict() { Failed::NotApplied(error) } else { Failed::Unknown(error) }
+    })
+}
+
+/// An error before COMMIT was sent: without it, nothing is stored.
+fn before_commit(error: PostgresError) -> Failed {
+    Failed::NotApplied(error)
+}
+
+/// What a group writes, in this order.
+fn statements<'a>(
+    group: &Commit<'a>,
+    stream: Stream,
+    next: &Next,
+) -> serde_json::Result<Vec<(&'static str, Vec<Parameter<'a>>)>> {
+    let &Commit { decided, marks, uptime, save_uptime } = group;
+    let head = decided.changes.last().map_or(0, |change| stream_and_pos(change.place).1);
+    let mut all = vec![(FENCE, list([b(stream.id), b(stream.fence), b(stream.commits), b(head)]))];
+    if !decided.accounts.is_empty() {
+        let accounts = || decided.accounts.values();
+        all.push((
+            ACCOUNTS,
+            list([
+                column(accounts(), |account| account.id),
+                column(accounts(), |account| &*account.username),
+                column(accounts(), |account| &*account.password_hash),
+                column(accounts(), |account| account.role.name()),
+                column(accounts(), |account| account.state as i16),
+                column(accounts(), |account| account.token_epoch),
+                column(accounts(), |account| account.created_at.0),
+                column(accounts(), |account| account.is_demo),
+                column(accounts(), |account| account.deleted_by.as_deref()),
+            ]),
+        ));
+    }
+    if !decided.sessions.is_empty() {
+        let sessions = || decided.sessions.values().flatten();
+        all.push((
+            SESSIONS,
+            list([
+                column(sessions(), |session| session.id),
+                column(sessions(), |session| session.user),
+                column(sessions(), |session| session.created_at.0),
+                column(sessions(), |session| session.user_agent.as_deref()),
+                column(sessions(), |session| &session.key.0[..]),
+                column(sessions(), |session| &session.latest[..]),
+                column(sessions(), |session| stored::times_to_text(&session.rotated_at)),
+                column(sessions(), |session| i64::from(session.repeats)),
+            ]),
+        ));
+        all.push((END_SESSIONS, list([b(ended(&decided.sessions).copied().collect::<Vec<_>>())])));
+    }
+    if !decided.personal_tokens.is_empty() {
+        let tokens = || decided.personal_tokens.values().flatten();
+        all.push((
+            PERSONAL_TOKENS,
+            list([
+                column(tokens(), |token| token.id),
+                column(tokens(), |token| token.user),
+                column(tokens(), |token| escaped(&token.name)),
+                column(tokens(), |token| token.scope.name()),
+                column(tokens(), |token| &token.hash[..]),
+                column(tokens(), |token| token.created_at.0),
+                column(tokens(), |token| token.expires_at.map(|at| at.0)),
+            ]),
+        ));
+        let revoked: Vec<_> = ended(&decided.personal_tokens).map(|(_, id)| *id).collect();
+        all.push((REVOKE_PERSONAL_TOKENS, list([b(revoked)])));
+    }
+    if !decided.changes.is_empty() {
+        all.push((CHANGES, changes(group)?));
+    }
+    let scrubbed = decided.changes.iter().filter(|change| change.scrubbed).map(|change| change.todo.id);
+    let removed: Vec<TodoId> = scrubbed.chain(decided.purged.iter().map(|(_, id)| *id)).collect();
+    if !removed.is_empty() {
+        all.push((REMOVE_TODOS, list([b(removed)])));
+    }
+    if !decided.answers.is_empty() {
+        all.push((idempotency::WRITE, idempotency::written(&decided.answers, uptime)?));
+    }
+    if !decided.heads.is_empty() {
+        let heads = || decided.heads.iter();
+        all.push((
+            HEADS,
+            list([
+                column(heads(), |(owner, _)| *owner),
+                column(heads(), |(_, head)| head.revision),
+                column(heads(), |(_, head)| head.last_at.0),
+            ]),
+        ));
+    }
+    let marked = |state: DeliveryState| {
+        streams_and_pos(marks.iter().filter(move |(_, is)| **is == state).map(|(place, _)| *place))
+    };
+    let (streams, pos) = marked(DeliveryState::Published);
+    if !streams.is_empty() {
+        all.push((PUBLISHED, list([b(streams), b(pos)])));
+    }
+    for state in [DeliveryState::Parked, DeliveryState::Skipped] {
+        let (streams, pos) = marked(state);
+        if !streams.is_empty() {
+            all.push((MARKED, list([b(streams), b(pos), b(state as i16)])));
+        }
+    }
+    let ids = |next: &Next| (next.user, next.id, next.session, next.personal_token);
+    if ids(&decided.next) != ids(next) {
+        let (user, todo, session, token) = ids(&decided.next);
+        all.push((NEXT, list([b(user), b(todo), b(session), b(token)])));
+    }
+    if save_uptime {
+        all.push((UPTIME, list([b(uptime)])));
+    }
+    Ok(all)
+}
+
+fn changes<'a>(group: &Commit<'a>) -> serde_json::Result<Vec<Parameter<'a>>> {
+    let changes = || group.decided.changes.iter().map(|change| &**change);
+    let todos = || changes().map(|change| &*change.todo);
+    let (streams, pos) = streams_and_pos(changes().map(|change| change.place));
+    let tags = todos().map(|todo| stored::tags_to_text(&todo.tags)).collect::<Result<Vec<_>, _>>()?;
+    let before = changes()
+        .zip(&group.decided.before)
+        .map(|(change, before)| before.as_ref().filter(|_| !change.scrubbed).map(stored::before_to_text).transpose());
+    let before = before.collect::<Result<Vec<_>, _>>()?;
+    Ok(list([
+        b(streams),
+        b(pos),
+        column(todos(), |todo| todo.owner),
+        column(changes(), |change| change.revision),
+        column(todos(), |todo| todo.id),
+        column(todos(), |todo| todo.version),
+        column(changes(), |change| change.kind as i16),
+        column(changes(), |change| change.at.0),
+        column(changes(), |change| &*change.actor),
+        column(changes(), |change| stored::fields_to_text(&change.changed)),
+        column(changes(), |change: &Change| change.trace.as_str()),
+        column(todos(), |todo| escaped(&todo.title)),
+        column(todos(), |todo| todo.description.as_deref().map(escaped)),
+        column(todos(), |todo| todo.completed),
+        column(todos(), |todo| todo.created_at.0),
+        column(todos(), |todo| todo.updated_at.0),
+        column(todos(), |todo| todo.due_at.as_ref().map(ToString::to_string)),
+        column(todos(), |todo| todo.priority.map(i16::from)),
+        b(tags),
+        column(todos(), |todo| todo.order),
+        column(todos(), |todo| todo.field_versions.to_text()),
+        column(changes(), |change| change.scrubbed),
+        column(changes(), |change| change.batch),
+        column(changes(), |change| change.op.as_deref().map(Cow::Borrowed)),
+        b(before),
+        b(group.uptime),
+        b(Kind::Deleted as i16),
+    ]))
+}
+
+/// The keys of what is over.
+fn ended<K, V>(all: &BTreeMap<K, Option<V>>) -> impl Iterator<Item = &K> {
+    all.iter().filter(|(_, value)| value.is_none()).map(|(key, _)| key)
+}
+
+/// A parameter.
+pub fn b<'a>(value: impl ToSql + Sync + Send + 'a) -> Parameter<'a> {
+    Box::new(value)
+}
+
+/// A parameter that is an array: a value of each row.
+pub fn column<'a, R, T>(rows: impl Iterator<Item = R>, value: impl FnMut(R) -> T) -> Parameter<'a>
+where
+    T: ToSql + Sync + Send + 'a,
+{
+    Box::new(rows.map(value).collect::<Vec<T>>())
+}
+
+fn list<'a, const N: usize>(parameters: [Parameter<'a>; N]) -> Vec<Parameter<'a>> {
+    parameters.into()
+}

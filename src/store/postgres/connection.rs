@@ -1,0 +1,127 @@
+//! Connections to Postgres, and what is set for each of them.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use deadpool_postgres::ClientWrapper;
+use tokio::task::JoinHandle;
+use tokio_postgres::error::{Severity, SqlState};
+use tokio_postgres::{AsyncMessage, Client, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::error::PostgresError;
+use super::tls;
+use crate::config::postgres::Postgres;
+
+/// How long making a connection may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the server may take to answer, if nothing is wrong: what takes longer is given up.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What holds for every session. A process that is paused, cut off or gone with its machine must not hold its locks, and what
+/// it asked for must not go on for ever. Commits are durable, whatever the server's default is.
+const SET_UP: &str = "
+    SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET idle_in_transaction_session_timeout = '2s';
+    SET lock_timeout = '1s';
+    SET statement_timeout = '3s';
+    SET tcp_keepalives_idle = 10;
+    SET tcp_keepalives_interval = 5;
+    SET tcp_keepalives_count = 3;
+    SET client_min_messages = 'warning';
+    SET jit = off;
+    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
+
+/// Makes connections.
+pub struct Connector {
+    settings: Postgres,
+    tls: MakeRustlsConnect,
+}
+
+/// A connection that is set up.
+pub struct Connected {
+    pub client: Client,
+    /// Drives it.
+    pub task: JoinHandle<()>,
+    /// Set when the server has stopped waiting for the standby that a commit has to reach
+    /// (<https://www.postgresql.org/docs/current/warm-standby.html#SYNCHRONOUS-REPLICATION-HA>).
+    pub not_replicated: Arc<AtomicBool>,
+}
+
+impl Connected {
+    /// The same, with a cache of prepared statements.
+    pub fn cached(self) -> (ClientWrapper, Arc<AtomicBool>) {
+        (ClientWrapper::new(self.client, self.task), self.not_replicated)
+    }
+}
+
+impl Connector {
+    /// Connections as the settings say.
+    pub fn new(settings: Postgres) -> Result<Self, PostgresError> {
+        let tls = tls::connector(&settings)?;
+        Ok(Self { settings, tls })
+    }
+
+    /// Where the data is, without a password.
+    pub fn location(&self) -> String {
+        self.settings.location()
+    }
+
+    /// How many connections may read.
+    pub fn readers(&self) -> usize {
+        self.settings.connections
+    }
+
+    /// What the driver has to know, but for the password.
+    pub fn config(&self) -> &tokio_postgres::Config {
+        self.settings.connection()
+    }
+
+    /// Makes a connection, which the runtime of the caller drives. The password is read again each time: it can change.
+    pub async fn connect(&self) -> Result<Connected, PostgresError> {
+        in_time(CONNECT_TIMEOUT, async {
+            let mut config = self.settings.connection().clone();
+            if let Some(password) = self.settings.password().map_err(PostgresError::Password)? {
+                config.password(password.expose());
+            }
+            let (client, connection) = config.connect(self.tls.clone()).await?;
+            let not_replicated = Arc::new(AtomicBool::new(false));
+            let task = tokio::spawn(drive(connection, Arc::clone(&not_replicated)));
+            client.batch_execute(SET_UP).await?;
+            Ok(Connected { client, task, not_replicated })
+        })
+        .await
+    }
+}
+
+/// Lets a connection work until it ends.
+async fn drive<S>(mut connection: tokio_postgres::Connection<Socket, S>, not_replicated: Arc<AtomicBool>)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    while let Some(message) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+        match message {
+            Ok(AsyncMessage::Notice(notice)) => {
+                if *notice.code() == SqlState::WARNING && notice.parsed_severity() == Some(Severity::Warning) {
+                    not_replicated.store(true, Ordering::Relaxed);
+                }
+                log::warn!("Postgres says: {}", notice.message());
+            }
+            Ok(_) => {}
+            Err(error) => {
+                log::debug!("a connection has ended: {}", PostgresError::from(error));
+                return;
+            }
+        }
+    }
+}
+
+/// Does something, or gives it up.
+pub async fn in_time<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, PostgresError>>,
+) -> Result<T, PostgresError> {
+    tokio::time::timeout(limit, work).await.unwrap_or(Err(PostgresError::Timeout(limit)))
+}

@@ -1,0 +1,294 @@
+//! A Postgres database that is open: connections that read, on a thread of their own.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use deadpool::managed::{self, Manager, Metrics, Object, PoolError, RecycleError, RecycleResult, Timeouts};
+use deadpool_postgres::ClientWrapper;
+use parking_lot::Mutex;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio_util::sync::CancellationToken;
+
+use super::backend::{Postgres, Session};
+use super::connection::{ANSWER_TIMEOUT, Connector, in_time};
+use super::error::PostgresError;
+use super::rows::get;
+use super::{history, load, reader, schema};
+use crate::config::postgres as settings;
+use crate::domain::account::{DEMO_USERS, UserId};
+use crate::domain::change::{Change, Epoch, Place};
+use crate::domain::todo::{TodoId, Version};
+use crate::store::change_log::LogSamples;
+use crate::store::check::{self, ACCOUNT_RULE, BEFORE_RULE, MAX_LISTED, RULES, RULES_WITH_TRASH, Rule};
+use crate::store::error::DatabaseError;
+use crate::store::history::{Limit, Page, Past, Span};
+use crate::store::loaded::Loaded;
+use crate::store::outbox::{Found, Marks, Wanted};
+use crate::store::{DemoUsers, Options};
+
+/// What only holds here, or what a foreign key or the column's place says elsewhere.
+const OWN_RULES: [Rule; 5] = [
+    (
+        "what is in the log or waits is that of an account",
+        "SELECT DISTINCT 'owner ' || owner_id FROM (SELECT owner_id FROM changes UNION ALL SELECT owner_id FROM todos
+             UNION ALL SELECT owner_id FROM idempotency UNION ALL SELECT user_id FROM sessions
+             UNION ALL SELECT user_id FROM personal_tokens) AS x
+         WHERE NOT EXISTS (SELECT 1 FROM users WHERE users.id = x.owner_id)",
+    ),
+    (
+        "what waits for the relay is in the log",
+        "SELECT 'change ' || o.stream || ' ' || o.pos FROM outbox o LEFT JOIN changes c USING (stream, pos)
+         WHERE c.todo_id IS DISTINCT FROM o.todo_id OR c.version IS DISTINCT FROM o.version
+             OR c.owner_id IS DISTINCT FROM o.owner_id OR c.revision IS DISTINCT FROM o.revision",
+    ),
+    (
+        "a stream has no changes after its head",
+        "SELECT 'stream ' || c.stream FROM changes c LEFT JOIN streams s ON s.id = c.stream
+         GROUP BY c.stream HAVING max(c.pos) > coalesce(max(s.head), 0)",
+    ),
+    (
+        "ids that are not used yet are greater than all others",
+        "SELECT 'meta' FROM meta WHERE next_todo <= (SELECT coalesce(max(id), 0) FROM todos)
+             OR next_todo <= (SELECT coalesce(max(todo_id), 0) FROM changes)
+             OR next_user <= (SELECT coalesce(max(id), 0) FROM users)
+             OR next_session <= (SELECT coalesce(max(id), 0) FROM sessions)
+             OR next_personal_token <= (SELECT coalesce(max(id), 0) FROM personal_tokens)",
+    ),
+    // As on SQLite: `DELIVERY_RULE`.
+    (
+        "no published change of a todo comes after one that waits, but while events are published again",
+        "SELECT 'todo ' || o.todo_id FROM (SELECT todo_id, min(version) AS version FROM outbox WHERE state = 0
+             GROUP BY todo_id) AS o
+         WHERE EXISTS (SELECT 1 FROM changes c WHERE c.todo_id = o.todo_id AND c.version > o.version
+             AND NOT EXISTS (SELECT 1 FROM outbox w WHERE w.stream = c.stream AND w.pos = c.pos))",
+    ),
+];
+
+type Pool = managed::Pool<Connects>;
+
+/// An open database, for those who read.
+pub struct Database {
+    location: String,
+    epoch: Epoch,
+    clients: Pool,
+    /// The relay does not wait for clients that read what they did.
+    relay: Pool,
+    runtime: Handle,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    stop: CancellationToken,
+}
+
+impl Database {
+    /// Opens a database, creating or migrating it if needed, and takes it for this process.
+    pub fn open(
+        settings: &settings::Postgres,
+        options: &Options<'_>,
+    ) -> Result<(Self, Loaded, Postgres), DatabaseError> {
+        let location = settings.location();
+        let failed = DatabaseError::postgres(&location);
+        let connector = Arc::new(Connector::new(settings.clone()).map_err(&failed)?);
+        let writer = runtime()?;
+        let (session, loaded, stream) = writer.block_on(open(&connector, options))?;
+        let backend = Postgres::new(writer, Arc::clone(&connector), session, loaded.epoch, stream, loaded.next);
+        let clients = pool(&connector, connector.readers()).map_err(&failed)?;
+        let relay = pool(&connector, 1).map_err(&failed)?;
+        let stop = CancellationToken::new();
+        let (runtime, thread) = {
+            let (runtime, stop) = (runtime()?, stop.clone());
+            let handle = runtime.handle().clone();
+            let thread = std::thread::Builder::new()
+                .name("store-readers".into())
+                .spawn(move || runtime.block_on(stop.cancelled()))
+                .map_err(DatabaseError::Thread)?;
+            (handle, Mutex::new(Some(thread)))
+        };
+        let database = Self { location, epoch: loaded.epoch, clients, relay, runtime, thread, stop };
+        Ok((database, loaded, backend))
+    }
+
+    /// Where the data is, without a password.
+    pub fn location(&self) -> String {
+        self.location.clone()
+    }
+
+    /// Checks what is stored; returns the violations. Blocks.
+    pub fn check(&self) -> Result<Vec<String>, DatabaseError> {
+        let relay = self.relay.clone();
+        self.wait(async move { find_violations(&*take(&relay).await?).await })
+    }
+
+    /// Reads what the relay asks for, without what is `marked`. Blocks.
+    pub fn read_outbox(&self, wanted: &Wanted, marked: &Marks) -> Result<Found, DatabaseError> {
+        let (relay, epoch, wanted, marked) = (self.relay.clone(), self.epoch, wanted.clone(), marked.clone());
+        self.wait(async move { reader::read_outbox(&mut *take(&relay).await?, epoch, &wanted, &marked).await })
+    }
+
+    /// Parked changes, oldest first. Blocks.
+    pub fn parked(&self, limit: usize) -> Result<Vec<Change>, DatabaseError> {
+        let (clients, epoch) = (self.clients.clone(), self.epoch);
+        self.wait(async move { reader::read_parked(&*take(&clients).await?, epoch, limit).await })
+    }
+
+    /// Samples the log; see [`reader::sample_log`]. Blocks.
+    pub fn sample(&self, from: Place) -> Result<LogSamples, DatabaseError> {
+        let clients = self.clients.clone();
+        self.wait(async move { reader::sample_log(&mut *take(&clients).await?, from).await })
+    }
+
+    /// The next of some changes; `None` if the log does not have all of them any more.
+    pub async fn whole_page(&self, span: Span) -> Result<Option<Page>, DatabaseError> {
+        let (clients, epoch) = (self.clients.clone(), self.epoch);
+        self.ask(async move { history::whole_page(&*take(&clients).await?, epoch, &span).await }).await
+    }
+
+    /// The next of some changes that the log has.
+    pub async fn page(&self, span: Span) -> Result<Page, DatabaseError> {
+        let (clients, epoch) = (self.clients.clone(), self.epoch);
+        self.ask(async move { history::page(&*take(&clients).await?, epoch, &span).await }).await
+    }
+
+    /// The changes of a todo of `owner` after a version, and whether there are more; none of another's.
+    pub async fn of_todo(
+        &self,
+        owner: UserId,
+        todo: TodoId,
+        after: Version,
+        limit: Limit,
+    ) -> Result<(Vec<Past>, bool), DatabaseError> {
+        let (clients, epoch) = (self.clients.clone(), self.epoch);
+        self.ask(async move { history::of_todo(&*take(&clients).await?, epoch, owner, todo, after, limit).await }).await
+    }
+
+    /// Closes the connections that read. Blocks.
+    pub fn close(&self) {
+        self.stop.cancel();
+        if self.thread.lock().take().is_some_and(|thread| thread.join().is_err()) {
+            log::error!("the thread that reads from Postgres panicked while closing");
+        }
+    }
+
+    /// Reads something on the thread for it.
+    async fn ask<T: Send + 'static>(
+        &self,
+        read: impl Future<Output = Result<T, PostgresError>> + Send + 'static,
+    ) -> Result<T, DatabaseError> {
+        let done = self.runtime.spawn(in_time(ANSWER_TIMEOUT, read)).await;
+        done.unwrap_or(Err(PostgresError::Stopping)).map_err(DatabaseError::postgres(&self.location))
+    }
+
+    /// The same for callers that may block.
+    fn wait<T: Send + 'static>(
+        &self,
+        read: impl Future<Output = Result<T, PostgresError>> + Send + 'static,
+    ) -> Result<T, DatabaseError> {
+        let (reply, done) = std::sync::mpsc::sync_channel(1);
+        self.runtime.spawn(async move { reply.send(in_time(ANSWER_TIMEOUT, read).await) });
+        done.recv().unwrap_or(Err(PostgresError::Stopping)).map_err(DatabaseError::postgres(&self.location))
+    }
+}
+
+/// A runtime of the thread that blocks on it.
+fn runtime() -> Result<Runtime, DatabaseError> {
+    Builder::new_current_thread().enable_all().build().map_err(DatabaseError::Thread)
+}
+
+async fn open(connector: &Connector, options: &Options<'_>) -> Result<(Session, Loaded, i32), DatabaseError> {
+    let location = connector.location();
+    let failed = DatabaseError::postgres(&location);
+    let session = Session::open(connector, None).await.map_err(&failed)?;
+    let client = &session.client;
+    warn_if_unsafe(client).await.map_err(&failed)?;
+    let found = schema::version(client).await.map_err(&failed)?;
+    if found > schema::VERSION {
+        return Err(DatabaseError::NewerSchema { database: location, found, known: schema::VERSION });
+    }
+    if !options.may_upgrade && (1..schema::VERSION).contains(&found) {
+        return Err(DatabaseError::OlderSchema { database: location, found, known: schema::VERSION });
+    }
+    schema::migrate(client, found).await.map_err(&failed)?;
+    let is_production = schema::is_production(client).await.map_err(&failed)?;
+    let demo_users = match options.demo_users {
+        DemoUsers::None => {
+            schema::set_production(client).await.map_err(&failed)?;
+            false
+        }
+        DemoUsers::Existing => !is_production,
+        DemoUsers::Created(_) if is_production => return Err(DatabaseError::Production { database: location }),
+        DemoUsers::Created(hash) => {
+            schema::add_demo_users(client, &DEMO_USERS, hash, options.clock.now()).await.map_err(&failed)?;
+            true
+        }
+    };
+    let stream = begin_stream(client).await.map_err(&failed)?;
+    let loaded = load::load(client, demo_users, stream).await.map_err(&failed)?;
+    Ok((session, loaded, stream))
+}
+
+/// A stream for this process. Those without changes are of no use any more.
+async fn begin_stream(client: &ClientWrapper) -> Result<i32, PostgresError> {
+    let sql = "DELETE FROM streams AS s WHERE NOT EXISTS (SELECT 1 FROM changes WHERE stream = s.id)
+         AND NOT EXISTS (SELECT 1 FROM outbox WHERE stream = s.id)";
+    client.execute(sql, &[]).await?;
+    get(&client.query_one("INSERT INTO streams DEFAULT VALUES RETURNING id", &[]).await?, 0)
+}
+
+/// Says what makes the server lose what it has confirmed.
+async fn warn_if_unsafe(client: &ClientWrapper) -> Result<(), PostgresError> {
+    for setting in ["fsync", "full_page_writes"] {
+        let row = client.query_one("SELECT current_setting($1)", &[&setting]).await?;
+        if get::<&str>(&row, 0)? == "off" {
+            log::warn!("Postgres runs with {setting}=off: a crash of its machine can lose what was answered");
+        }
+    }
+    Ok(())
+}
+
+async fn find_violations(client: &ClientWrapper) -> Result<Vec<String>, PostgresError> {
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0";
+    client.batch_execute(begin).await?;
+    let found = async {
+        let mut violations = Vec::new();
+        for (rule, sql) in RULES.iter().chain(&RULES_WITH_TRASH).chain([&ACCOUNT_RULE, &BEFORE_RULE]).chain(&OWN_RULES)
+        {
+            let rows = client.query(&format!("{sql} LIMIT {MAX_LISTED}"), &[]).await?;
+            for row in &rows {
+                violations.push(check::violation(rule, get(row, 0)?));
+            }
+        }
+        Ok(violations)
+    };
+    let found = found.await;
+    client.batch_execute("COMMIT").await?;
+    found
+}
+
+/// A pool of at most so many connections.
+fn pool(connector: &Arc<Connector>, size: usize) -> Result<Pool, PostgresError> {
+    let patience = Timeouts { wait: Some(ANSWER_TIMEOUT), create: None, recycle: None };
+    let pool = Pool::builder(Connects(Arc::clone(connector))).max_size(size).timeouts(patience);
+    pool.runtime(deadpool::Runtime::Tokio1).build().map_err(|error| PostgresError::Pool(error.to_string()))
+}
+
+async fn take(pool: &Pool) -> Result<Object<Connects>, PostgresError> {
+    pool.get().await.map_err(|error| match error {
+        PoolError::Backend(error) => error,
+        other => PostgresError::Pool(other.to_string()),
+    })
+}
+
+/// How the pool gets its connections.
+struct Connects(Arc<Connector>);
+
+impl Manager for Connects {
+    type Type = ClientWrapper;
+    type Error = PostgresError;
+
+    async fn create(&self) -> Result<ClientWrapper, PostgresError> {
+        Ok(self.0.connect().await?.cached().0)
+    }
+
+    async fn recycle(&self, client: &mut ClientWrapper, _: &Metrics) -> RecycleResult<PostgresError> {
+        if client.is_closed() { Err(RecycleError::message("it is closed")) } else { Ok(()) }
+    }
+}

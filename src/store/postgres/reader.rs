@@ -1,0 +1,177 @@
+//! What the relay and the metrics read from the log.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use deadpool_postgres::{ClientWrapper, Transaction};
+use tokio_postgres::IsolationLevel;
+
+use super::error::PostgresError;
+use super::rows::{CHANGE_COLUMNS, change, get, place, stream_and_pos, streams_and_pos};
+use crate::domain::change::{Change, Cursor, DeliveryState, Epoch, Place};
+use crate::domain::clock::Timestamp;
+use crate::domain::todo::{TodoId, Version};
+use crate::store::change_log::LogSamples;
+use crate::store::outbox::{Discovered, Fed, Found, MAX_DISCOVERY, Marks, Wanted};
+
+/// Samples the log. The search for the oldest pending change starts at `from`.
+pub async fn sample_log(client: &mut ClientWrapper, from: Place) -> Result<LogSamples, PostgresError> {
+    let snapshot = snapshot(client).await?;
+    let (stream, pos) = stream_and_pos(from);
+    let sql = "SELECT stream, pos, (SELECT at FROM changes AS c WHERE c.stream = o.stream AND c.pos = o.pos)
+         FROM outbox AS o WHERE state = 0 AND (stream, pos) >= ($1, $2)
+         AND NOT EXISTS (SELECT 1 FROM outbox AS parked WHERE parked.todo_id = o.todo_id AND parked.state = 2)
+         ORDER BY stream, pos LIMIT 1";
+    let statement = snapshot.prepare_cached(sql).await?;
+    let oldest = snapshot.query_opt(&statement, &[&stream, &pos]).await?;
+    let sql = "SELECT (SELECT count(*) FROM outbox WHERE state = 2),
+         (SELECT coalesce(sum(revision - floor), 0)::bigint FROM users), pg_database_size(current_database())";
+    let statement = snapshot.prepare_cached(sql).await?;
+    let row = snapshot.query_one(&statement, &[]).await?;
+    Ok(LogSamples {
+        oldest_pending: oldest.as_ref().map(|row| get(row, 2).map(Timestamp)).transpose()?,
+        oldest_from: match &oldest {
+            Some(row) => place(get(row, 0)?, get(row, 1)?),
+            None => end(&snapshot).await?.place(),
+        },
+        parked: get(&row, 0)?,
+        changes: get(&row, 1)?,
+        database_bytes: get(&row, 2)?,
+        wal_bytes: 0,
+    })
+}
+
+async fn snapshot(client: &mut ClientWrapper) -> Result<Transaction<'_>, PostgresError> {
+    let snapshot = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
+    Ok(snapshot.start().await?)
+}
+
+/// The end of the log.
+async fn end(snapshot: &Transaction<'_>) -> Result<Cursor, PostgresError> {
+    let statement = snapshot.prepare_cached("SELECT id, head FROM streams ORDER BY id DESC LIMIT 1").await?;
+    let last = snapshot.query_opt(&statement, &[]).await?;
+    Ok(match last {
+        Some(row) => Cursor::up_to(place(get(&row, 0)?, get(&row, 1)?)),
+        None => Cursor::START,
+    })
+}
+
+/// See [`crate::store::Store::read_outbox`].
+pub async fn read_outbox(
+    client: &mut ClientWrapper,
+    epoch: Epoch,
+    wanted: &Wanted,
+    marked: &Marks,
+) -> Result<Found, PostgresError> {
+    let snapshot = snapshot(client).await?;
+    let mut found = Found { fed: read_wanted(&snapshot, epoch, wanted, marked).await?, discovered: None };
+    if wanted.discover > 0 {
+        found.discovered = Some(discover(&snapshot, wanted, marked).await?);
+    }
+    Ok(found)
+}
+
+async fn read_wanted(
+    snapshot: &Transaction<'_>,
+    epoch: Epoch,
+    wanted: &Wanted,
+    marked: &Marks,
+) -> Result<Vec<Fed>, PostgresError> {
+    if wanted.wants.is_empty() || wanted.room == 0 {
+        return Ok(Vec::new());
+    }
+    let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    // Of each todo one more than is wanted, to see whether there are more. In all, no more than there is room for.
+    let sql = format!(
+        "SELECT {CHANGE_COLUMNS} FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) WITH ORDINALITY
+             AS wanted (todo, above, most, nth)
+         CROSS JOIN LATERAL (
+             SELECT stream, pos FROM outbox
+             WHERE todo_id = wanted.todo AND version > wanted.above AND state = 0 AND (stream, pos) <= ($4, $5)
+                 AND (stream::bigint << 40 | pos) <> ALL ($6::bigint[])
+             ORDER BY version LIMIT most + 1
+         ) AS pending
+         JOIN changes AS c USING (stream, pos) ORDER BY nth, version LIMIT $7"
+    );
+    let statement = snapshot.prepare_cached(&sql).await?;
+    let (stream, pos) = stream_and_pos(wanted.announced_through.place());
+    let todos: Vec<TodoId> = wanted.wants.iter().map(|want| want.todo).collect();
+    let above: Vec<Version> = wanted.wants.iter().map(|want| want.above).collect();
+    let most: Vec<i64> = wanted.wants.iter().map(|want| number(want.limit)).collect();
+    let marked: Vec<i64> = marked.keys().map(|place| place.0).collect();
+    let room = number(wanted.room.saturating_add(wanted.wants.len()));
+    let rows = snapshot.query(&statement, &[&todos, &above, &most, &stream, &pos, &marked, &room]).await?;
+    let mut pending: HashMap<TodoId, Vec<Arc<Change>>> = HashMap::new();
+    for row in &rows {
+        pending.entry(get(row, 0)?).or_default().push(Arc::new(change(row, epoch)?));
+    }
+    let (mut fed, mut room) = (Vec::new(), wanted.room);
+    for want in &wanted.wants {
+        if room == 0 {
+            break;
+        }
+        let mut changes = pending.remove(&want.todo).unwrap_or_default();
+        let limit = want.limit.min(room);
+        let more = changes.len() > limit;
+        changes.truncate(limit);
+        room -= changes.len();
+        fed.push(Fed { todo: want.todo, changes, more });
+    }
+    Ok(fed)
+}
+
+/// Finds todos with pending changes beyond what was read. Looks at a bounded number of changes, at each only once.
+async fn discover(snapshot: &Transaction<'_>, wanted: &Wanted, marked: &Marks) -> Result<Discovered, PostgresError> {
+    let mut parked: HashSet<TodoId> = HashSet::new();
+    if wanted.read_through == Cursor::START {
+        let statement = snapshot.prepare_cached("SELECT DISTINCT todo_id FROM outbox WHERE state = 2").await?;
+        for row in &snapshot.query(&statement, &[]).await? {
+            parked.insert(get(row, 0)?);
+        }
+        // If such a mark is committed before a later discovery gets that far, neither of them would see it.
+        let places = marked.iter().filter(|(_, state)| **state == DeliveryState::Parked).map(|(place, _)| *place);
+        let (streams, pos) = streams_and_pos(places);
+        let sql =
+            "SELECT todo_id FROM changes JOIN unnest($1::int[], $2::bigint[]) AS m (stream, pos) USING (stream, pos)";
+        let statement = snapshot.prepare_cached(sql).await?;
+        for row in &snapshot.query(&statement, &[&streams, &pos]).await? {
+            parked.insert(get(row, 0)?);
+        }
+    }
+    let end = end(snapshot).await?;
+    let mut discovered = Discovered { todos: Vec::new(), parked, read_through: wanted.read_through, more: true };
+    let sql = "SELECT stream, pos, todo_id, version FROM outbox WHERE state = 0 AND (stream, pos) > ($1, $2)
+         ORDER BY stream, pos LIMIT $3";
+    let statement = snapshot.prepare_cached(sql).await?;
+    let (stream, pos) = stream_and_pos(wanted.read_through.place());
+    let most = i64::try_from(MAX_DISCOVERY).unwrap_or(i64::MAX);
+    let rows = snapshot.query(&statement, &[&stream, &pos, &most]).await?;
+    let mut seen = HashSet::new();
+    for row in &rows {
+        let (place, todo, version) = (place(get(row, 0)?, get(row, 1)?), get(row, 2)?, get(row, 3)?);
+        if !marked.contains_key(&place) && !discovered.parked.contains(&todo) && !seen.contains(&todo) {
+            if seen.len() == wanted.discover {
+                return Ok(discovered);
+            }
+            seen.insert(todo);
+            discovered.todos.push((todo, version));
+        }
+        discovered.read_through = Cursor::up_to(place);
+    }
+    if rows.len() < MAX_DISCOVERY {
+        (discovered.read_through, discovered.more) = (end, false);
+    }
+    Ok(discovered)
+}
+
+/// Parked changes, oldest first.
+pub async fn read_parked(client: &ClientWrapper, epoch: Epoch, limit: usize) -> Result<Vec<Change>, PostgresError> {
+    let sql = format!(
+        "SELECT {CHANGE_COLUMNS} FROM changes AS c
+             JOIN (SELECT stream, pos FROM outbox WHERE state = 2 ORDER BY stream, pos LIMIT $1) AS parked USING (stream, pos)
+         ORDER BY stream, pos"
+    );
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = client.query(&sql, &[&limit]).await?;
+    rows.iter().map(|row| change(row, epoch)).collect()
+}

@@ -1,0 +1,77 @@
+//! Prunes the log.
+
+use deadpool_postgres::ClientWrapper;
+
+use super::error::PostgresError;
+use super::rows::get;
+use crate::domain::account::UserId;
+use crate::domain::change::Revision;
+use crate::store::backend::{Pruned, Rule};
+use crate::store::decide::Head;
+
+/// Removes what retention no longer keeps of each owner: a prefix of its changes, never past an unpublished one. At most about
+/// `limit` changes in all: each owner has the same share.
+pub async fn prune(
+    client: &ClientWrapper,
+    owners: &[(UserId, Head)],
+    rule: Rule,
+    limit: usize,
+) -> Result<Vec<Pruned>, PostgresError> {
+    // The times of an owner's changes don't go backwards, so what is not kept is a prefix. It ends before the first change whose
+    // event is pending or parked, or has a state that this version doesn't know.
+    let sql = "SELECT owner, pruned_through,
+             (SELECT max(revision) FROM (
+                 SELECT revision FROM changes AS c
+                 WHERE owner_id = owner AND revision > pruned_through AND (uptime < $5 OR revision <= far_too_many
+                     OR revision <= too_many AND uptime < $6)
+                 ORDER BY revision LIMIT $7
+             ) AS old) AS through,
+             (SELECT min(revision) FROM outbox WHERE owner_id = owner AND revision > pruned_through AND state <> 3)
+                 AS unsettled
+         FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) AS o (owner, pruned_through, too_many, far_too_many)";
+    let share = limit.div_ceil(owners.len().max(1));
+    let column =
+        |value: fn(Rule, Head) -> Revision| owners.iter().map(|(_, head)| value(rule, *head)).collect::<Vec<_>>();
+    let ids: Vec<UserId> = owners.iter().map(|(owner, _)| *owner).collect();
+    let pruned_through = column(|_, head| head.pruned_through);
+    let too_many = column(|rule, head| rule.too_many_through(head.revision));
+    let far_too_many = column(|rule, head| rule.far_too_many_through(head.revision));
+    let most = i64::try_from(share).unwrap_or(i64::MAX);
+    let statement = client.prepare_cached(sql).await?;
+    let rows = client
+        .query(
+            &statement,
+            &[&ids, &pruned_through, &too_many, &far_too_many, &rule.keep_from, &rule.keep_any_from, &most],
+        )
+        .await?;
+    let mut pruned = Vec::new();
+    for row in &rows {
+        let (owner, before): (UserId, Revision) = (get(row, 0)?, get(row, 1)?);
+        let Some(old): Option<Revision> = get(row, 2)? else { continue };
+        let settled = get::<Option<Revision>>(row, 3)?.map_or(Revision::MAX, Revision::previous);
+        let through = old.min(settled);
+        if through > before {
+            pruned.push(Pruned {
+                owner,
+                through,
+                more: settled > old && (old.0 - before.0).unsigned_abs() >= share as u64,
+            });
+        }
+    }
+    if !pruned.is_empty() {
+        let (owners, through): (Vec<UserId>, Vec<Revision>) = pruned.iter().map(|it| (it.owner, it.through)).unzip();
+        for sql in [
+            "DELETE FROM changes USING unnest($1::bigint[], $2::bigint[]) AS done (owner, through)
+             WHERE owner_id = owner AND revision <= through",
+            // Those that were given up.
+            "DELETE FROM outbox USING unnest($1::bigint[], $2::bigint[]) AS done (owner, through)
+             WHERE owner_id = owner AND revision <= through",
+            "UPDATE users SET floor = through FROM unnest($1::bigint[], $2::bigint[]) AS done (owner, through)
+             WHERE id = owner",
+        ] {
+            let statement = client.prepare_cached(sql).await?;
+            client.execute(&statement, &[&owners, &through]).await?;
+        }
+    }
+    Ok(pruned)
+}

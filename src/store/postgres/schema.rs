@@ -1,0 +1,86 @@
+//! The schema: migrations, and the demo users of development.
+
+use deadpool_postgres::ClientWrapper;
+
+use super::error::PostgresError;
+use super::rows::get;
+use crate::domain::account::DemoUser;
+use crate::domain::change::Epoch;
+use crate::domain::clock::Timestamp;
+
+/// Migrations in order; `meta.version` is the number of those that a database has had. Append only. A new version works beside
+/// the one before it: what it needs is added first, what nobody needs any more is removed a version later.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001.sql")];
+
+/// The version of the schema that this program knows.
+pub const VERSION: usize = MIGRATIONS.len();
+
+/// The schema's version in the database; 0: there is none yet.
+pub async fn version(client: &ClientWrapper) -> Result<usize, PostgresError> {
+    let sql = "SELECT current_schema()::text, to_regclass(quote_ident(current_schema()) || '.meta') IS NOT NULL";
+    let row = client.query_one(sql, &[]).await?;
+    if get::<Option<&str>>(&row, 0)?.is_none() {
+        return Err(PostgresError::NoSchema);
+    }
+    if !get::<bool>(&row, 1)? {
+        return Ok(0);
+    }
+    let row = client.query_one("SELECT version FROM meta", &[]).await?;
+    Ok(usize::try_from(get::<i32>(&row, 0)?).unwrap_or(usize::MAX))
+}
+
+/// Creates the schema or brings it up to date from `version`, in one transaction.
+pub async fn migrate(client: &ClientWrapper, version: usize) -> Result<(), PostgresError> {
+    if version >= VERSION {
+        return Ok(());
+    }
+    client.batch_execute("BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '10s'").await?;
+    let done = async {
+        for migration in MIGRATIONS.iter().skip(version) {
+            client.batch_execute(migration).await?;
+        }
+        if version == 0 {
+            let epoch = Epoch(rand::random()).to_string();
+            client.execute("INSERT INTO meta (version, epoch) VALUES (0, $1)", &[&epoch]).await?;
+        }
+        let version = i32::try_from(VERSION).unwrap_or(i32::MAX);
+        client.execute("UPDATE meta SET version = $1", &[&version]).await
+    };
+    let done = done.await.map(drop);
+    client.batch_execute(if done.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
+    Ok(done?)
+}
+
+/// Whether the database has been used with DEBUG=False, by people with accounts of their own.
+pub async fn is_production(client: &ClientWrapper) -> Result<bool, PostgresError> {
+    let sql = "SELECT production AND EXISTS (SELECT 1 FROM users WHERE NOT demo AND state <> 2) FROM meta";
+    get(&client.query_one(sql, &[]).await?, 0)
+}
+
+/// Records that the database is used with DEBUG=False.
+pub async fn set_production(client: &ClientWrapper) -> Result<(), PostgresError> {
+    client.execute("UPDATE meta SET production = true WHERE NOT production", &[]).await?;
+    Ok(())
+}
+
+/// Creates the demo users whose names are not taken.
+pub async fn add_demo_users(
+    client: &ClientWrapper,
+    demo_users: &[DemoUser],
+    hash: &(dyn Fn(&str) -> String + Sync),
+    now: Timestamp,
+) -> Result<(), PostgresError> {
+    for user in demo_users {
+        let sql = "SELECT 1 FROM users WHERE lower(username COLLATE \"C\") = lower($1 COLLATE \"C\")";
+        if client.query_opt(sql, &[&user.username]).await?.is_some() {
+            continue;
+        }
+        // Made before: it takes a while.
+        let hash = hash(user.password);
+        let sql = "WITH id AS (UPDATE meta SET next_user = next_user + 1 RETURNING next_user - 1 AS id)
+             INSERT INTO users (id, username, password_hash, role, demo, created_at, revision, last_at, floor, state, token_epoch)
+             SELECT id, $1, $2, $3, true, $4, 0, 0, 0, 0, 0 FROM id";
+        client.execute(sql, &[&user.username, &hash, &user.role.name(), &now.0]).await?;
+    }
+    Ok(())
+}
