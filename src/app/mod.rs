@@ -35,7 +35,7 @@ use crate::api::turns::Turns;
 use crate::auth::limits::{self, Limits};
 use crate::auth::password::{HashError, Passwords};
 use crate::auth::token::Keys;
-use crate::config::{Config, CorsOrigins, RateLimits};
+use crate::config::{Config, CorsOrigins, Database, RateLimits};
 use crate::connection;
 use crate::events::dapr::{ClientError, DaprClient};
 use crate::events::relay::Relay;
@@ -310,6 +310,12 @@ fn announce(config: &Config, address: SocketAddr, limit: connection::Limit, stor
     match &config.env_file {
         Some(file) => log::info!("settings: from {} and the environment, which wins", file.display()),
         None => log::info!("settings: from the environment; there is no .env in the working directory"),
+    }
+    if let Database::Postgres(settings) = &config.database
+        && !config.debug
+        && let Some(warning) = settings.warning()
+    {
+        log::warn!("{warning}");
     }
     let data = store.location();
     log::info!("data: {data} ({} todos, {} events to publish)", store.todo_count(), store.outbox().pending());

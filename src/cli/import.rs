@@ -11,7 +11,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use ring::digest::{self, Digest, SHA256, digest};
 
-use super::{database, missing, no_account, open, print, report};
+use super::{missing, missing_file, no_account, open, print, report};
 use crate::config::Config;
 use crate::domain::account::User;
 use crate::domain::todo::import::Import;
@@ -51,8 +51,7 @@ struct Contents {
 /// Imports a file, or nothing of it if it has an error. What is wrong with it is printed; an error is one line that says
 /// what to do.
 pub async fn run(arguments: &Arguments, config: &Config) -> Result<(), Box<dyn Error>> {
-    let path = database(config)?;
-    if !path.exists() {
+    if let Some(path) = missing_file(config)? {
         return Err(missing(path).into());
     }
     let contents = look_at(&arguments.file)?;

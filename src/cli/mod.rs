@@ -18,7 +18,8 @@ use crate::app::{App, StartError};
 use crate::config::env_file::EnvFile;
 use crate::config::{Config, Database, authority};
 use crate::store::error::DatabaseError;
-use crate::store::{DemoUsers, Options, Store, maintenance};
+use crate::store::postgres::error::PostgresError;
+use crate::store::{self, DemoUsers, Options, Store, check_postgres, maintenance};
 use crate::telemetry::logging;
 use crate::telemetry::metrics::Metrics;
 
@@ -38,7 +39,7 @@ enum Command {
     Healthcheck,
     /// Print the OpenAPI document
     Openapi,
-    /// Check the database file and the rules of its log; works while the service runs
+    /// Check the database and the rules of its log; works while the service runs
     Check,
     /// Copy the database, as of one moment, to FILE; works while the service runs
     Backup {
@@ -50,6 +51,8 @@ enum Command {
         /// The backup to restore
         file: PathBuf,
     },
+    /// Renew the epoch of a Postgres database that was restored to what it was before; the service must not be running
+    RenewEpoch,
     /// Create an account's todos from a file: an export, or a JSON array of todos; the service must not be running
     Import(import::Arguments),
     /// Create, list and change accounts; the service must not be running
@@ -83,9 +86,10 @@ async fn dispatch(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve(settings()?).await,
         Command::Healthcheck => Ok(healthcheck::check(&settings()?).await?),
-        Command::Check => check(database(&database_settings()?)?),
-        Command::Backup { file } => backup(database(&database_settings()?)?, &file),
-        Command::RestoreBackup { file } => restore(database(&database_settings()?)?, &file),
+        Command::Check => check(&database_settings()?.database),
+        Command::Backup { file } => backup(database_file(&database_settings()?, WITH_PG_DUMP)?, &file),
+        Command::RestoreBackup { file } => restore(database_file(&database_settings()?, WITH_PG_RESTORE)?, &file),
+        Command::RenewEpoch => renew_epoch(&database_settings()?.database),
         Command::Import(arguments) => import::run(&arguments, &database_settings()?).await,
         Command::User { command } => users::run(command, &database_settings()?).await,
         Command::Openapi => Ok(print(&docs::openapi::json()?)?),
@@ -115,13 +119,26 @@ fn ignore_closed_pipe(written: io::Result<()>) -> Result<(), OutputError> {
     }
 }
 
-fn database(config: &Config) -> Result<&Path, String> {
+const WITH_PG_DUMP: &str = "back it up with pg_dump";
+const WITH_PG_RESTORE: &str =
+    "restore it with pg_restore while the service is stopped, then run `todo-backend renew-epoch`";
+const NO_FILE: &str = "DATABASE_URL names a temporary database: there is no file to work with";
+
+/// The database file. `instead`: what is to be done with a database that is none.
+fn database_file<'a>(config: &'a Config, instead: &str) -> Result<&'a Path, String> {
     match &config.database {
         Database::File(path) => Ok(path),
-        Database::Temporary => Err("DATABASE_URL names a temporary database: there is no file to work with".to_owned()),
-        Database::Postgres(_) => {
-            Err("DATABASE_URL names a Postgres database: there is no file to work with".to_owned())
-        }
+        Database::Temporary => Err(NO_FILE.to_owned()),
+        Database::Postgres(_) => Err(format!("DATABASE_URL names a Postgres database: {instead}")),
+    }
+}
+
+/// The file of a database that is to be created, if there is none; an error if it would be gone at the end.
+fn missing_file(config: &Config) -> Result<Option<&Path>, String> {
+    match &config.database {
+        Database::File(path) => Ok(Some(&**path).filter(|path| !path.exists())),
+        Database::Temporary => Err(NO_FILE.to_owned()),
+        Database::Postgres(_) => Ok(None),
     }
 }
 
@@ -140,6 +157,9 @@ fn open(config: &Config, instead: &str) -> Result<Store, Box<dyn std::error::Err
         DatabaseError::Locked { path } => {
             format!("the service is running on {}; stop it, or use {instead}", path.display()).into()
         }
+        DatabaseError::Postgres { location, source: PostgresError::Taken } => {
+            format!("the service is running on {location}; stop it, or use {instead}").into()
+        }
         other => other.into(),
     })
 }
@@ -153,15 +173,32 @@ fn no_account(name: &str) -> String {
     format!("there is no account {name}; `todo-backend user list` shows all")
 }
 
-fn check(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let problems = maintenance::check(path)?;
+fn check(database: &Database) -> Result<(), Box<dyn std::error::Error>> {
+    let (location, problems) = match database {
+        Database::File(path) => (path.display().to_string(), maintenance::check(path)?),
+        Database::Postgres(settings) => (settings.location(), check_postgres(settings)?),
+        Database::Temporary => return Err(NO_FILE.into()),
+    };
     for problem in &problems {
         print(problem)?;
     }
     if problems.is_empty() {
-        Ok(print(&format!("{} is good", path.display()))?)
+        Ok(print(&format!("{location} is good"))?)
     } else {
-        Err(format!("{} has {} problems", path.display(), problems.len()).into())
+        Err(format!("{location} has {} problems", problems.len()).into())
+    }
+}
+
+fn renew_epoch(database: &Database) -> Result<(), Box<dyn std::error::Error>> {
+    match database {
+        Database::Postgres(settings) => {
+            let epoch = store::renew_epoch(settings)?;
+            report(&format!("{} has the new epoch {epoch}; everybody has to log in again", settings.location()))
+        }
+        Database::File(_) | Database::Temporary => {
+            Err("DATABASE_URL names no Postgres database: `todo-backend restore-backup` renews the epoch of a file"
+                .into())
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::{Subcommand, ValueEnum};
 
-use super::{database, missing, no_account, open, report};
+use super::{missing, missing_file, no_account, open, report};
 use crate::auth::password::{Passwords, Turn, validate_import};
 use crate::auth::password_rules;
 use crate::config::{Config, password_file};
@@ -84,9 +84,8 @@ enum Prepared {
 
 /// Runs a command. An error is one line that says what to do.
 pub async fn run(command: Command, config: &Config) -> Result<(), Box<dyn Error>> {
-    let path = database(config)?;
-    let is_new = !path.exists();
-    if is_new && !matches!(command, Command::Add { .. }) {
+    let new_file = missing_file(config)?;
+    if let Some(path) = new_file.filter(|_| !matches!(command, Command::Add { .. })) {
         return Err(missing(path).into());
     }
     let prepared = prepare(command).await?;
@@ -94,7 +93,7 @@ pub async fn run(command: Command, config: &Config) -> Result<(), Box<dyn Error>
     let done = run_on(&store, prepared).await;
     let location = store.location();
     store.close();
-    if is_new && done.is_ok() {
+    if new_file.is_some() && done.is_ok() {
         report(&format!("created the database {location}"))?;
     }
     done?.iter().try_for_each(|line| report(line))

@@ -103,6 +103,14 @@ pub enum DatabaseError {
     /// There is no file.
     #[error("there is no database at {}", path.display())]
     Missing { path: PathBuf },
+    /// The service has never used it.
+    #[error(
+        "{database} has no tables of todo-backend; check DATABASE_URL, or start the service once, which creates them"
+    )]
+    Empty { database: String },
+    /// A database violates an invariant.
+    #[error("{database} is not good, nothing was changed: {violation}")]
+    BadDatabase { database: String, violation: String },
     /// A backup would overwrite something.
     #[error("{} exists already; name another file", path.display())]
     Exists { path: PathBuf },

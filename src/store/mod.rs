@@ -563,15 +563,30 @@ fn open_sqlite(named: Option<&Path>, options: &Options<'_>) -> Result<Opened, Da
     Ok((ChangeLog::Sqlite(database), loaded, Box::new(backend)))
 }
 
-/// On a thread of its own: the caller's may be one of an asynchronous runtime, which must not wait for another one.
 fn open_postgres(settings: &Postgres, options: &Options<'_>) -> Result<Opened, DatabaseError> {
-    let opened = std::thread::scope(|scope| {
-        let open = || postgres::database::Database::open(settings, options);
-        std::thread::Builder::new().name("store-opening".into()).spawn_scoped(scope, open).map(|thread| thread.join())
-    });
-    let opened = opened.map_err(DatabaseError::Thread)?;
-    let (database, loaded, backend) = opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let (database, loaded, backend) = elsewhere(|| postgres::database::Database::open(settings, options))?;
     Ok((ChangeLog::Postgres(database), loaded, Box::new(backend)))
+}
+
+/// Does something on a thread of its own: the caller's may be one of an asynchronous runtime, which must not wait for another
+/// one.
+fn elsewhere<T: Send>(work: impl FnOnce() -> Result<T, DatabaseError> + Send) -> Result<T, DatabaseError> {
+    let done = std::thread::scope(|scope| {
+        std::thread::Builder::new().name("store-opening".into()).spawn_scoped(scope, work).map(|thread| thread.join())
+    });
+    done.map_err(DatabaseError::Thread)?.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Checks a Postgres database as [`maintenance::check`] does a file; returns the violations. Works while the service runs.
+pub fn check_postgres(settings: &Postgres) -> Result<Vec<String>, DatabaseError> {
+    elsewhere(|| postgres::maintenance::check(settings))
+}
+
+/// Gives a Postgres database a new epoch, after it was restored to what it was before: consumers and clients see by it that
+/// versions start over. All access tokens end with the old epoch; sessions and personal access tokens are removed. The
+/// service must not be running.
+pub fn renew_epoch(settings: &Postgres) -> Result<Epoch, DatabaseError> {
+    elsewhere(|| postgres::maintenance::renew_epoch(settings))
 }
 
 impl Drop for Store {

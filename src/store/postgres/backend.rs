@@ -117,9 +117,7 @@ impl Postgres {
             if Instant::now() < self.retry_at {
                 return Err(PostgresError::Unreachable);
             }
-            let opened = self.reopen();
-            self.retry_at = Instant::now() + RETRY_PAUSE;
-            self.session = Some(opened?);
+            self.session = Some(self.reopen().inspect_err(|_| self.retry_at = Instant::now() + RETRY_PAUSE)?);
         }
         Ok(())
     }

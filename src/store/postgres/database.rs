@@ -14,56 +14,17 @@ use super::backend::{Postgres, Session};
 use super::connection::{ANSWER_TIMEOUT, Connector, in_time};
 use super::error::PostgresError;
 use super::rows::get;
-use super::{history, load, reader, schema};
+use super::{history, load, maintenance, reader, schema};
 use crate::config::postgres as settings;
 use crate::domain::account::{DEMO_USERS, UserId};
 use crate::domain::change::{Change, Epoch, Place};
 use crate::domain::todo::{TodoId, Version};
 use crate::store::change_log::LogSamples;
-use crate::store::check::{self, ACCOUNT_RULE, BEFORE_RULE, MAX_LISTED, RULES, RULES_WITH_TRASH, Rule};
 use crate::store::error::DatabaseError;
 use crate::store::history::{Limit, Page, Past, Span};
 use crate::store::loaded::Loaded;
 use crate::store::outbox::{Found, Marks, Wanted};
 use crate::store::{DemoUsers, Options};
-
-/// What only holds here, or what a foreign key or the column's place says elsewhere.
-const OWN_RULES: [Rule; 5] = [
-    (
-        "what is in the log or waits is that of an account",
-        "SELECT DISTINCT 'owner ' || owner_id FROM (SELECT owner_id FROM changes UNION ALL SELECT owner_id FROM todos
-             UNION ALL SELECT owner_id FROM idempotency UNION ALL SELECT user_id FROM sessions
-             UNION ALL SELECT user_id FROM personal_tokens) AS x
-         WHERE NOT EXISTS (SELECT 1 FROM users WHERE users.id = x.owner_id)",
-    ),
-    (
-        "what waits for the relay is in the log",
-        "SELECT 'change ' || o.stream || ' ' || o.pos FROM outbox o LEFT JOIN changes c USING (stream, pos)
-         WHERE c.todo_id IS DISTINCT FROM o.todo_id OR c.version IS DISTINCT FROM o.version
-             OR c.owner_id IS DISTINCT FROM o.owner_id OR c.revision IS DISTINCT FROM o.revision",
-    ),
-    (
-        "a stream has no changes after its head",
-        "SELECT 'stream ' || c.stream FROM changes c LEFT JOIN streams s ON s.id = c.stream
-         GROUP BY c.stream HAVING max(c.pos) > coalesce(max(s.head), 0)",
-    ),
-    (
-        "ids that are not used yet are greater than all others",
-        "SELECT 'meta' FROM meta WHERE next_todo <= (SELECT coalesce(max(id), 0) FROM todos)
-             OR next_todo <= (SELECT coalesce(max(todo_id), 0) FROM changes)
-             OR next_user <= (SELECT coalesce(max(id), 0) FROM users)
-             OR next_session <= (SELECT coalesce(max(id), 0) FROM sessions)
-             OR next_personal_token <= (SELECT coalesce(max(id), 0) FROM personal_tokens)",
-    ),
-    // As on SQLite: `DELIVERY_RULE`.
-    (
-        "no published change of a todo comes after one that waits, but while events are published again",
-        "SELECT 'todo ' || o.todo_id FROM (SELECT todo_id, min(version) AS version FROM outbox WHERE state = 0
-             GROUP BY todo_id) AS o
-         WHERE EXISTS (SELECT 1 FROM changes c WHERE c.todo_id = o.todo_id AND c.version > o.version
-             AND NOT EXISTS (SELECT 1 FROM outbox w WHERE w.stream = c.stream AND w.pos = c.pos))",
-    ),
-];
 
 type Pool = managed::Pool<Connects>;
 
@@ -115,7 +76,7 @@ impl Database {
     /// Checks what is stored; returns the violations. Blocks.
     pub fn check(&self) -> Result<Vec<String>, DatabaseError> {
         let relay = self.relay.clone();
-        self.wait(async move { find_violations(&*take(&relay).await?).await })
+        self.wait(async move { maintenance::find_violations(&*take(&relay).await?).await })
     }
 
     /// Reads what the relay asks for, without what is `marked`. Blocks.
@@ -189,7 +150,7 @@ impl Database {
 }
 
 /// A runtime of the thread that blocks on it.
-fn runtime() -> Result<Runtime, DatabaseError> {
+pub fn runtime() -> Result<Runtime, DatabaseError> {
     Builder::new_current_thread().enable_all().build().map_err(DatabaseError::Thread)
 }
 
@@ -242,25 +203,6 @@ async fn warn_if_unsafe(client: &ClientWrapper) -> Result<(), PostgresError> {
         }
     }
     Ok(())
-}
-
-async fn find_violations(client: &ClientWrapper) -> Result<Vec<String>, PostgresError> {
-    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0";
-    client.batch_execute(begin).await?;
-    let found = async {
-        let mut violations = Vec::new();
-        for (rule, sql) in RULES.iter().chain(&RULES_WITH_TRASH).chain([&ACCOUNT_RULE, &BEFORE_RULE]).chain(&OWN_RULES)
-        {
-            let rows = client.query(&format!("{sql} LIMIT {MAX_LISTED}"), &[]).await?;
-            for row in &rows {
-                violations.push(check::violation(rule, get(row, 0)?));
-            }
-        }
-        Ok(violations)
-    };
-    let found = found.await;
-    client.batch_execute("COMMIT").await?;
-    found
 }
 
 /// A pool of at most so many connections.

@@ -29,7 +29,7 @@ pub enum PostgresError {
     #[error("the commit has not reached the standby")]
     NotReplicated,
     /// Another process writes to it.
-    #[error("another todo-backend uses it")]
+    #[error("another todo-backend uses it; stop it first")]
     Taken,
     /// There is no schema that tables can be in.
     #[error("it has no schema that search_path names; create one, or set search_path for the user")]

@@ -10,6 +10,7 @@ pub mod error;
 mod history;
 mod idempotency;
 mod load;
+pub mod maintenance;
 mod reader;
 mod retention;
 mod rows;

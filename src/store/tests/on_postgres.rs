@@ -1,1 +1,160 @@
-//! What only Postgres does.
+//! What only Postgres does: connections that break, servers that don't answer, others that are in the way. Run with
+//! TEST_POSTGRES.
+
+use std::process::Command as Program;
+
+use super::*;
+
+impl Fixture {
+    fn on_postgres() -> Self {
+        assert!(std::env::var_os("TEST_POSTGRES").is_some(), "bash tests/stack/with_postgres.sh -- cargo test …");
+        Self::new()
+    }
+
+    /// Of the process of the server that works for the writer, if there is one just now.
+    fn of_writers_backend(&self, what: &str) -> Vec<i64> {
+        self.database.numbers(&format!(
+            "SELECT {what} FROM pg_locks WHERE locktype = 'advisory' AND granted
+             AND ((classid::bigint << 32) | objid::bigint) = hashtextextended('todo-backend ' || current_schema(), 0)",
+        ))
+    }
+
+    fn titles(&self) -> Vec<String> {
+        let rows = self.database.rows("SELECT title FROM changes ORDER BY stream, pos");
+        rows.into_iter().map(|mut row| row.remove(0).unwrap()).collect()
+    }
+}
+
+fn signal(name: &str, pid: i64) {
+    let sent = Program::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap();
+    assert!(sent.success(), "{name} to {pid}: the tests have to be root, or who runs the server");
+}
+
+#[test]
+#[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
+fn connections_that_break_lose_nothing_and_store_nothing_twice() {
+    let mut f = Fixture::on_postgres();
+    let (mut stored, mut open) = (Vec::new(), 0);
+    for round in 0..40 {
+        let title = |n: i32| format!("{round} {n}");
+        let answers: Vec<_> = (0..20).map(|n| f.submit(1, vec![create(&title(n)), create(&title(n))])).collect();
+        std::thread::sleep(Duration::from_millis(round % 7));
+        f.of_writers_backend("pg_terminate_backend(pid)::int");
+        for (n, answer) in wait(answers).into_iter().enumerate() {
+            match answer {
+                Ok(_) => stored.push(title(n as i32)),
+                Err(StoreError::NotApplied) => {}
+                Err(StoreError::Unknown) => open += 1,
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+    assert!(stored.len() > 400, "{}", stored.len());
+    let titles = f.titles();
+    let count = |title: &String| titles.iter().filter(|other| *other == title).count();
+    assert!(stored.iter().all(|title| count(title) == 2));
+    assert!(titles.len() <= 2 * (stored.len() + open), "{} of {}, {open} open", titles.len(), stored.len());
+    assert_eq!(f.check().unwrap(), Vec::<String>::new());
+    let memory = f.todos(1);
+    f.reopen();
+    assert_eq!(f.todos(1), memory);
+}
+
+#[test]
+#[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
+fn what_is_sent_to_a_server_that_hangs_is_stored_and_seen_or_neither() {
+    let f = Fixture::on_postgres();
+    for round in 0..2 {
+        let todo = f.create(1, "before");
+        let backend = f.of_writers_backend("pid")[0];
+        signal("STOP", backend);
+        // Its bytes arrive, and nobody reads them.
+        assert_eq!(f.apply(1, vec![rename(todo.id.0, "sent")]), Err(StoreError::Unknown));
+        assert!(!f.writable());
+        assert_eq!(f.apply(1, vec![create("while nobody knows")]), Err(StoreError::NotApplied));
+        assert_eq!(f.todo(1, todo.id).unwrap().version, Version(1), "it is not seen before it is known");
+        signal("CONT", backend);
+        f.wait_until("it is known", |f| f.writable());
+        let is_stored = f.titles().contains(&"sent".to_owned());
+        assert_eq!(f.todo(1, todo.id).unwrap().version, Version(if is_stored { 2 } else { 1 }), "round {round}");
+        f.apply(1, vec![rename(todo.id.0, "goes on"), delete(todo.id.0), purge(todo.id.0)]).unwrap();
+        assert_eq!(f.check().unwrap(), Vec::<String>::new());
+    }
+}
+
+#[test]
+#[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
+fn what_is_in_the_way_for_a_moment_is_waited_for() {
+    let f = Fixture::on_postgres();
+    // For longer than a statement waits.
+    f.database.execute("BEGIN; LOCK TABLE users IN EXCLUSIVE MODE");
+    let answer = f.submit(1, vec![create("waits")]);
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(f.todos(1).len(), 0);
+    f.database.execute("COMMIT");
+    assert_eq!(numbers(&answer.blocking_recv().unwrap()), [(1, 1, 1)]);
+    assert!(f.writable());
+}
+
+#[test]
+#[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
+fn only_one_store_can_have_a_database_and_only_of_a_version_that_it_knows() {
+    let mut f = Fixture::on_postgres();
+    let refusal = |f: &Fixture| f.try_open(DemoUsers::Existing, true).err().unwrap().to_string();
+    assert!(refusal(&f).ends_with("another todo-backend uses it; stop it first"), "{}", refusal(&f));
+    f.create(1, "x");
+    f.store = None;
+    f.database.execute("UPDATE meta SET version = 99");
+    assert!(
+        refusal(&f).contains("was written by a newer todo-backend (schema 99, this one knows 1)"),
+        "{}",
+        refusal(&f)
+    );
+    f.database.execute("UPDATE meta SET version = 1");
+    f.open();
+    assert_eq!(f.todos(1).len(), 1);
+}
+
+#[test]
+#[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
+fn a_new_epoch_ends_sessions_and_keeps_the_rest() {
+    let mut f = Fixture::on_postgres();
+    let Database::Postgres(settings) = f.database.setting().clone() else { panic!() };
+    f.start_session(1);
+    f.create(1, "kept");
+    let epoch = f.epoch();
+    assert!(renew_epoch(&settings).is_err(), "not while it is used");
+    f.store = None;
+    assert_eq!(check_postgres(&settings).unwrap(), Vec::<String>::new());
+    let renewed = renew_epoch(&settings).unwrap();
+    f.open();
+    assert_eq!((f.epoch(), f.todos(1).len(), f.count("sessions")), (renewed, 1, 0));
+    assert_ne!(epoch, renewed);
+    f.store = None;
+    // It is looked at before.
+    f.database.execute("UPDATE todos SET version = 7");
+    let refused = renew_epoch(&settings).unwrap_err().to_string();
+    assert!(refused.contains("is not good, nothing was changed: "), "{refused}");
+    f.database.execute("UPDATE todos SET version = 1");
+    // Of nobody's.
+    f.database.execute("DROP TABLE meta");
+    assert!(check_postgres(&settings).unwrap_err().to_string().contains("has no tables of todo-backend"));
+}
+
+#[test]
+#[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
+fn times_of_retention_are_the_databases_and_never_go_back() {
+    let mut f = Fixture::on_postgres();
+    let now = |f: &Fixture| f.database.number("SELECT extract(epoch FROM clock_timestamp())::bigint");
+    let last = |f: &Fixture| f.database.number("SELECT uptime FROM changes ORDER BY stream DESC, pos DESC LIMIT 1");
+    f.create(1, "x");
+    assert!((now(&f) - 5..=now(&f)).contains(&last(&f)), "{} and {}", last(&f), now(&f));
+    f.reopen_after(DAY);
+    f.create(1, "y");
+    let later = last(&f);
+    assert!(later >= now(&f) + 86_390);
+    f.database.execute("UPDATE meta SET uptime = 0");
+    f.reopen();
+    f.create(1, "z");
+    assert!(last(&f) >= later, "the log itself says how late it is");
+}

@@ -74,11 +74,17 @@ struct Logger(env_logger::Logger);
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        if has_secrets(metadata) {
+            return false;
+        }
         let target = logger(metadata.target());
         self.0.enabled(&Metadata::builder().level(metadata.level()).target(&target).build())
     }
 
     fn log(&self, record: &Record<'_>) {
+        if has_secrets(record.metadata()) {
+            return;
+        }
         let target = logger(record.target());
         self.0.log(&record.to_builder().target(&target).build());
     }
@@ -87,6 +93,12 @@ impl Log for Logger {
     fn flush(&self) {
         QUEUE.flush(CRASH_FLUSH_TIMEOUT);
     }
+}
+
+/// Whether a line may show what nobody must read in a log, whatever RUST_LOG says: the driver of Postgres shows what is stored,
+/// password hashes, too.
+fn has_secrets(metadata: &Metadata<'_>) -> bool {
+    metadata.level() > Level::Info && metadata.target().starts_with("tokio_postgres")
 }
 
 /// Receives what env_logger writes: a whole line at a time.

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 /// Modules whose loggers are not named after their paths. Modules inside them follow.
-const NAMES: [(&str, &str); 21] = [
+const NAMES: [(&str, &str); 24] = [
     ("todo_backend::api::access_log", "todo_backend::access_log"),
     ("todo_backend::api::admin::events", "todo_backend::events::admin"),
     ("todo_backend::api::audit", "todo_backend::auth::audit"),
@@ -19,6 +19,9 @@ const NAMES: [(&str, &str); 21] = [
     ("todo_backend::api::user", "todo_backend::auth::user"),
     ("todo_backend::app::first_admin", "todo_backend::auth::accounts"),
     ("todo_backend::store::abort", "todo_backend::store::writer"),
+    ("todo_backend::store::postgres::backend", "todo_backend::store::writer"),
+    ("todo_backend::store::postgres::connection", "todo_backend::store::postgres"),
+    ("todo_backend::store::postgres::database", "todo_backend::store::postgres"),
     ("todo_backend::store::sqlite::backend", "todo_backend::store::writer"),
     ("todo_backend::store::sqlite::database", "todo_backend::store"),
     ("todo_backend::store::writer::admin", "todo_backend::store::writer"),

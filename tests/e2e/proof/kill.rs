@@ -11,7 +11,7 @@ use crate::order::versions_in_order;
 use crate::stack::{PATIENCE, Stack};
 
 /// Waits until nothing is pending, and compares events, clients and store. Returns the account, after printing it.
-async fn compare(stack: &mut Stack, ledger: &Ledger, what: &str) -> Account {
+pub async fn compare(stack: &mut Stack, ledger: &Ledger, what: &str) -> Account {
     stack.wait_until_published().await;
     let state = state_of(&stack.client("admin", "admin123").await).await;
     // Everything is published: the topic is complete when it agrees with the store.

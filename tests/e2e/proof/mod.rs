@@ -8,6 +8,7 @@ mod kill;
 mod linearizability;
 mod load;
 mod outages;
+mod postgres;
 mod restart;
 mod retries;
 

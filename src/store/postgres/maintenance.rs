@@ -1,0 +1,115 @@
+//! What an operator does with a Postgres database besides what Postgres' own tools do: check it, renew its epoch.
+
+use deadpool_postgres::ClientWrapper;
+
+use super::backend::Session;
+use super::connection::Connector;
+use super::database::runtime;
+use super::error::PostgresError;
+use super::rows::get;
+use super::schema;
+use crate::config::postgres::Postgres;
+use crate::domain::change::Epoch;
+use crate::store::check::{self, ACCOUNT_RULE, BEFORE_RULE, MAX_LISTED, RULES, RULES_WITH_TRASH, Rule};
+use crate::store::error::DatabaseError;
+
+/// What only holds here, or what a foreign key or the column's place says elsewhere.
+const OWN_RULES: [Rule; 5] = [
+    (
+        "what is in the log or waits is that of an account",
+        "SELECT DISTINCT 'owner ' || owner_id FROM (SELECT owner_id FROM changes UNION ALL SELECT owner_id FROM todos
+             UNION ALL SELECT owner_id FROM idempotency UNION ALL SELECT user_id FROM sessions
+             UNION ALL SELECT user_id FROM personal_tokens) AS x
+         WHERE NOT EXISTS (SELECT 1 FROM users WHERE users.id = x.owner_id)",
+    ),
+    (
+        "what waits for the relay is in the log",
+        "SELECT 'change ' || o.stream || ' ' || o.pos FROM outbox o LEFT JOIN changes c USING (stream, pos)
+         WHERE c.todo_id IS DISTINCT FROM o.todo_id OR c.version IS DISTINCT FROM o.version
+             OR c.owner_id IS DISTINCT FROM o.owner_id OR c.revision IS DISTINCT FROM o.revision",
+    ),
+    (
+        "a stream has no changes after its head",
+        "SELECT 'stream ' || c.stream FROM changes c LEFT JOIN streams s ON s.id = c.stream
+         GROUP BY c.stream HAVING max(c.pos) > coalesce(max(s.head), 0)",
+    ),
+    (
+        "ids that are not used yet are greater than all others",
+        "SELECT 'meta' FROM meta WHERE next_todo <= (SELECT coalesce(max(id), 0) FROM todos)
+             OR next_todo <= (SELECT coalesce(max(todo_id), 0) FROM changes)
+             OR next_user <= (SELECT coalesce(max(id), 0) FROM users)
+             OR next_session <= (SELECT coalesce(max(id), 0) FROM sessions)
+             OR next_personal_token <= (SELECT coalesce(max(id), 0) FROM personal_tokens)",
+    ),
+    // As on SQLite: `DELIVERY_RULE`.
+    (
+        "no published change of a todo comes after one that waits, but while events are published again",
+        "SELECT 'todo ' || o.todo_id FROM (SELECT todo_id, min(version) AS version FROM outbox WHERE state = 0
+             GROUP BY todo_id) AS o
+         WHERE EXISTS (SELECT 1 FROM changes c WHERE c.todo_id = o.todo_id AND c.version > o.version
+             AND NOT EXISTS (SELECT 1 FROM outbox w WHERE w.stream = c.stream AND w.pos = c.pos))",
+    ),
+];
+
+/// Checks the log's invariants; returns the violations. Works while the service runs.
+pub fn check(settings: &Postgres) -> Result<Vec<String>, DatabaseError> {
+    let location = settings.location();
+    let failed = DatabaseError::postgres(&location);
+    let connector = Connector::new(settings.clone()).map_err(&failed)?;
+    runtime()?.block_on(async {
+        let (client, _) = connector.connect().await.map_err(&failed)?.cached();
+        as_it_should_be(&client, &location).await?;
+        find_violations(&client).await.map_err(&failed)
+    })
+}
+
+/// Gives the database a new epoch, and ends all sessions and personal access tokens. The service must not be running.
+pub fn renew_epoch(settings: &Postgres) -> Result<Epoch, DatabaseError> {
+    let location = settings.location();
+    let failed = DatabaseError::postgres(&location);
+    let connector = Connector::new(settings.clone()).map_err(&failed)?;
+    runtime()?.block_on(async {
+        let session = Session::open(&connector, None).await.map_err(&failed)?;
+        as_it_should_be(&session.client, &location).await?;
+        if let Some(violation) = find_violations(&session.client).await.map_err(&failed)?.into_iter().next() {
+            return Err(DatabaseError::BadDatabase { database: location, violation });
+        }
+        let epoch = Epoch(rand::random());
+        // Some of them may have been ended since the moment that it was restored to.
+        let sql = format!(
+            "BEGIN; UPDATE meta SET epoch = '{epoch}'; DELETE FROM sessions; DELETE FROM personal_tokens; COMMIT"
+        );
+        session.client.batch_execute(&sql).await.map_err(|error| failed(error.into()))?;
+        Ok(epoch)
+    })
+}
+
+async fn as_it_should_be(client: &ClientWrapper, location: &str) -> Result<(), DatabaseError> {
+    let database = location.to_owned();
+    match schema::version(client).await.map_err(DatabaseError::postgres(location))? {
+        0 => Err(DatabaseError::Empty { database }),
+        found if found > schema::VERSION => Err(DatabaseError::NewerSchema { database, found, known: schema::VERSION }),
+        found if found < schema::VERSION => Err(DatabaseError::OlderSchema { database, found, known: schema::VERSION }),
+        _ => Ok(()),
+    }
+}
+
+/// Looks for what breaks a rule.
+pub async fn find_violations(client: &ClientWrapper) -> Result<Vec<String>, PostgresError> {
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0";
+    client.batch_execute(begin).await?;
+    let found = async {
+        let mut violations = Vec::new();
+        for (rule, sql) in RULES.iter().chain(&RULES_WITH_TRASH).chain([&ACCOUNT_RULE, &BEFORE_RULE]).chain(&OWN_RULES)
+        {
+            let rows = client.query(&format!("{sql} LIMIT {MAX_LISTED}"), &[]).await?;
+            for row in &rows {
+                violations.push(check::violation(rule, get(row, 0)?));
+            }
+        }
+        Ok(violations)
+    };
+    let found = found.await;
+    client.batch_execute("COMMIT").await?;
+    found
+}
