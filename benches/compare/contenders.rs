@@ -46,6 +46,8 @@ pub struct Request {
 pub struct Contender {
     pub name: &'static str,
     process: Child,
+    /// The database server that it needs.
+    server: Option<Child>,
     get: Request,
     list: Request,
     create: Request,
@@ -72,6 +74,11 @@ impl Drop for Contender {
         // It may have ended by itself.
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if let Some(server) = &mut self.server {
+            // One that is only killed leaves its children and its shared memory behind.
+            let _ = Command::new("kill").args(["-INT", &server.id().to_string()]).status();
+            let _ = server.wait();
+        }
     }
 }
 
@@ -86,6 +93,23 @@ fn new_todo() -> Value {
 /// events are stored and wait. Cargo builds it with the features of development's dependencies: tokio looks at a flag
 /// each time it asks for the time.
 pub async fn service(directory: &Path) -> Contender {
+    let database = format!("sqlite:{}", directory.join("todos.db").display());
+    serve("todo-backend", directory, &database).await
+}
+
+/// The same on a Postgres with its default settings: a commit is on its disk when it is answered, as on SQLite.
+pub async fn on_postgres(directory: &Path) -> Contender {
+    let port = free_port();
+    let mut command = Command::new("bash");
+    command.arg(machine::script("stack.sh")).arg("postgres").arg(directory.join("postgres")).arg(port.to_string());
+    let server = start(&mut command, port);
+    let database = format!("postgres://todo@127.0.0.1:{port}/postgres");
+    let mut contender = serve("on Postgres", directory, &database).await;
+    contender.server = Some(server);
+    contender
+}
+
+async fn serve(name: &'static str, directory: &Path, database: &str) -> Contender {
     let port = free_port();
     let mut command = Command::new(env!("CARGO_BIN_EXE_todo-backend"));
     command
@@ -98,7 +122,7 @@ pub async fn service(directory: &Path) -> Contender {
             ("PORT", &port.to_string()),
             ("DAPR_HTTP_ENDPOINT", &format!("http://127.0.0.1:{}", free_port())),
         ])
-        .env("DATABASE_URL", format!("sqlite:{}", directory.join("todos.db").display()));
+        .env("DATABASE_URL", database);
     let process = start(&mut command, port);
 
     let base = format!("http://127.0.0.1:{port}");
@@ -107,8 +131,9 @@ pub async fn service(directory: &Path) -> Contender {
     let one = fill(&todos, &reader, &new_todo()).await;
     let own = call("POST", &todos, &writer, &new_todo()).await["id"].to_string();
     Contender {
-        name: "todo-backend",
+        name,
         process,
+        server: None,
         get: get(format!("{todos}/{one}"), &reader),
         list: get(todos.clone(), &reader),
         create: change("POST", todos.clone(), &writer, &new_todo()),
@@ -144,6 +169,7 @@ pub async fn bare(service: &Contender) -> Contender {
     Contender {
         name: "bare actix",
         process,
+        server: None,
         get: get(one.clone(), reader),
         list: get(todos.clone(), reader),
         create: change("POST", todos, writer, &new_todo()),
@@ -187,6 +213,7 @@ pub async fn pocketbase(directory: &Path) -> Contender {
     Contender {
         name: "PocketBase",
         process,
+        server: None,
         get: get(format!("{records}/{one}"), &reader),
         // skipTotal: it need not count.
         list: get(format!("{records}?perPage={TODOS}&skipTotal=1"), &reader),

@@ -20,7 +20,8 @@ pub fn pocketbase() -> PathBuf {
     PathBuf::from(String::from_utf8(found.stdout).unwrap().trim_end())
 }
 
-fn script(name: &str) -> PathBuf {
+/// Of tests/stack.
+pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stack").join(name)
 }
 

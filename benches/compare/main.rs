@@ -1,5 +1,5 @@
-//! `make bench`: this service, a bare actix handler and PocketBase under the same load, in interleaved rounds on this
-//! machine. What counts is ratios: absolute figures depend on the machine and on what else it does.
+//! `make bench`: this service, a bare actix handler, PocketBase and this service on Postgres under the same load, in
+//! interleaved rounds on this machine. What counts is ratios: absolute figures depend on the machine and on what else it does.
 //! docs/performance.md says how to read the table.
 //!
 //! `QUICK=1` is a shorter run; `SAVE=1` keeps its ratios in benches/results, with which later runs are compared.
@@ -72,7 +72,8 @@ async fn compare(plan: &Plan, directory: &Path, save: bool) {
     let bare = contenders::bare(&service).await;
     let pocketbase = contenders::pocketbase(directory).await;
     // The service is first: the others' ratios are to it.
-    let contenders = [&service, &bare, &pocketbase];
+    let on_postgres = contenders::on_postgres(directory).await;
+    let contenders = [&service, &bare, &pocketbase, &on_postgres];
 
     let mut report = Report::new(contenders.map(|contender| contender.name));
     for round in 0..plan.rounds {

@@ -163,6 +163,8 @@ pub enum ApiError {
     NotStored,
     /// 503: it is unknown whether the store wrote the change.
     OutcomeUnknown,
+    /// 503: the database of the log can't be reached.
+    LogUnavailable,
     /// 500: a fault of the service. The client learns nothing about it; `log_fault` logs it.
     Internal(Fault),
 }
@@ -183,7 +185,12 @@ impl ApiError {
 
     /// What happened can't be read from the log.
     pub fn unreadable(error: DatabaseError) -> Self {
-        Self::internal("what happened can't be read", error)
+        Self::unread("what happened can't be read", error)
+    }
+
+    /// The same for something else: `what` can't be read.
+    pub fn unread(what: &'static str, error: DatabaseError) -> Self {
+        if error.is_away() { Self::LogUnavailable } else { Self::internal(what, error) }
     }
 }
 
@@ -353,7 +360,9 @@ impl ResponseError for ApiError {
             Self::Limited(_) | Self::TooManyLists | Self::TooManyStreams { .. } | Self::ImportRunning => {
                 StatusCode::TOO_MANY_REQUESTS
             }
-            Self::Busy | Self::NotStored | Self::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::NotStored | Self::OutcomeUnknown | Self::LogUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -493,6 +502,7 @@ impl ResponseError for ApiError {
             Self::OutcomeUnknown => {
                 retry(&mut response, 5, "It is not known whether the change was stored; look before you try again")
             }
+            Self::LogUnavailable => retry(&mut response, 5, "The database can't be read now; try again later"),
             Self::Internal(_) => detail(&mut response, "Internal Server Error"),
         }
     }
@@ -697,6 +707,12 @@ mod tests {
                 503,
                 Some(("retry-after", "5")),
                 json!("It is not known whether the change was stored; look before you try again"),
+            ),
+            (
+                ApiError::LogUnavailable,
+                503,
+                Some(("retry-after", "5")),
+                json!("The database can't be read now; try again later"),
             ),
             (ApiError::internal("x", "secret"), 500, None, json!("Internal Server Error")),
         ];

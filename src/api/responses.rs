@@ -629,6 +629,16 @@ pub struct ImportConflict(ImportErrorBody);
 )]
 pub struct ImportUnavailable(ImportErrorBody);
 
+/// The database of the log can't be reached.
+#[derive(IntoResponses)]
+#[response(
+    status = 503,
+    description = "The database can't be read.",
+    headers(("Retry-After" = u32, description = "Seconds to wait before trying again.")),
+    example = json!({ "detail": "The database can't be read now; try again later" })
+)]
+pub struct LogUnavailable(ErrorBody);
+
 /// The store can't take the change now.
 #[derive(IntoResponses)]
 #[response(

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -38,6 +39,8 @@ pub struct Relay {
     started: Instant,
     clock: Clock,
     outage: OutageLog,
+    /// Whether the last reading of the log was one.
+    is_readable: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
     /// An operator changed what is pending: once nothing is in flight, the dispatcher starts over.
     reloading: bool,
@@ -54,6 +57,7 @@ impl Relay {
             started: Instant::now(),
             clock: config.clock.clone(),
             outage: OutageLog::default(),
+            is_readable: Arc::new(AtomicBool::new(true)),
             metrics,
             reloading: false,
         }
@@ -123,9 +127,10 @@ impl Relay {
 
     fn start_reading(&mut self) -> Option<JoinHandle<Option<Found>>> {
         let wanted = self.dispatcher.start_reading()?;
-        let store = Arc::clone(&self.store);
+        let (store, is_readable) = (Arc::clone(&self.store), Arc::clone(&self.is_readable));
         Some(tokio::spawn(async move {
-            let read = tokio::task::spawn_blocking(move || read_log(&store, &wanted)).await.ok().flatten();
+            let read =
+                tokio::task::spawn_blocking(move || read_log(&store, &wanted, &is_readable)).await.ok().flatten();
             if read.is_none() {
                 tokio::time::sleep(READ_RETRY_DELAY).await;
             }
@@ -176,8 +181,16 @@ async fn publish(dapr: DaprClient, change: Arc<Change>) -> (Arc<Change>, Outcome
     (change, outcome, started.elapsed())
 }
 
-fn read_log(store: &Store, wanted: &Wanted) -> Option<Found> {
-    store.read_outbox(wanted).inspect_err(|error| log::warn!("cannot read the change log: {error}")).ok()
+/// Once per outage, not once per attempt.
+fn read_log(store: &Store, wanted: &Wanted, is_readable: &AtomicBool) -> Option<Found> {
+    let read = store.read_outbox(wanted);
+    let was_readable = is_readable.swap(read.is_ok(), Ordering::Relaxed);
+    match &read {
+        Ok(_) if !was_readable => log::info!("the change log can be read again"),
+        Err(error) if was_readable => log::warn!("cannot read the change log: {error}"),
+        _ => {}
+    }
+    read.ok()
 }
 
 /// Completes when the read does; never if there is none.

@@ -155,6 +155,11 @@ pub enum DatabaseError {
 }
 
 impl DatabaseError {
+    /// Whether the database can't be reached just now: nothing is wrong with what was asked, or with what is stored.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Postgres { source, .. } if !source.is_about_a_value())
+    }
+
     /// For `map_err`: an error of SQLite with the database at `path`.
     pub(super) fn sqlite(path: impl Into<PathBuf>) -> impl Fn(rusqlite::Error) -> Self {
         let path = path.into();

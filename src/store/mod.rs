@@ -61,6 +61,7 @@ use map::trash::Trash;
 use map::users::Users;
 use map::{OwnerView, TodoMap, TrashView};
 use outbox::{Found, Outbox, Wanted};
+use postgres::connection::Connector;
 pub use sqlite::maintenance;
 use writer::Writer;
 use writer::jobs::{Job, Request};
@@ -579,14 +580,14 @@ fn elsewhere<T: Send>(work: impl FnOnce() -> Result<T, DatabaseError> + Send) ->
 
 /// Checks a Postgres database as [`maintenance::check`] does a file; returns the violations. Works while the service runs.
 pub fn check_postgres(settings: &Postgres) -> Result<Vec<String>, DatabaseError> {
-    elsewhere(|| postgres::maintenance::check(settings))
+    elsewhere(|| postgres::maintenance::check(&Connector::open(settings)?))
 }
 
 /// Gives a Postgres database a new epoch, after it was restored to what it was before: consumers and clients see by it that
 /// versions start over. All access tokens end with the old epoch; sessions and personal access tokens are removed. The
 /// service must not be running.
 pub fn renew_epoch(settings: &Postgres) -> Result<Epoch, DatabaseError> {
-    elsewhere(|| postgres::maintenance::renew_epoch(settings))
+    elsewhere(|| postgres::maintenance::renew_epoch(&Connector::open(settings)?))
 }
 
 impl Drop for Store {

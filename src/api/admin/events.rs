@@ -1,6 +1,5 @@
 //! `/admin/events`: operators list parked events, retry or skip them, and publish events again. For the role admin.
 
-use std::error::Error;
 use std::sync::Arc;
 
 use actix_web::{HttpResponse, web};
@@ -11,8 +10,8 @@ use utoipa::ToSchema;
 use crate::api::error::ApiError;
 use crate::api::http::JsonBody;
 use crate::api::responses::{
-    AccountDeleted, EventNotParked, Forbidden, Invalid, TooLarge, Unauthenticated, Unavailable, UnreadableBody,
-    UserNotFound,
+    AccountDeleted, EventNotParked, Forbidden, Invalid, LogUnavailable, TooLarge, Unauthenticated, Unavailable,
+    UnreadableBody, UserNotFound,
 };
 use crate::api::state::AppState;
 use crate::api::user::Admin;
@@ -87,13 +86,14 @@ pub struct Affected {
     security(("bearer" = []), ("password" = [])),
     responses(
         (status = 200, description = "The parked events.", body = Vec<ParkedEvent>),
-        Unauthenticated, Forbidden,
+        Unauthenticated, Forbidden, LogUnavailable,
     )
 )]
 pub async fn parked(_: Admin, state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
-    let failed = |error: Box<dyn Error>| ApiError::internal("parked events can't be read", error);
+    const WHAT: &str = "parked events can't be read";
     let read = tokio::task::spawn_blocking(move || state.store.parked(MAX_LISTED)).await;
-    let changes = read.map_err(|panicked| failed(panicked.into()))?.map_err(|error| failed(error.into()))?;
+    let read = read.map_err(|panicked| ApiError::internal(WHAT, panicked))?;
+    let changes = read.map_err(|error| ApiError::unread(WHAT, error))?;
     let events: Vec<ParkedEvent> = changes
         .iter()
         .map(|change| ParkedEvent {

@@ -10,7 +10,7 @@ use super::entry::Entry;
 use super::{MAX_LIMIT, SYNC_TOKEN, limit, parse_token};
 use crate::api::caching::private;
 use crate::api::error::ApiError;
-use crate::api::responses::{Invalid, SyncGap, TooManyLists, Unauthenticated};
+use crate::api::responses::{Invalid, LogUnavailable, SyncGap, TooManyLists, Unauthenticated};
 use crate::api::state::AppState;
 use crate::api::user::AuthUser;
 use crate::domain::sync_token::SyncToken;
@@ -58,7 +58,7 @@ pub struct Changes {
             status = 200, description = "What has changed.", body = Changes,
             headers(("Sync-Token" = String, description = "The same as `next`."))
         ),
-        Unauthenticated, SyncGap, Invalid, TooManyLists,
+        Unauthenticated, SyncGap, Invalid, TooManyLists, LogUnavailable,
     )
 )]
 pub async fn list(

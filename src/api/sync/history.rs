@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{MAX_LIMIT, limit};
 use crate::api::caching::private;
 use crate::api::error::ApiError;
-use crate::api::responses::{Invalid, TodoNotFound, TooManyLists, Unauthenticated};
+use crate::api::responses::{Invalid, LogUnavailable, TodoNotFound, TooManyLists, Unauthenticated};
 use crate::api::state::AppState;
 use crate::api::user::AuthUser;
 use crate::domain::change::{Change, Kind, Revision};
@@ -75,7 +75,7 @@ pub struct HistoryEntry {
             status = 200, description = "What the log still has of it.", body = Vec<HistoryEntry>,
             headers(("Link" = String, description = "Where there are more: `<URL>; rel=\"next\"` (RFC 8288)."))
         ),
-        Unauthenticated, TodoNotFound, Invalid, TooManyLists,
+        Unauthenticated, TodoNotFound, Invalid, TooManyLists, LogUnavailable,
     )
 )]
 pub async fn list(

@@ -142,7 +142,13 @@ impl Postgres {
         if get::<Option<i32>>(&row, 2)? != Some(stream) {
             abort_overtaken(&self.connector);
         }
-        let commits = get(&row, 1)?;
+        let commits: i64 = get(&row, 1)?;
+        let expected = self.stream.commits..=self.stream.commits + i64::from(self.in_doubt);
+        if !expected.contains(&commits) {
+            abort(format_args!(
+                "{commits} transactions were committed, and not {expected:?}; aborting, a restart reads what is stored"
+            ));
+        }
         if std::mem::take(&mut self.in_doubt) {
             self.was_committed = commits > self.stream.commits;
         }
@@ -191,7 +197,7 @@ impl Postgres {
             };
             let client = &session.client;
             let begun = self.runtime.block_on(in_time(ANSWER_TIMEOUT, async {
-                client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+                client.batch_execute(commit::BEGIN).await?;
                 commit::fence(client, stream).await?;
                 work(client).await
             }));
@@ -199,8 +205,9 @@ impl Postgres {
                 Ok(done) => done,
                 // Without COMMIT, nothing is stored; a connection that is dropped is rolled back.
                 Err(error) => {
+                    let fenced = error.is_fenced();
                     let rolled_back = async { Ok(client.batch_execute("ROLLBACK").await?) };
-                    if self.runtime.block_on(in_time(ANSWER_TIMEOUT, rolled_back)).is_err() {
+                    if self.runtime.block_on(in_time(ANSWER_TIMEOUT, rolled_back)).is_err() || fenced {
                         self.session = None;
                     }
                     if error.is_conflict() && conflicts < MAX_CONFLICTS {
@@ -298,7 +305,13 @@ impl Backend for Postgres {
                     self.pause(conflicts);
                     continue;
                 }
-                Ok(Err(Failed::NotApplied(error))) => return Err(CommitError::NotApplied(error.into())),
+                Ok(Err(Failed::NotApplied(error))) => {
+                    // Another connection will find out why.
+                    if error.is_fenced() || !error.is_refusal() {
+                        self.session = None;
+                    }
+                    return Err(CommitError::NotApplied(error.into()));
+                }
                 Ok(Err(Failed::Unknown(error))) => error,
                 Err(_) => PostgresError::Timeout(ANSWER_TIMEOUT),
             };

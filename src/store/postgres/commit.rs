@@ -1,4 +1,4 @@
-//! Commits: what one transaction writes. All of its statements are sent at once, so that it takes one round trip.
+//! Commits: what one transaction writes. All of its statements are sent at once, so that it takes two round trips.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -109,6 +109,9 @@ const UPTIME: &str = "UPDATE meta SET uptime = greatest(uptime, $1)";
 type Parameter<'a> = Box<dyn ToSql + Sync + Send + 'a>;
 type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + 'a>>;
 
+/// Begins a transaction, whatever the server's default is.
+pub const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
 /// What became of a transaction.
 #[derive(Debug)]
 pub enum Failed {
@@ -126,8 +129,9 @@ pub async fn commit(client: &ClientWrapper, group: &Commit<'_>, stream: Stream, 
         let statement = client.prepare_cached(sql).await.map_err(|error| before_commit(error.into()))?;
         prepared.push((statement, parameters));
     }
-    let mut sending: Vec<Sending<'_>> = Vec::with_capacity(prepared.len() + 2);
-    sending.push(Box::pin(client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED")));
+    // Not sent together with the others: if the server cancels it, they would be committed one by one.
+    client.batch_execute(BEGIN).await.map_err(|error| before_commit(error.into()))?;
+    let mut sending: Vec<Sending<'_>> = Vec::with_capacity(prepared.len() + 1);
     for (statement, parameters) in &prepared {
         sending.push(Box::pin(async move {
             let parameters = parameters.iter().map(|parameter| &**parameter as &(dyn ToSql + Sync));

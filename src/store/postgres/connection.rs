@@ -14,6 +14,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::error::PostgresError;
 use super::tls;
 use crate::config::postgres::Postgres;
+use crate::store::error::DatabaseError;
 
 /// How long making a connection may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -59,9 +60,10 @@ impl Connected {
 
 impl Connector {
     /// Connections as the settings say.
-    pub fn new(settings: Postgres) -> Result<Self, PostgresError> {
-        let tls = tls::connector(&settings)?;
-        Ok(Self { settings, tls })
+    pub fn open(settings: &Postgres) -> Result<Self, DatabaseError> {
+        let tls =
+            tls::connector(settings).map_err(|error| DatabaseError::postgres(&settings.location())(error.into()))?;
+        Ok(Self { settings: settings.clone(), tls })
     }
 
     /// Where the data is, without a password.
@@ -72,11 +74,6 @@ impl Connector {
     /// How many connections may read.
     pub fn readers(&self) -> usize {
         self.settings.connections
-    }
-
-    /// What the driver has to know, but for the password.
-    pub fn config(&self) -> &tokio_postgres::Config {
-        self.settings.connection()
     }
 
     /// Makes a connection, which the runtime of the caller drives. The password is read again each time: it can change.

@@ -24,13 +24,13 @@ use crate::store::error::DatabaseError;
 use crate::store::history::{Limit, Page, Past, Span};
 use crate::store::loaded::Loaded;
 use crate::store::outbox::{Found, Marks, Wanted};
-use crate::store::{DemoUsers, Options};
+use crate::store::{DemoUsers, Options, elsewhere};
 
 type Pool = managed::Pool<Connects>;
 
 /// An open database, for those who read.
 pub struct Database {
-    location: String,
+    connector: Arc<Connector>,
     epoch: Epoch,
     clients: Pool,
     /// The relay does not wait for clients that read what they did.
@@ -48,7 +48,7 @@ impl Database {
     ) -> Result<(Self, Loaded, Postgres), DatabaseError> {
         let location = settings.location();
         let failed = DatabaseError::postgres(&location);
-        let connector = Arc::new(Connector::new(settings.clone()).map_err(&failed)?);
+        let connector = Arc::new(Connector::open(settings)?);
         let writer = runtime()?;
         let (session, loaded, stream) = writer.block_on(open(&connector, options))?;
         let backend = Postgres::new(writer, Arc::clone(&connector), session, loaded.epoch, stream, loaded.next);
@@ -64,19 +64,18 @@ impl Database {
                 .map_err(DatabaseError::Thread)?;
             (handle, Mutex::new(Some(thread)))
         };
-        let database = Self { location, epoch: loaded.epoch, clients, relay, runtime, thread, stop };
+        let database = Self { connector, epoch: loaded.epoch, clients, relay, runtime, thread, stop };
         Ok((database, loaded, backend))
     }
 
     /// Where the data is, without a password.
     pub fn location(&self) -> String {
-        self.location.clone()
+        self.connector.location()
     }
 
-    /// Checks what is stored; returns the violations. Blocks.
+    /// Checks what is stored; returns the violations. Blocks, on a connection of its own.
     pub fn check(&self) -> Result<Vec<String>, DatabaseError> {
-        let relay = self.relay.clone();
-        self.wait(async move { maintenance::find_violations(&*take(&relay).await?).await })
+        elsewhere(|| maintenance::check(&self.connector))
     }
 
     /// Reads what the relay asks for, without what is `marked`. Blocks.
@@ -135,7 +134,7 @@ impl Database {
         read: impl Future<Output = Result<T, PostgresError>> + Send + 'static,
     ) -> Result<T, DatabaseError> {
         let done = self.runtime.spawn(in_time(ANSWER_TIMEOUT, read)).await;
-        done.unwrap_or(Err(PostgresError::Stopping)).map_err(DatabaseError::postgres(&self.location))
+        done.unwrap_or(Err(PostgresError::Stopping)).map_err(DatabaseError::postgres(&self.location()))
     }
 
     /// The same for callers that may block.
@@ -145,7 +144,7 @@ impl Database {
     ) -> Result<T, DatabaseError> {
         let (reply, done) = std::sync::mpsc::sync_channel(1);
         self.runtime.spawn(async move { reply.send(in_time(ANSWER_TIMEOUT, read).await) });
-        done.recv().unwrap_or(Err(PostgresError::Stopping)).map_err(DatabaseError::postgres(&self.location))
+        done.recv().unwrap_or(Err(PostgresError::Stopping)).map_err(DatabaseError::postgres(&self.location()))
     }
 }
 

@@ -78,6 +78,11 @@ impl PostgresError {
         self.code().is_some_and(|code| CONFLICTS.contains(code))
     }
 
+    /// Whether the stream is not as it should be: see `commit::FENCE`.
+    pub fn is_fenced(&self) -> bool {
+        self.code() == Some(&SqlState::DIVISION_BY_ZERO)
+    }
+
     /// Whether the server has refused a statement, and the session goes on.
     pub fn is_refusal(&self) -> bool {
         // 57P01 and its like end the session (https://www.postgresql.org/docs/current/errcodes-appendix.html).

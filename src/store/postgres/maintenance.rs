@@ -8,7 +8,6 @@ use super::database::runtime;
 use super::error::PostgresError;
 use super::rows::get;
 use super::schema;
-use crate::config::postgres::Postgres;
 use crate::domain::change::Epoch;
 use crate::store::check::{self, ACCOUNT_RULE, BEFORE_RULE, MAX_LISTED, RULES, RULES_WITH_TRASH, Rule};
 use crate::store::error::DatabaseError;
@@ -52,10 +51,9 @@ const OWN_RULES: [Rule; 5] = [
 ];
 
 /// Checks the log's invariants; returns the violations. Works while the service runs.
-pub fn check(settings: &Postgres) -> Result<Vec<String>, DatabaseError> {
-    let location = settings.location();
+pub fn check(connector: &Connector) -> Result<Vec<String>, DatabaseError> {
+    let location = connector.location();
     let failed = DatabaseError::postgres(&location);
-    let connector = Connector::new(settings.clone()).map_err(&failed)?;
     runtime()?.block_on(async {
         let (client, _) = connector.connect().await.map_err(&failed)?.cached();
         as_it_should_be(&client, &location).await?;
@@ -64,12 +62,11 @@ pub fn check(settings: &Postgres) -> Result<Vec<String>, DatabaseError> {
 }
 
 /// Gives the database a new epoch, and ends all sessions and personal access tokens. The service must not be running.
-pub fn renew_epoch(settings: &Postgres) -> Result<Epoch, DatabaseError> {
-    let location = settings.location();
+pub fn renew_epoch(connector: &Connector) -> Result<Epoch, DatabaseError> {
+    let location = connector.location();
     let failed = DatabaseError::postgres(&location);
-    let connector = Connector::new(settings.clone()).map_err(&failed)?;
     runtime()?.block_on(async {
-        let session = Session::open(&connector, None).await.map_err(&failed)?;
+        let session = Session::open(connector, None).await.map_err(&failed)?;
         as_it_should_be(&session.client, &location).await?;
         if let Some(violation) = find_violations(&session.client).await.map_err(&failed)?.into_iter().next() {
             return Err(DatabaseError::BadDatabase { database: location, violation });
@@ -95,7 +92,7 @@ async fn as_it_should_be(client: &ClientWrapper, location: &str) -> Result<(), D
 }
 
 /// Looks for what breaks a rule.
-pub async fn find_violations(client: &ClientWrapper) -> Result<Vec<String>, PostgresError> {
+async fn find_violations(client: &ClientWrapper) -> Result<Vec<String>, PostgresError> {
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0";
     client.batch_execute(begin).await?;
     let found = async {

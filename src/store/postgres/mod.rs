@@ -3,7 +3,7 @@
 mod admin;
 pub mod backend;
 mod commit;
-mod connection;
+pub(super) mod connection;
 pub mod database;
 mod erase;
 pub mod error;
