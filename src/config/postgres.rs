@@ -47,6 +47,8 @@ const PASSED: [&str; 9] = [
 pub struct Postgres {
     /// Without the password.
     connection: tokio_postgres::Config,
+    /// The same for each of several hosts.
+    servers: Vec<tokio_postgres::Config>,
     password: Password,
     /// How the connection is protected.
     pub tls: Tls,
@@ -174,16 +176,26 @@ impl Postgres {
             connection.connect_timeout(CONNECT_TIMEOUT);
         }
         connection.user(user).dbname(name).target_session_attrs(is_writable).ssl_negotiation(is_direct);
-        for (host, port) in servers.hosts.iter().zip(servers.ports) {
+        let mut alone = vec![connection.clone(); servers.hosts.len()];
+        for ((host, port), alone) in servers.hosts.iter().zip(servers.ports).zip(&mut alone) {
             connection.host(host.as_str()).port(port);
+            alone.host(host.as_str()).port(port);
         }
-        for address in servers.addresses {
+        for (index, address) in servers.addresses.into_iter().enumerate() {
             connection.hostaddr(address);
+            alone.get_mut(index).map(|alone| alone.hostaddr(address));
         }
-        let mut postgres = Self { connection, password, tls, connections };
+        let mut postgres = Self { connection, servers: alone, password, tls, connections };
         let mode = postgres.ssl_mode();
-        postgres.connection.ssl_mode(mode);
+        for connection in [&mut postgres.connection].into_iter().chain(&mut postgres.servers) {
+            connection.ssl_mode(mode);
+        }
         Ok(postgres)
+    }
+
+    /// [`Postgres::connection`] for each host alone, so that one that does not answer holds up no other.
+    pub fn servers(&self) -> &[tokio_postgres::Config] {
+        &self.servers
     }
 
     /// What the client connects with, but for the password, which can change: [`Postgres::password`].

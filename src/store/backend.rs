@@ -64,6 +64,11 @@ pub trait Backend: Send {
     /// What is due after commits, such as moving a log's pages into the database.
     fn tidy(&mut self) {}
 
+    /// Called once a second, also if there is nothing to do: a database that is away is noticed, and one that was taken over.
+    fn keep_connected(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// The clock that retention goes by, in seconds, if it is not the time for which the service has been running.
     fn clock(&mut self) -> Option<i64> {
         None

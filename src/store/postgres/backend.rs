@@ -38,6 +38,10 @@ const MAX_CONFLICTS: u32 = 5;
 /// The one process that writes holds it as long as its connection lives.
 const LOCK: &str =
     "SELECT pg_try_advisory_lock(hashtextextended('todo-backend ' || current_schema(), 0)), pg_backend_pid()";
+/// Ends a session that still holds it. By now, its number may be another one's.
+const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_locks
+     WHERE locktype = 'advisory' AND granted AND pid = $1
+         AND (classid::bigint << 32 | objid::bigint) = hashtextextended('todo-backend ' || current_schema(), 0)";
 
 /// A connection that holds the lock.
 pub struct Session {
@@ -61,7 +65,7 @@ impl Session {
                 return Err(PostgresError::Taken);
             }
             if let Some(before) = before {
-                client.execute("SELECT pg_terminate_backend($1)", &[&before]).await?;
+                in_time(ANSWER_TIMEOUT, async { Ok(client.execute(TERMINATE, &[&before]).await?) }).await?;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -81,6 +85,8 @@ pub struct Postgres {
     in_doubt: bool,
     /// What became of the last one whose answer was lost.
     was_committed: bool,
+    /// The writer has to ask about a group before anything else is done: it has not applied it yet.
+    is_unresolved: bool,
     /// The unused ids that the database has.
     next: Next,
     retry_at: Instant,
@@ -105,6 +111,7 @@ impl Postgres {
             stream: Stream { id: stream, fence: 0, commits: 0 },
             in_doubt: false,
             was_committed: false,
+            is_unresolved: false,
             next,
             retry_at: Instant::now(),
         }
@@ -112,6 +119,10 @@ impl Postgres {
 
     /// Sees to it that there is a connection. A new one finds out what became of what was in doubt.
     fn ready(&mut self) -> Result<(), PostgresError> {
+        if self.is_unresolved { Err(PostgresError::Unreachable) } else { self.connected() }
+    }
+
+    fn connected(&mut self) -> Result<(), PostgresError> {
         if self.session.as_ref().is_none_or(|session| session.client.is_closed()) {
             self.session = None;
             if Instant::now() < self.retry_at {
@@ -146,7 +157,9 @@ impl Postgres {
         let expected = self.stream.commits..=self.stream.commits + i64::from(self.in_doubt);
         if !expected.contains(&commits) {
             abort(format_args!(
-                "{commits} transactions were committed, and not {expected:?}; aborting, a restart reads what is stored"
+                "{} is not as this process left it ({commits} transactions, and not {expected:?}): it was set back, or is \
+                 another one; aborting, a restart reads what is stored. After a restore, run `todo-backend renew-epoch` first",
+                self.connector.location()
             ));
         }
         if std::mem::take(&mut self.in_doubt) {
@@ -159,9 +172,11 @@ impl Postgres {
 
     /// Whether another process has begun to write.
     async fn is_overtaken(&self) -> bool {
-        let Ok(connected) = self.connector.connect().await else { return false };
-        let newest = connected.client.query_one("SELECT max(id) FROM streams", &[]).await;
-        newest.is_ok_and(|row| row.try_get::<_, Option<i32>>(0).is_ok_and(|newest| newest > Some(self.stream.id)))
+        let newest = in_time(ANSWER_TIMEOUT, async {
+            let connected = self.connector.connect().await?;
+            get::<Option<i32>>(&connected.client.query_one("SELECT max(id) FROM streams", &[]).await?, 0)
+        });
+        newest.await.is_ok_and(|newest| newest > Some(self.stream.id))
     }
 
     /// Reads something. What breaks the connection is tried once more.
@@ -188,7 +203,7 @@ impl Postgres {
         &mut self,
         work: impl AsyncFn(&ClientWrapper) -> Result<T, PostgresError>,
     ) -> Result<T, CommitError> {
-        let mut conflicts = 0;
+        let (mut conflicts, mut is_new) = (0, self.session.is_none());
         loop {
             self.ready().map_err(|error| CommitError::NotApplied(error.into()))?;
             let stream = self.stream;
@@ -213,6 +228,10 @@ impl Postgres {
                     if error.is_conflict() && conflicts < MAX_CONFLICTS {
                         conflicts += 1;
                         self.pause(conflicts);
+                        continue;
+                    }
+                    // One that was idle may have been broken for long.
+                    if self.session.is_none() && !std::mem::replace(&mut is_new, true) {
                         continue;
                     }
                     return Err(CommitError::NotApplied(error.into()));
@@ -286,6 +305,7 @@ impl Backend for Postgres {
             let Some(session) = &self.session else {
                 return Err(CommitError::NotApplied(PostgresError::Unreachable.into()));
             };
+            session.not_replicated.store(false, Ordering::Relaxed);
             let sent = commit::commit(&session.client, group, self.stream, &self.next);
             let sent = self.runtime.block_on(async { tokio::time::timeout(ANSWER_TIMEOUT, sent).await });
             let error = match sent {
@@ -294,8 +314,7 @@ impl Backend for Postgres {
                     self.next = group.decided.next;
                     if session.not_replicated.swap(false, Ordering::Relaxed) {
                         log::error!("a commit has not reached the standby that it has to reach");
-                        self.in_doubt = false;
-                        self.was_committed = true;
+                        (self.was_committed, self.is_unresolved) = (true, true);
                         return Err(CommitError::Unknown(PostgresError::NotReplicated.into()));
                     }
                     return Ok(());
@@ -305,10 +324,17 @@ impl Backend for Postgres {
                     self.pause(conflicts);
                     continue;
                 }
+                Ok(Err(Failed::NotApplied(error))) if error.is_contradiction() => {
+                    abort(format_args!("a group contradicts what is stored: {error}; aborting, a restart reads it"));
+                }
                 Ok(Err(Failed::NotApplied(error))) => {
-                    // Another connection will find out why.
-                    if error.is_fenced() || !error.is_refusal() {
+                    let is_broken = !error.is_refusal();
+                    // Another connection finds out why.
+                    if is_broken || error.is_fenced() {
                         self.session = None;
+                    }
+                    if is_broken && started.elapsed() < ANSWER_TIMEOUT {
+                        continue;
                     }
                     return Err(CommitError::NotApplied(error.into()));
                 }
@@ -325,13 +351,17 @@ impl Backend for Postgres {
                 // It never will be: the new connection has seen to that. What was decided still holds.
                 Ok(()) if started.elapsed() < ANSWER_TIMEOUT => {}
                 Ok(()) => return Err(CommitError::NotApplied(error.into())),
-                Err(_) => return Err(CommitError::Unknown(error.into())),
+                Err(_) => {
+                    self.is_unresolved = true;
+                    return Err(CommitError::Unknown(error.into()));
+                }
             }
         }
     }
 
     fn is_stored(&mut self, decided: &Decided) -> Result<bool, Failure> {
-        self.ready()?;
+        self.connected()?;
+        self.is_unresolved = false;
         if self.was_committed {
             self.next = decided.next;
         }
@@ -380,6 +410,16 @@ impl Backend for Postgres {
 
     fn is_done(&mut self, command: &OutboxCommand, place: Place) -> Result<bool, Failure> {
         Ok(self.read(async |client| admin::is_done(client, command, place).await)?)
+    }
+
+    fn keep_connected(&mut self) -> Result<(), Failure> {
+        // The end of a connection is only noticed when it is looked at.
+        self.runtime.block_on(async {
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+            }
+        });
+        Ok(self.connected()?)
     }
 
     fn clock(&mut self) -> Option<i64> {

@@ -13,6 +13,7 @@ use super::idempotency;
 use super::rows::{escaped, stream_and_pos, streams_and_pos};
 use crate::domain::change::{Change, DeliveryState, Kind};
 use crate::domain::todo::TodoId;
+use crate::store::abort::abort;
 use crate::store::backend::Commit;
 use crate::store::decide::Next;
 use crate::store::stored;
@@ -27,8 +28,8 @@ pub struct Stream {
     pub commits: i64,
 }
 
-/// Fails, and so aborts its transaction, if the stream is not as it should be: then another connection has taken over, and what
-/// was decided may be wrong.
+/// Fails, and so aborts its transaction, if the stream is not as it should be: what was decided may be wrong, because another
+/// connection has taken over, or the database was set back.
 const FENCE: &str = "WITH moved AS (UPDATE streams SET commits = commits + 1, head = greatest(head, $4)
          WHERE id = $1 AND fence = $2 AND commits = $3 RETURNING 1)
      SELECT 1 / count(*) FROM moved";
@@ -115,9 +116,9 @@ pub const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 /// What became of a transaction.
 #[derive(Debug)]
 pub enum Failed {
-    /// Nothing of it is in the database, and the session goes on.
+    /// Nothing of it is in the database.
     NotApplied(PostgresError),
-    /// It may be in the database; the session is over.
+    /// It may be in the database. The session is over.
     Unknown(PostgresError),
 }
 
@@ -126,11 +127,11 @@ pub async fn commit(client: &ClientWrapper, group: &Commit<'_>, stream: Stream, 
     let statements = statements(group, stream, next).map_err(|error| Failed::NotApplied(error.into()))?;
     let mut prepared = Vec::with_capacity(statements.len());
     for (sql, parameters) in statements {
-        let statement = client.prepare_cached(sql).await.map_err(|error| before_commit(error.into()))?;
+        let statement = client.prepare_cached(sql).await.map_err(not_applied)?;
         prepared.push((statement, parameters));
     }
     // Not sent together with the others: if the server cancels it, they would be committed one by one.
-    client.batch_execute(BEGIN).await.map_err(|error| before_commit(error.into()))?;
+    client.batch_execute(BEGIN).await.map_err(not_applied)?;
     let mut sending: Vec<Sending<'_>> = Vec::with_capacity(prepared.len() + 1);
     for (statement, parameters) in &prepared {
         sending.push(Box::pin(async move {
@@ -144,6 +145,11 @@ pub async fn commit(client: &ClientWrapper, group: &Commit<'_>, stream: Stream, 
     let committed = answers.pop().unwrap_or(Ok(()));
     // COMMIT is no error after one: it answers ROLLBACK. So each of them counts.
     if let Some(error) = answers.into_iter().find_map(Result::err).map(PostgresError::from) {
+        if committed.is_ok() && error.code().is_none() {
+            abort(format_args!(
+                "a group was committed without one of its statements, which could not be sent: {error}"
+            ));
+        }
         return Err(if error.is_refusal() { Failed::NotApplied(error) } else { Failed::Unknown(error) });
     }
     committed.map_err(|error| {
@@ -152,9 +158,9 @@ pub async fn commit(client: &ClientWrapper, group: &Commit<'_>, stream: Stream, 
     })
 }
 
-/// An error before COMMIT was sent: without it, nothing is stored.
-fn before_commit(error: PostgresError) -> Failed {
-    Failed::NotApplied(error)
+/// Before COMMIT is sent, nothing is stored.
+fn not_applied(error: tokio_postgres::Error) -> Failed {
+    Failed::NotApplied(error.into())
 }
 
 /// What a group writes, in this order.

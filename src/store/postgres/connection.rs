@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::ClientWrapper;
+use rand::seq::SliceRandom;
 use tokio::task::JoinHandle;
-use tokio_postgres::error::{Severity, SqlState};
-use tokio_postgres::{AsyncMessage, Client, Socket};
+use tokio_postgres::config::LoadBalanceHosts;
+use tokio_postgres::{AsyncMessage, Client, Config, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::PostgresError;
@@ -16,8 +17,8 @@ use super::tls;
 use crate::config::postgres::Postgres;
 use crate::store::error::DatabaseError;
 
-/// How long making a connection may take.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a connection is idle before it is asked whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(10);
 /// How long the server may take to answer, if nothing is wrong: what takes longer is given up.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -76,20 +77,43 @@ impl Connector {
         self.settings.connections
     }
 
-    /// Makes a connection, which the runtime of the caller drives. The password is read again each time: it can change.
+    /// Makes a connection to the first host that can be used; the caller's runtime drives it. The password is read again
+    /// each time: it can change.
     pub async fn connect(&self) -> Result<Connected, PostgresError> {
-        in_time(CONNECT_TIMEOUT, async {
-            let mut config = self.settings.connection().clone();
-            if let Some(password) = self.settings.password().map_err(PostgresError::Password)? {
+        let password = self.settings.password().map_err(PostgresError::Password)?;
+        let mut servers: Vec<_> = self.settings.servers().iter().collect();
+        if self.settings.connection().get_load_balance_hosts() == LoadBalanceHosts::Random {
+            servers.shuffle(&mut rand::rng());
+        }
+        let mut failed = PostgresError::Unreachable;
+        for server in servers {
+            let mut config = server.clone();
+            if let Some(password) = &password {
                 config.password(password.expose());
             }
-            let (client, connection) = config.connect(self.tls.clone()).await?;
-            let not_replicated = Arc::new(AtomicBool::new(false));
-            let task = tokio::spawn(drive(connection, Arc::clone(&not_replicated)));
-            client.batch_execute(SET_UP).await?;
-            Ok(Connected { client, task, not_replicated })
-        })
-        .await
+            // The client's default is the system's: a connection that is cut would be waited for for hours.
+            if config.get_keepalives_idle() > KEEPALIVE {
+                config.keepalives_idle(KEEPALIVE);
+            }
+            if config.get_tcp_user_timeout().is_none() {
+                config.tcp_user_timeout(ANSWER_TIMEOUT);
+            }
+            // `connect_timeout=0`: as long as it takes.
+            let limit = config.get_connect_timeout().copied().unwrap_or(Duration::MAX);
+            match in_time(limit, self.connect_to(&config)).await {
+                Ok(connected) => return Ok(connected),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    async fn connect_to(&self, config: &Config) -> Result<Connected, PostgresError> {
+        let (client, connection) = config.connect(self.tls.clone()).await?;
+        let not_replicated = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn(drive(connection, Arc::clone(&not_replicated)));
+        client.batch_execute(SET_UP).await?;
+        Ok(Connected { client, task, not_replicated })
     }
 }
 
@@ -101,10 +125,11 @@ where
     while let Some(message) = std::future::poll_fn(|context| connection.poll_message(context)).await {
         match message {
             Ok(AsyncMessage::Notice(notice)) => {
-                if *notice.code() == SqlState::WARNING && notice.parsed_severity() == Some(Severity::Warning) {
+                // Its text is translated, and its SQLSTATE is that of other warnings, too.
+                if notice.routine() == Some("SyncRepWaitForLSN") {
                     not_replicated.store(true, Ordering::Relaxed);
                 }
-                log::warn!("Postgres says: {}", notice.message());
+                log::debug!("Postgres says: {}", notice.message());
             }
             Ok(_) => {}
             Err(error) => {

@@ -60,7 +60,11 @@ impl Database {
             let handle = runtime.handle().clone();
             let thread = std::thread::Builder::new()
                 .name("store-readers".into())
-                .spawn(move || runtime.block_on(stop.cancelled()))
+                .spawn(move || {
+                    runtime.block_on(stop.cancelled());
+                    // Whatever is still asked for is not waited for.
+                    runtime.shutdown_background();
+                })
                 .map_err(DatabaseError::Thread)?;
             (handle, Mutex::new(Some(thread)))
         };
@@ -81,31 +85,48 @@ impl Database {
     /// Reads what the relay asks for, without what is `marked`. Blocks.
     pub fn read_outbox(&self, wanted: &Wanted, marked: &Marks) -> Result<Found, DatabaseError> {
         let (relay, epoch, wanted, marked) = (self.relay.clone(), self.epoch, wanted.clone(), marked.clone());
-        self.wait(async move { reader::read_outbox(&mut *take(&relay).await?, epoch, &wanted, &marked).await })
+        self.wait(async move {
+            let mut client = take(&relay).await?;
+            give_back(in_time(ANSWER_TIMEOUT, reader::read_outbox(&mut client, epoch, &wanted, &marked)).await, client)
+        })
     }
 
     /// Parked changes, oldest first. Blocks.
     pub fn parked(&self, limit: usize) -> Result<Vec<Change>, DatabaseError> {
         let (clients, epoch) = (self.clients.clone(), self.epoch);
-        self.wait(async move { reader::read_parked(&*take(&clients).await?, epoch, limit).await })
+        self.wait(async move {
+            let client = take(&clients).await?;
+            give_back(in_time(ANSWER_TIMEOUT, reader::read_parked(&client, epoch, limit)).await, client)
+        })
     }
 
     /// Samples the log; see [`reader::sample_log`]. Blocks.
     pub fn sample(&self, from: Place) -> Result<LogSamples, DatabaseError> {
         let clients = self.clients.clone();
-        self.wait(async move { reader::sample_log(&mut *take(&clients).await?, from).await })
+        self.wait(async move {
+            let mut client = take(&clients).await?;
+            give_back(in_time(ANSWER_TIMEOUT, reader::sample_log(&mut client, from)).await, client)
+        })
     }
 
     /// The next of some changes; `None` if the log does not have all of them any more.
     pub async fn whole_page(&self, span: Span) -> Result<Option<Page>, DatabaseError> {
         let (clients, epoch) = (self.clients.clone(), self.epoch);
-        self.ask(async move { history::whole_page(&*take(&clients).await?, epoch, &span).await }).await
+        self.ask(async move {
+            let client = take(&clients).await?;
+            give_back(in_time(ANSWER_TIMEOUT, history::whole_page(&client, epoch, &span)).await, client)
+        })
+        .await
     }
 
     /// The next of some changes that the log has.
     pub async fn page(&self, span: Span) -> Result<Page, DatabaseError> {
         let (clients, epoch) = (self.clients.clone(), self.epoch);
-        self.ask(async move { history::page(&*take(&clients).await?, epoch, &span).await }).await
+        self.ask(async move {
+            let client = take(&clients).await?;
+            give_back(in_time(ANSWER_TIMEOUT, history::page(&client, epoch, &span)).await, client)
+        })
+        .await
     }
 
     /// The changes of a todo of `owner` after a version, and whether there are more; none of another's.
@@ -117,7 +138,14 @@ impl Database {
         limit: Limit,
     ) -> Result<(Vec<Past>, bool), DatabaseError> {
         let (clients, epoch) = (self.clients.clone(), self.epoch);
-        self.ask(async move { history::of_todo(&*take(&clients).await?, epoch, owner, todo, after, limit).await }).await
+        self.ask(async move {
+            let client = take(&clients).await?;
+            give_back(
+                in_time(ANSWER_TIMEOUT, history::of_todo(&client, epoch, owner, todo, after, limit)).await,
+                client,
+            )
+        })
+        .await
     }
 
     /// Closes the connections that read. Blocks.
@@ -133,7 +161,7 @@ impl Database {
         &self,
         read: impl Future<Output = Result<T, PostgresError>> + Send + 'static,
     ) -> Result<T, DatabaseError> {
-        let done = self.runtime.spawn(in_time(ANSWER_TIMEOUT, read)).await;
+        let done = self.runtime.spawn(read).await;
         done.unwrap_or(Err(PostgresError::Stopping)).map_err(DatabaseError::postgres(&self.location()))
     }
 
@@ -143,7 +171,7 @@ impl Database {
         read: impl Future<Output = Result<T, PostgresError>> + Send + 'static,
     ) -> Result<T, DatabaseError> {
         let (reply, done) = std::sync::mpsc::sync_channel(1);
-        self.runtime.spawn(async move { reply.send(in_time(ANSWER_TIMEOUT, read).await) });
+        self.runtime.spawn(async move { reply.send(read.await) });
         done.recv().unwrap_or(Err(PostgresError::Stopping)).map_err(DatabaseError::postgres(&self.location()))
     }
 }
@@ -216,6 +244,14 @@ async fn take(pool: &Pool) -> Result<Object<Connects>, PostgresError> {
         PoolError::Backend(error) => error,
         other => PostgresError::Pool(other.to_string()),
     })
+}
+
+/// What was read. The connection goes back into the pool, unless it may be broken, or still be busy with it.
+fn give_back<T>(read: Result<T, PostgresError>, client: Object<Connects>) -> Result<T, PostgresError> {
+    if read.as_ref().is_err_and(|error| !(error.is_refusal() || error.is_about_a_value())) {
+        drop(Object::take(client));
+    }
+    read
 }
 
 /// How the pool gets its connections.

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{Severity, SqlState};
 
 use super::tls::TlsError;
 
@@ -85,9 +85,18 @@ impl PostgresError {
 
     /// Whether the server has refused a statement, and the session goes on.
     pub fn is_refusal(&self) -> bool {
-        // 57P01 and its like end the session (https://www.postgresql.org/docs/current/errcodes-appendix.html).
-        self.code().is_some_and(|code| !code.code().starts_with("57P") && !code.code().starts_with("08"))
-            || matches!(self, Self::Unwritable(_))
+        match self {
+            Self::Server(error) => {
+                error.as_db_error().is_some_and(|said| said.parsed_severity() == Some(Severity::Error))
+            }
+            Self::Unwritable(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether what was to be stored does not go with what is stored (class 23): then memory is not what is stored.
+    pub fn is_contradiction(&self) -> bool {
+        self.code().is_some_and(|code| code.code().starts_with("23"))
     }
 }
 

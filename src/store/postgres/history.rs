@@ -6,6 +6,7 @@ use std::pin::pin;
 use deadpool_postgres::ClientWrapper;
 use futures_util::StreamExt;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use super::error::PostgresError;
 use super::rows::{CHANGE_COLUMNS, before, change, get};
@@ -14,6 +15,9 @@ use crate::domain::change::{Before, Change, Epoch, Kind, Revision};
 use crate::domain::todo::{TodoId, Version};
 use crate::store::decide::Undone;
 use crate::store::history::{Limit, MAX_LOOKED_AT, Page, Past, Span, size};
+
+/// More changes than one request can make.
+const MAX_BATCH: usize = 100_000;
 
 /// A change, or all that were made together with it, by todo, in the order of the first of each. Nothing if the log does
 /// not have all of them, or not what they have replaced.
@@ -33,7 +37,7 @@ pub async fn undone(
         // They follow each other.
         let sql = format!(
             "SELECT {CHANGE_COLUMNS}, before FROM changes AS c
-             WHERE owner_id = $1 AND revision >= $2 AND batch = $2 ORDER BY revision"
+             WHERE owner_id = $1 AND revision >= $2 AND revision < $2 + {MAX_BATCH} AND batch = $2 ORDER BY revision"
         );
         let statement = client.prepare_cached(&sql).await?;
         let rows = client.query(&statement, &[&owner, &batch]).await?;
@@ -71,37 +75,54 @@ pub async fn whole_page(client: &ClientWrapper, epoch: Epoch, span: &Span) -> Re
 
 /// The next of some changes that the log has.
 pub async fn page(client: &ClientWrapper, epoch: Epoch, span: &Span) -> Result<Page, PostgresError> {
+    let (wanted, looked_through) = revisions(client, span).await?;
     let sql = format!(
-        "SELECT {CHANGE_COLUMNS}, $4 AND EXISTS (
-             SELECT 1 FROM changes AS later
-             WHERE later.todo_id = c.todo_id AND later.version > c.version AND later.revision <= $3
-         ) AS is_superseded
-         FROM changes AS c WHERE owner_id = $1 AND revision > $2 AND revision <= $3 ORDER BY revision LIMIT $5"
+        "SELECT {CHANGE_COLUMNS} FROM changes AS c WHERE owner_id = $1 AND revision = ANY($2) ORDER BY revision"
     );
     let statement = client.prepare_cached(&sql).await?;
-    // All that are superseded are looked at, too.
-    let most = if span.only_last { MAX_LOOKED_AT } else { MAX_LOOKED_AT.min(span.limit.changes) };
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
-        [&span.owner, &span.after, &span.through, &span.only_last, &most];
+    let parameters: [&(dyn ToSql + Sync); 2] = [&span.owner, &wanted];
     let mut rows = pin!(client.query_raw(&statement, parameters).await?);
-    let mut page = Page { changes: Vec::new(), through: span.through, more: false };
-    let (mut looked_at, mut bytes) = (0, 0);
+    let mut page = Page { changes: Vec::new(), through: looked_through, more: false };
+    let mut bytes = 0;
     while let Some(row) = rows.next().await {
-        let row = row?;
-        looked_at += 1;
-        if !get::<bool>(&row, "is_superseded")? {
-            let change = change(&row, epoch)?;
-            bytes += size(&change);
-            page.changes.push(change);
-        }
-        if looked_at == MAX_LOOKED_AT || span.limit.is_reached(page.changes.len(), bytes) {
-            page.through = get(&row, "revision")?;
-            page.more = page.through < span.through;
+        let change = change(&row?, epoch)?;
+        bytes += size(&change);
+        page.changes.push(change);
+        if span.limit.is_reached(page.changes.len(), bytes) {
             break;
         }
     }
+    if span.limit.is_reached(page.changes.len(), bytes) {
+        page.through = page.changes.last().map_or(looked_through, |last| last.revision);
+    }
+    page.more = page.through < span.through;
     Ok(page)
+}
+
+/// The revisions of the next changes that are wanted, no more than a page can have; and up to where was looked for them. Without
+/// the changes themselves: most of them can be superseded.
+async fn revisions(client: &ClientWrapper, span: &Span) -> Result<(Vec<Revision>, Revision), PostgresError> {
+    let sql = "SELECT revision, $4 AND EXISTS (
+             SELECT 1 FROM changes AS later
+             WHERE later.todo_id = c.todo_id AND later.version > c.version AND later.revision <= $3
+         )
+         FROM changes AS c WHERE owner_id = $1 AND revision > $2 AND revision <= $3 ORDER BY revision LIMIT $5";
+    let statement = client.prepare_cached(sql).await?;
+    // All that are superseded are looked at, too.
+    let most = if span.only_last { MAX_LOOKED_AT } else { MAX_LOOKED_AT.min(span.limit.changes) };
+    let limit = i64::try_from(most).unwrap_or(i64::MAX);
+    let rows = client.query(&statement, &[&span.owner, &span.after, &span.through, &span.only_last, &limit]).await?;
+    let (mut wanted, mut through) = (Vec::new(), span.through);
+    for (index, row) in rows.iter().enumerate() {
+        if !get::<bool>(row, 1)? {
+            wanted.push(get(row, 0)?);
+        }
+        if index + 1 == most || wanted.len() >= span.limit.changes {
+            through = get(row, 0)?;
+            break;
+        }
+    }
+    Ok((wanted, through))
 }
 
 /// The changes of a todo of `owner` after a version, and whether there are more; none of another's.
@@ -118,7 +139,7 @@ pub async fn of_todo(
     );
     let statement = client.prepare_cached(&sql).await?;
     let most = i64::try_from(limit.changes).unwrap_or(i64::MAX).saturating_add(1);
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&todo, &after, &most];
+    let parameters: [&(dyn ToSql + Sync); 3] = [&todo, &after, &most];
     let mut rows = pin!(client.query_raw(&statement, parameters).await?);
     let (mut pasts, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next().await {

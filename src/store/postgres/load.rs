@@ -31,17 +31,17 @@ pub async fn load(client: &ClientWrapper, demo_users: bool, stream: i32) -> Resu
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0;
         SET LOCAL idle_in_transaction_session_timeout = 0";
     client.batch_execute(begin).await?;
-    let loaded = load_all(client, demo_users, stream).await;
+    let loaded = load_all(client, demo_users, stream).await?;
     client.batch_execute("COMMIT").await?;
-    loaded
+    Ok(loaded)
 }
 
 async fn load_all(client: &ClientWrapper, demo_users: bool, stream: i32) -> Result<Loaded, PostgresError> {
     let meta = client
         .query_one(
             "SELECT epoch, next_user, next_todo, next_session, next_personal_token, greatest(uptime, \
-             extract(epoch FROM clock_timestamp())::bigint, (SELECT max(uptime) FROM changes WHERE stream = \
-             (SELECT max(stream) FROM changes))) AS uptime FROM meta",
+             extract(epoch FROM clock_timestamp())::bigint, (SELECT uptime FROM changes ORDER BY stream DESC, \
+             pos DESC LIMIT 1)) AS uptime FROM meta",
             &[],
         )
         .await?;

@@ -18,7 +18,7 @@ const OWN_RULES: [Rule; 5] = [
         "what is in the log or waits is that of an account",
         "SELECT DISTINCT 'owner ' || owner_id FROM (SELECT owner_id FROM changes UNION ALL SELECT owner_id FROM todos
              UNION ALL SELECT owner_id FROM idempotency UNION ALL SELECT user_id FROM sessions
-             UNION ALL SELECT user_id FROM personal_tokens) AS x
+             UNION ALL SELECT user_id FROM personal_tokens UNION ALL SELECT user_id FROM login_networks) AS x
          WHERE NOT EXISTS (SELECT 1 FROM users WHERE users.id = x.owner_id)",
     ),
     (
@@ -73,8 +73,10 @@ pub fn renew_epoch(connector: &Connector) -> Result<Epoch, DatabaseError> {
         }
         let epoch = Epoch(rand::random());
         // Some of them may have been ended since the moment that it was restored to.
+        // A service that only seemed to be stopped sees by the new stream that it was overtaken.
         let sql = format!(
-            "BEGIN; UPDATE meta SET epoch = '{epoch}'; DELETE FROM sessions; DELETE FROM personal_tokens; COMMIT"
+            "BEGIN; UPDATE meta SET epoch = '{epoch}'; DELETE FROM sessions; DELETE FROM personal_tokens;
+             INSERT INTO streams DEFAULT VALUES; COMMIT"
         );
         session.client.batch_execute(&sql).await.map_err(|error| failed(error.into()))?;
         Ok(epoch)
@@ -95,18 +97,12 @@ async fn as_it_should_be(client: &ClientWrapper, location: &str) -> Result<(), D
 async fn find_violations(client: &ClientWrapper) -> Result<Vec<String>, PostgresError> {
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0";
     client.batch_execute(begin).await?;
-    let found = async {
-        let mut violations = Vec::new();
-        for (rule, sql) in RULES.iter().chain(&RULES_WITH_TRASH).chain([&ACCOUNT_RULE, &BEFORE_RULE]).chain(&OWN_RULES)
-        {
-            let rows = client.query(&format!("{sql} LIMIT {MAX_LISTED}"), &[]).await?;
-            for row in &rows {
-                violations.push(check::violation(rule, get(row, 0)?));
-            }
+    let mut violations = Vec::new();
+    for (rule, sql) in RULES.iter().chain(&RULES_WITH_TRASH).chain([&ACCOUNT_RULE, &BEFORE_RULE]).chain(&OWN_RULES) {
+        for row in &client.query(&format!("{sql} LIMIT {MAX_LISTED}"), &[]).await? {
+            violations.push(check::violation(rule, get(row, 0)?));
         }
-        Ok(violations)
-    };
-    let found = found.await;
+    }
     client.batch_execute("COMMIT").await?;
-    found
+    Ok(violations)
 }

@@ -88,7 +88,7 @@ async fn read_wanted(
          CROSS JOIN LATERAL (
              SELECT stream, pos FROM outbox
              WHERE todo_id = wanted.todo AND version > wanted.above AND state = 0 AND (stream, pos) <= ($4, $5)
-                 AND (stream::bigint << 40 | pos) <> ALL ($6::bigint[])
+                 AND (stream::bigint << 40 | pos) NOT IN (SELECT unnest($6::bigint[]))
              ORDER BY version LIMIT most + 1
          ) AS pending
          JOIN changes AS c USING (stream, pos) ORDER BY nth, version LIMIT $7"

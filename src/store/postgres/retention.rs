@@ -21,11 +21,9 @@ pub async fn prune(
     // event is pending or parked, or has a state that this version doesn't know.
     let sql = "SELECT owner, pruned_through,
              (SELECT max(revision) FROM (
-                 SELECT revision FROM changes AS c
-                 WHERE owner_id = owner AND revision > pruned_through AND (uptime < $5 OR revision <= far_too_many
-                     OR revision <= too_many AND uptime < $6)
-                 ORDER BY revision LIMIT $7
-             ) AS old) AS through,
+                 SELECT revision, uptime FROM changes AS c
+                 WHERE owner_id = owner AND revision > pruned_through ORDER BY revision LIMIT $7
+             ) AS first WHERE uptime < $5 OR revision <= far_too_many OR revision <= too_many AND uptime < $6) AS through,
              (SELECT min(revision) FROM outbox WHERE owner_id = owner AND revision > pruned_through AND state <> 3)
                  AS unsettled
          FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) AS o (owner, pruned_through, too_many, far_too_many)";
@@ -51,27 +49,26 @@ pub async fn prune(
         let settled = get::<Option<Revision>>(row, 3)?.map_or(Revision::MAX, Revision::previous);
         let through = old.min(settled);
         if through > before {
-            pruned.push(Pruned {
-                owner,
-                through,
-                more: settled > old && (old.0 - before.0).unsigned_abs() >= share as u64,
-            });
+            let more = settled > old && (old.0 - before.0).unsigned_abs() >= share as u64;
+            pruned.push((Pruned { owner, through, more }, before));
         }
     }
     if !pruned.is_empty() {
-        let (owners, through): (Vec<UserId>, Vec<Revision>) = pruned.iter().map(|it| (it.owner, it.through)).unzip();
+        let owners: Vec<UserId> = pruned.iter().map(|(it, _)| it.owner).collect();
+        let through: Vec<Revision> = pruned.iter().map(|(it, _)| it.through).collect();
+        let before: Vec<Revision> = pruned.iter().map(|(_, before)| *before).collect();
         for sql in [
-            "DELETE FROM changes USING unnest($1::bigint[], $2::bigint[]) AS done (owner, through)
-             WHERE owner_id = owner AND revision <= through",
+            "DELETE FROM changes USING unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS done (owner, through, before)
+             WHERE owner_id = owner AND revision > before AND revision <= through",
             // Those that were given up.
-            "DELETE FROM outbox USING unnest($1::bigint[], $2::bigint[]) AS done (owner, through)
-             WHERE owner_id = owner AND revision <= through",
-            "UPDATE users SET floor = through FROM unnest($1::bigint[], $2::bigint[]) AS done (owner, through)
-             WHERE id = owner",
+            "DELETE FROM outbox USING unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS done (owner, through, before)
+             WHERE owner_id = owner AND revision > before AND revision <= through",
+            "UPDATE users SET floor = through FROM unnest($1::bigint[], $2::bigint[], $3::bigint[])
+                 AS done (owner, through, before) WHERE id = owner AND floor = before",
         ] {
             let statement = client.prepare_cached(sql).await?;
-            client.execute(&statement, &[&owners, &through]).await?;
+            client.execute(&statement, &[&owners, &through, &before]).await?;
         }
     }
-    Ok(pruned)
+    Ok(pruned.into_iter().map(|(pruned, _)| pruned).collect())
 }

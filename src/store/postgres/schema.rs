@@ -35,20 +35,17 @@ pub async fn migrate(client: &ClientWrapper, version: usize) -> Result<(), Postg
         return Ok(());
     }
     client.batch_execute("BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '10s'").await?;
-    let done = async {
-        for migration in MIGRATIONS.iter().skip(version) {
-            client.batch_execute(migration).await?;
-        }
-        if version == 0 {
-            let epoch = Epoch(rand::random()).to_string();
-            client.execute("INSERT INTO meta (version, epoch) VALUES (0, $1)", &[&epoch]).await?;
-        }
-        let version = i32::try_from(VERSION).unwrap_or(i32::MAX);
-        client.execute("UPDATE meta SET version = $1", &[&version]).await
-    };
-    let done = done.await.map(drop);
-    client.batch_execute(if done.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
-    Ok(done?)
+    // After an error, the connection is given up, and with it the transaction.
+    for migration in MIGRATIONS.iter().skip(version) {
+        client.batch_execute(migration).await?;
+    }
+    if version == 0 {
+        let epoch = Epoch(rand::random()).to_string();
+        client.execute("INSERT INTO meta (version, epoch) VALUES (0, $1)", &[&epoch]).await?;
+    }
+    let version = i32::try_from(VERSION).unwrap_or(i32::MAX);
+    client.execute("UPDATE meta SET version = $1", &[&version]).await?;
+    Ok(client.batch_execute("COMMIT").await?)
 }
 
 /// Whether the database has been used with DEBUG=False, by people with accounts of their own.

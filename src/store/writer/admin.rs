@@ -66,11 +66,11 @@ impl Writer {
         let outcome = match self.backend.set_states(&command, &places) {
             Ok(()) => Ok(places.len() == MAX_PART),
             Err(CommitError::NotApplied(error)) => {
-                self.report_failure(&error, "nothing of it was stored");
+                self.report_failure(&error, "a commit failed, nothing of it was stored");
                 return Err(StoreError::NotApplied);
             }
             Err(CommitError::Unknown(error)) => {
-                self.report_failure(&error, "it may have been stored");
+                self.report_failure(&error, "a commit failed, it may have been stored");
                 if self.backend.is_done(&command, last).is_ok_and(|is_done| !is_done) {
                     return Err(StoreError::Unknown);
                 }

@@ -167,11 +167,11 @@ impl Writer {
     fn failed(&self, error: CommitError) -> StoreError {
         match error {
             CommitError::NotApplied(error) => {
-                self.report_failure(&error, "nothing of it was stored");
+                self.report_failure(&error, "a commit failed, nothing of it was stored");
                 StoreError::NotApplied
             }
             CommitError::Unknown(error) => {
-                self.report_failure(&error, "it may have been stored");
+                self.report_failure(&error, "a commit failed, it may have been stored");
                 StoreError::Unknown
             }
         }

@@ -47,6 +47,9 @@ pub(super) const TICK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the clock of retention is read, if it is the database's.
 const READ_CLOCK_INTERVAL: Duration = Duration::from_secs(60);
 
+/// A jump of that clock that is worth a line in the log, in seconds.
+const MAX_JUMP: i64 = 3600;
+
 /// How often the uptime is saved while no change carries it.
 const SAVE_UPTIME_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -285,6 +288,9 @@ impl Writer {
     /// Commits marks, and retries a disk that failed: with a write, which shows whether writing works again.
     pub(super) fn tick(&mut self) {
         self.marks_due = Instant::now() + TICK_INTERVAL;
+        if let Err(error) = self.backend.keep_connected() {
+            return self.report_failure(&error, "the database can't be reached");
+        }
         if self.shared.outbox.has_marks() || self.must_write() {
             // Nobody waits for this; `writable` has the outcome.
             let _ = self.commit(Decided::nothing(self.log.next), 0);
@@ -308,6 +314,10 @@ impl Writer {
         if self.uptime_read.elapsed() >= READ_CLOCK_INTERVAL
             && let Some(now) = self.backend.clock()
         {
+            let ahead = now.saturating_sub(self.uptime());
+            if ahead > MAX_JUMP {
+                log::warn!("the database's clock has jumped by {ahead} s: what it makes old is removed");
+            }
             (self.log.uptime, self.uptime_read) = (self.uptime().max(now), Instant::now());
         }
     }
@@ -320,7 +330,7 @@ impl Writer {
         let prior = match self.prior(&group) {
             Ok(prior) => prior,
             Err(error) => {
-                self.report_failure(&error, "because what was before can't be read");
+                self.report_failure(&error, "what was before can't be read");
                 return fail(group);
             }
         };
@@ -352,11 +362,11 @@ impl Writer {
                 Ok(())
             }
             Err(CommitError::NotApplied(error)) => {
-                self.report_failure(&error, "nothing of it was stored");
+                self.report_failure(&error, "a commit failed, nothing of it was stored");
                 Err(StoreError::NotApplied)
             }
             Err(CommitError::Unknown(error)) => {
-                self.report_failure(&error, "it may have been stored");
+                self.report_failure(&error, "a commit failed, it may have been stored");
                 self.unresolved = Some(Unresolved { decided, marks, uptime, due: started });
                 self.is_unresolved();
                 Err(StoreError::Unknown)
@@ -451,16 +461,14 @@ impl Writer {
         }
     }
 
-    pub(super) fn report_failure(&self, error: &Failure, consequence: &str) {
+    pub(super) fn report_failure(&self, error: &Failure, what: &str) {
         // Once per outage, not once per request.
         if self.shared.writable.swap(false, Ordering::Relaxed) {
             let look_at = match error {
                 Failure::Sqlite(_) => "Is the disk full?",
                 Failure::Postgres(_) => "Is Postgres there, and does it have room?",
             };
-            log::error!(
-                "a commit failed, {consequence}: {error}; changes are answered 503 until writing works again. {look_at}"
-            );
+            log::error!("{what}: {error}; changes are answered 503 until writing works again. {look_at}");
         }
     }
 

@@ -106,6 +106,25 @@ async fn a_service_whose_database_another_one_has_taken_over_ends() {
 }
 
 #[actix_web::test]
+async fn a_service_whose_database_is_set_back_ends_and_a_new_epoch_is_a_new_beginning() {
+    let mut stack = Stack::on_postgres();
+    stack.start_service();
+    let client = stack.client("admin", "admin123").await;
+    client.create("kept").await;
+    // The connection of an idle service is cut, and meanwhile the database becomes what it was before a commit.
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'todo-backend'";
+    stack.postgres().psql(&format!("BEGIN; UPDATE streams SET commits = commits - 1; {cut}; COMMIT"));
+    assert!(!stack.service().wait(PATIENCE).success());
+    stack.service().wait_for("is not as this process left it", PATIENCE);
+    let renewed = stack.run_service(&["renew-epoch"]);
+    assert!(renewed.contains("everybody has to log in again"), "{renewed}");
+    stack.start_service();
+    assert_eq!(client.try_send("GET", "/todos", None, &[]).await.unwrap().0, 401, "the old token is of the old epoch");
+    let (_, todos) = stack.client("admin", "admin123").await.send("GET", "/todos", None).await;
+    assert_eq!(todos.as_array().unwrap().len(), 1, "{todos}");
+}
+
+#[actix_web::test]
 async fn a_commit_that_reaches_no_standby_is_not_acknowledged() {
     let mut stack = Stack::on_postgres();
     stack.start_service();
