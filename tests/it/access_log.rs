@@ -147,8 +147,9 @@ async fn a_500_is_logged_once_with_its_cause_and_the_client_learns_nothing() {
     without_sidecar(&[], async |app| {
         app.create(&app.token("demo"), json!({"title": "x"})).await;
         let database = app.database();
-        let trace: String = database.query_row("SELECT trace FROM changes", [], |row| row.get(0)).unwrap();
-        database.execute("UPDATE changes SET state = 2, trace = 'damaged'", []).unwrap();
+        let trace = database.rows("SELECT trace FROM changes")[0][0].clone().unwrap();
+        database.execute("UPDATE changes SET trace = 'damaged'");
+        database.set_state(2, "revision = 1");
         let call = app.get("/v1/admin/events/parked").bearer_auth(app.token("admin"));
         let answer = call.header("X-Request-Id", "line-of-a-500").answer().await;
         answer.assert_refused(500, "Internal Server Error");
@@ -157,7 +158,8 @@ async fn a_500_is_logged_once_with_its_cause_and_the_client_learns_nothing() {
         assert_eq!(lines.len(), 1, "{lines:?}");
         let start = "todo_backend::error ERROR GET /v1/admin/events/parked failed: parked events can't be read: ";
         assert!(lines[0].starts_with(start) && lines[0].contains("changes.trace"), "{lines:?}");
-        database.execute("UPDATE changes SET state = 0, trace = ?1", [trace]).unwrap();
+        database.execute(&format!("UPDATE changes SET trace = '{trace}'"));
+        database.set_state(0, "revision = 1");
     })
     .await;
 }

@@ -275,11 +275,10 @@ async fn the_last_admin_cannot_delete_themselves() {
 #[actix_web::test]
 async fn accounts_cannot_be_changed_while_nothing_can_be_stored() {
     without_sidecar(&[], async |app| {
-        let log = app.database();
-        log.execute_batch("CREATE TRIGGER broken BEFORE INSERT ON users BEGIN SELECT raise(ABORT, 'no'); END").unwrap();
+        app.database().break_table("users", "INSERT", "true");
         let answer = app.register("alice").await;
         assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")), "{answer:?}");
-        log.execute_batch("DROP TRIGGER broken").unwrap();
+        app.database().mend_table("users", "INSERT");
         assert!(app.account("alice").is_none());
         eventually("a registration works again", async || app.register("alice").await.status == 201).await;
     })

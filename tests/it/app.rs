@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 use todo_backend::app::StartError;
-use todo_backend::config::Config;
+use todo_backend::config::{Config, Database};
 use todo_backend::domain::account::{User, UserId};
 use todo_backend::domain::change::{DeliveryState, Place};
 use todo_backend::domain::todo::{Todo, TodoId};
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::invariants::{PENDING, PUBLISHED, read_log};
 use crate::client::{Answer, CLIENT, RequestExt, read_answer};
+use crate::database::TestDatabase;
 use crate::sidecar::{Event, Sidecar};
 
 pub use todo_backend::app::App;
@@ -50,12 +51,23 @@ pub fn eventually<F: AsyncFnMut() -> bool>(what: &str, mut holds: F) -> impl Fut
     }
 }
 
-/// Settings for a test: a temporary database, no sidecar, and `variables`.
+/// Settings for a test: a temporary database, no sidecar, and `variables`. With TEST_POSTGRES set, the database is that
+/// Postgres: see [`own_database`].
 pub fn config(variables: &[(&str, &str)]) -> Config {
+    let database = std::env::var("TEST_POSTGRES");
+    let database = database.as_deref().unwrap_or("sqlite::memory:");
     // Nothing listens on port 1.
-    let defaults = [("DATABASE_URL", "sqlite::memory:"), ("DAPR_HTTP_ENDPOINT", "http://127.0.0.1:1")];
+    let defaults = [("DATABASE_URL", database), ("DAPR_HTTP_ENDPOINT", "http://127.0.0.1:1")];
     let all: HashMap<&str, &str> = defaults.into_iter().chain(variables.iter().copied()).collect();
     Config::from_variables(all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()))).unwrap()
+}
+
+/// If the test has named no database, and it is Postgres: a schema of its own.
+pub fn own_database(config: &mut Config) -> Option<TestDatabase> {
+    let is_own = config.database == self::config(&[]).database && config.database != Database::Temporary;
+    let database = is_own.then(TestDatabase::new)?;
+    config.database = database.setting().clone();
+    Some(database)
 }
 
 /// Runs `body` with a service and its sidecar; then asserts that every change was published and that the database is
@@ -97,7 +109,9 @@ async fn run<T>(config: Config, sidecar: Option<Sidecar>, body: impl AsyncFnOnce
 
 /// Why the service does not start with these settings.
 pub async fn start_error(variables: &[(&str, &str)]) -> String {
-    let started = App::build(config(variables), TcpListener::bind("127.0.0.1:0").unwrap()).await;
+    let mut config = config(variables);
+    let _database = own_database(&mut config);
+    let started = App::build(config, TcpListener::bind("127.0.0.1:0").unwrap()).await;
     started.err().expect("the start is refused").to_string()
 }
 
@@ -115,6 +129,7 @@ pub struct TestApp {
     config: Config,
     stop: CancellationToken,
     running: JoinHandle<Result<(), StartError>>,
+    database: TestDatabase,
     sidecar: Option<Sidecar>,
     /// Ids of events that were published, or given up, before this start.
     settled: HashSet<String>,
@@ -122,10 +137,12 @@ pub struct TestApp {
 }
 
 impl TestApp {
-    async fn start(config: Config, sidecar: Option<Sidecar>) -> Self {
+    async fn start(mut config: Config, sidecar: Option<Sidecar>) -> Self {
+        let own = own_database(&mut config);
         let app = App::build(config.clone(), TcpListener::bind("127.0.0.1:0").unwrap()).await.unwrap();
         let store = app.store();
-        let log = read_log(&store).into_iter();
+        let database = own.unwrap_or_else(|| TestDatabase::of_service(&config.database, store.path()));
+        let log = read_log(&database).into_iter();
         let settled = log.filter(|row| row.state != PENDING).map(|row| row.event_id()).collect();
         Self {
             address: app.address(),
@@ -134,6 +151,7 @@ impl TestApp {
             config,
             stop: app.stop_token(),
             running: actix_web::rt::spawn(app.run()),
+            database,
             sidecar,
             settled,
             expected_problems: Mutex::default(),
@@ -155,7 +173,7 @@ impl TestApp {
     }
 
     /// Says what the check of the database will find, because the test damages it.
-    pub fn expect_problems(&self, problems: impl IntoIterator<Item = &'static str>) {
+    pub fn expect_problems(&self, problems: &[&'static str]) {
         self.expected_problems.lock().unwrap().extend(problems);
     }
 
@@ -172,7 +190,7 @@ impl TestApp {
     /// The events of all changes since the start, also of those that waited for it, in the order in which they were
     /// committed. Waits until they are published.
     pub async fn published(&self) -> Vec<Event> {
-        let log = read_log(&self.store).into_iter().filter(|row| matches!(row.state, PENDING | PUBLISHED));
+        let log = read_log(&self.database).into_iter().filter(|row| matches!(row.state, PENDING | PUBLISHED));
         let ids: Vec<String> = log.map(|row| row.event_id()).filter(|id| !self.settled.contains(id)).collect();
         self.sidecar().accepts(&ids.iter().cloned().collect()).await;
         let mut accepted: HashMap<String, Event> =
@@ -182,9 +200,9 @@ impl TestApp {
 
     /// Parks a change, as the relay does with one that is refused again and again; returns its revision.
     pub fn park(&self, todo: i64, version: i64) -> i64 {
-        let log = read_log(&self.store);
+        let log = read_log(&self.database);
         let change = log.iter().find(|row| (row.todo, row.version) == (todo, version)).expect("it is in the log");
-        self.store.outbox().mark(Place(change.seq), DeliveryState::Parked);
+        self.store.outbox().mark(Place(change.place), DeliveryState::Parked);
         change.revision
     }
 
@@ -225,6 +243,11 @@ impl TestApp {
 
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The database, behind the service's back.
+    pub fn database(&self) -> &TestDatabase {
+        &self.database
     }
 
     pub fn request(&self, method: &str, path: &str) -> RequestBuilder {

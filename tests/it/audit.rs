@@ -150,11 +150,9 @@ async fn what_becomes_of_hashes_and_refresh_tokens_is_recorded() {
         let new = json!({"username": "grace", "password_hash": hash}).to_string();
         assert_eq!(call(app, ("POST", "/admin/users"), "ah-1", Some(&app.token("admin")), &new).await.status, 201);
         let login = "grant_type=password&username=grace&password=correct+horse";
-        let database = app.database();
-        let break_it = "CREATE TRIGGER broken BEFORE UPDATE ON users BEGIN SELECT raise(ABORT, 'no'); END";
-        database.execute_batch(break_it).unwrap();
+        app.database().break_table("users", "UPDATE", "true");
         call(app, ("POST", "/auth/login"), "ah-2", None, "username=grace&password=correct+horse").await;
-        database.execute_batch("DROP TRIGGER broken").unwrap();
+        app.database().mend_table("users", "UPDATE");
         let answer = call(app, ("POST", "/auth/token"), "ah-3", None, login).await;
         for (id, level, event) in [("ah-2", "WARN", "not_rehashed"), ("ah-3", "INFO", "rehashed")] {
             let lines = lines_with(&format!("[request_id={id}]"));

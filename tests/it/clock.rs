@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use futures_util::future::join_all;
-use rusqlite::Connection;
 use serde_json::json;
 use todo_backend::config::Config;
 
 use crate::app::{Clock, Timestamp, config, eventually, with_config};
 use crate::client::RequestExt;
+use crate::database::TestDatabase;
 
 /// 2025-01-15, in ms.
 const NOW: i64 = 1_736_937_000_000;
@@ -72,7 +72,7 @@ async fn whatever_the_clock_shows_everything_goes_on() {
                 eventually("everything is published", async || app.store().outbox().pending() == 0).await;
             }
         }
-        let at: Vec<i64> = app.rows("SELECT at FROM changes ORDER BY revision", |row| row.get(0));
+        let at = app.database().numbers("SELECT at FROM changes ORDER BY revision");
         assert_eq!(at.len(), 2 * times.len());
         assert!(at.is_sorted(), "an owner's times never go back: {at:?}");
         // What one owner saw of the future does not reach another's changes.
@@ -106,12 +106,10 @@ async fn a_token_is_refused_outside_its_time_and_valid_again_when_the_clock_is_r
 
 #[actix_web::test]
 async fn a_clock_a_year_ahead_prunes_nothing_that_is_young_in_running_time() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("todos.db");
+    let database = TestDatabase::new();
     let (now, clock) = settable();
-    let database = format!("sqlite:{}", file.display());
     let mut config =
-        config(&[("DATABASE_URL", &database), ("HISTORY_RETENTION_DAYS", "2"), ("HISTORY_MAX_PER_USER", "100")]);
+        config(&[("DATABASE_URL", database.url()), ("HISTORY_RETENTION_DAYS", "2"), ("HISTORY_MAX_PER_USER", "100")]);
     config.clock = clock;
     with_config(config.clone(), async |app| {
         for (username, count) in [("demo", 103), ("user", 5)] {
@@ -122,16 +120,12 @@ async fn a_clock_a_year_ahead_prunes_nothing_that_is_young_in_running_time() {
     .await;
 
     // More than 24 hours of running time ago, from when on there can be too many.
-    let log = Connection::open(&file).unwrap();
-    log.execute("UPDATE changes SET uptime = uptime - 90000 WHERE revision <= 5", []).unwrap();
-    drop(log);
+    database.execute("UPDATE changes SET uptime = uptime - 90000 WHERE revision <= 5");
     for time in [NOW + YEAR, NOW - YEAR] {
         now.store(time, Ordering::Relaxed);
         with_config(config.clone(), async |_| {
-            let log = Connection::open(&file).unwrap();
-            let floor = |username: &str| -> i64 {
-                log.query_row("SELECT floor FROM users WHERE username = ?1", [username], |row| row.get(0)).unwrap()
-            };
+            let floor =
+                |username: &str| database.number(&format!("SELECT floor FROM users WHERE username = '{username}'"));
             // One more than an owner may have tells that a round was made: it is pruned in the same one.
             eventually("the log was pruned", async || floor("demo") >= 3).await;
             assert_eq!((floor("demo"), floor("user")), (3, 0));

@@ -1,34 +1,28 @@
 //! Start, restart and stop: what is durable, and what a start refuses.
 
 use std::io::Read;
-use std::path::Path;
 use std::time::Instant;
 
-use rusqlite::Connection;
 use serde_json::json;
 
 use crate::app::{eventually, start_error, with_app, with_settings, without_sidecar};
 use crate::client::RequestExt;
+use crate::database::TestDatabase;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub const PRODUCTION: [(&str, &str); 3] = [("DEBUG", "False"), ("SECRET_KEY", SECRET), ("APP_API_TOKEN", "app-token")];
 
-fn url(file: &Path) -> String {
-    format!("sqlite:{}", file.display())
-}
-
 /// Why the service does not start with this database.
-async fn refusal(file: &Path) -> String {
-    let line = start_error(&[("DATABASE_URL", &url(file))]).await;
+async fn refusal(url: &str) -> String {
+    let line = start_error(&[("DATABASE_URL", url)]).await;
     assert!(!line.contains('\n'), "{line}");
     line
 }
 
 #[actix_web::test]
 async fn what_was_answered_is_there_after_a_restart() {
-    let directory = tempfile::tempdir().unwrap();
-    let database = url(&directory.path().join("new/directory/todos.db"));
-    let settings = [("DATABASE_URL", database.as_str())];
+    let database = TestDatabase::new();
+    let settings = [("DATABASE_URL", database.url())];
     let (token, list, epoch) = without_sidecar(&settings, async |app| {
         let token = app.token("demo");
         app.create(&token, json!({"title": "a\u{0}b 😀", "description": "kept\n"})).await;
@@ -59,9 +53,8 @@ async fn what_was_answered_is_there_after_a_restart() {
 
 #[actix_web::test]
 async fn ids_versions_and_revisions_go_on_after_a_restart() {
-    let directory = tempfile::tempdir().unwrap();
-    let database = url(&directory.path().join("todos.db"));
-    let settings = [("DATABASE_URL", database.as_str())];
+    let database = TestDatabase::new();
+    let settings = [("DATABASE_URL", database.url())];
     let token = without_sidecar(&settings, async |app| {
         let token = app.token("demo");
         for _ in 1..=3 {
@@ -88,66 +81,33 @@ async fn ids_versions_and_revisions_go_on_after_a_restart() {
 }
 
 #[actix_web::test]
-async fn a_temporary_database_is_gone_after_the_stop() {
-    let (path, epoch) = with_app(async |app| {
-        app.create(&app.token("demo"), json!({"title": "x"})).await;
-        let path = app.store().path().to_owned();
-        assert!(path.exists());
-        (path, app.store().epoch())
-    })
-    .await;
-    assert!(!path.exists());
-    with_app(async |app| {
-        assert_eq!(app.store().todo_count(), 0);
-        assert_ne!(app.store().epoch(), epoch);
-    })
-    .await;
-}
-
-#[actix_web::test]
 async fn a_second_service_on_the_same_database_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("todos.db");
-    with_settings(&[("DATABASE_URL", &url(&file))], async |app| {
-        assert_eq!(
-            refusal(&file).await,
-            format!("another todo-backend uses {}; stop it, or set DATABASE_URL to another file", file.display())
-        );
+    let database = TestDatabase::new();
+    with_settings(&[("DATABASE_URL", database.url())], async |app| {
+        let line = if database.is_sqlite() {
+            let location = app.store().location();
+            format!("another todo-backend uses {location}; stop it, or set DATABASE_URL to another file")
+        } else {
+            format!("cannot use the database {}: another todo-backend uses it", app.store().location())
+        };
+        assert_eq!(refusal(database.url()).await, line);
         let token = app.token("demo");
         app.create(&token, json!({"title": "the first goes on"})).await;
     })
     .await;
-    with_settings(&[("DATABASE_URL", &url(&file))], async |app| {
+    with_settings(&[("DATABASE_URL", database.url())], async |app| {
         assert_eq!(app.store().todo_count(), 1);
     })
     .await;
 }
 
 #[actix_web::test]
-async fn a_file_that_is_no_database_is_refused_and_left_alone() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("todos.db");
-    let text = "Not a database. ".repeat(100);
-    std::fs::write(&file, &text).unwrap();
-    assert!(refusal(&file).await.starts_with(&format!("cannot use the database {}: ", file.display())));
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
-}
-
-#[actix_web::test]
 async fn a_database_of_a_newer_version_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("todos.db");
-    Connection::open(&file).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    let line = refusal(&file).await;
+    let database = TestDatabase::new();
+    with_settings(&[("DATABASE_URL", database.url())], async |_| ()).await;
+    database.execute(if database.is_sqlite() { "PRAGMA user_version = 99" } else { "UPDATE meta SET version = 99" });
+    let line = refusal(database.url()).await;
     assert!(line.contains("was written by a newer todo-backend (schema 99, "), "{line}");
-}
-
-#[actix_web::test]
-async fn a_directory_that_cannot_be_made_is_named() {
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("file"), "").unwrap();
-    let line = refusal(&directory.path().join("file/todos.db")).await;
-    assert!(line.contains(&directory.path().join("file").display().to_string()), "{line}");
 }
 
 #[actix_web::test]
@@ -167,9 +127,8 @@ async fn production_has_no_demo_users() {
 
 #[actix_web::test]
 async fn production_refuses_the_demo_users_and_tokens_of_an_earlier_development() {
-    let directory = tempfile::tempdir().unwrap();
-    let database = url(&directory.path().join("todos.db"));
-    let development = [("DATABASE_URL", database.as_str()), ("SECRET_KEY", SECRET)];
+    let database = TestDatabase::new();
+    let development = [("DATABASE_URL", database.url()), ("SECRET_KEY", SECRET)];
     let token = with_settings(&development, async |app| {
         let token = app.token("admin");
         app.create(&token, json!({"title": "made in development"})).await;
@@ -177,7 +136,7 @@ async fn production_refuses_the_demo_users_and_tokens_of_an_earlier_development(
     })
     .await;
 
-    with_settings(&[&PRODUCTION[..], &[("DATABASE_URL", database.as_str())]].concat(), async |app| {
+    with_settings(&[&PRODUCTION[..], &[("DATABASE_URL", database.url())]].concat(), async |app| {
         let login = app.post("/auth/login?username=admin&password=admin123").answer().await;
         login.assert_refused(401, "Invalid username or password");
         for prefix in ["", "/v1"] {
@@ -198,24 +157,24 @@ async fn production_refuses_the_demo_users_and_tokens_of_an_earlier_development(
 
 #[actix_web::test]
 async fn a_removed_accounts_token_and_todos_are_not_inherited_by_its_name() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("todos.db");
-    let (old, old_id) = with_settings(&[("DATABASE_URL", &url(&file))], async |app| {
+    let database = TestDatabase::new();
+    let (old, old_id) = with_settings(&[("DATABASE_URL", database.url())], async |app| {
         let token = app.token("demo");
         app.create(&token, json!({"title": "of the first demo"})).await;
         (token, app.user_id("demo"))
     })
     .await;
-    let connection = Connection::open(&file).unwrap();
-    connection.execute_batch("PRAGMA foreign_keys = OFF; DELETE FROM users WHERE username = 'demo';").unwrap();
-    drop(connection);
+    let foreign_keys = if database.is_sqlite() { "PRAGMA foreign_keys = OFF;" } else { "" };
+    database.execute(&format!("{foreign_keys} DELETE FROM users WHERE username = 'demo'"));
 
     // The start makes the demo user that is missing: the same name, another account.
-    with_settings(&[("DATABASE_URL", &url(&file))], async |app| {
-        app.expect_problems([
-            "a row of changes refers to a row that is not there",
-            "a row of todos refers to a row that is not there",
-        ]);
+    with_settings(&[("DATABASE_URL", database.url())], async |app| {
+        app.expect_problems(if database.is_sqlite() {
+            &["a row of changes refers to a row that is not there", "a row of todos refers to a row that is not there"]
+                [..]
+        } else {
+            &["not so: what is in the log or waits is that of an account: owner 3"]
+        });
         assert_ne!(app.user_id("demo"), old_id);
         app.get("/todos").bearer_auth(&old).answer().await.assert_refused(401, "Invalid or expired token");
         let login = app.post("/auth/login?username=demo&password=demo123").answer().await.json();
@@ -228,13 +187,10 @@ async fn a_removed_accounts_token_and_todos_are_not_inherited_by_its_name() {
 
 #[actix_web::test]
 async fn a_renamed_accounts_token_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("todos.db");
-    let old = with_settings(&[("DATABASE_URL", &url(&file))], async |app| app.token("demo")).await;
-    let connection = Connection::open(&file).unwrap();
-    connection.execute("UPDATE users SET username = 'renamed' WHERE username = 'demo'", []).unwrap();
-    drop(connection);
-    with_settings(&[("DATABASE_URL", &url(&file))], async |app| {
+    let database = TestDatabase::new();
+    let old = with_settings(&[("DATABASE_URL", database.url())], async |app| app.token("demo")).await;
+    database.execute("UPDATE users SET username = 'renamed' WHERE username = 'demo'");
+    with_settings(&[("DATABASE_URL", database.url())], async |app| {
         app.get("/todos").bearer_auth(&old).answer().await.assert_refused(401, "Invalid or expired token");
         assert_eq!(app.get("/todos").bearer_auth(app.token("renamed")).answer().await.status, 200);
     })
@@ -258,4 +214,58 @@ async fn a_stop_just_after_the_sidecar_came_is_quick() {
     })
     .await;
     assert!(begun.elapsed().as_secs() < 4, "{:?}", begun.elapsed());
+}
+
+/// Files.
+mod on_sqlite {
+    use std::path::Path;
+
+    use super::*;
+
+    fn url(file: &Path) -> String {
+        format!("sqlite:{}", file.display())
+    }
+
+    #[actix_web::test]
+    async fn a_temporary_database_is_gone_after_the_stop() {
+        let temporary = [("DATABASE_URL", "sqlite::memory:")];
+        let (path, epoch) = with_settings(&temporary, async |app| {
+            app.create(&app.token("demo"), json!({"title": "x"})).await;
+            let path = app.store().path().unwrap().to_owned();
+            assert!(path.exists());
+            (path, app.store().epoch())
+        })
+        .await;
+        assert!(!path.exists());
+        with_settings(&temporary, async |app| {
+            assert_eq!(app.store().todo_count(), 0);
+            assert_ne!(app.store().epoch(), epoch);
+        })
+        .await;
+    }
+
+    #[actix_web::test]
+    async fn a_file_that_is_no_database_is_refused_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("todos.db");
+        let text = "Not a database. ".repeat(100);
+        std::fs::write(&file, &text).unwrap();
+        assert!(refusal(&url(&file)).await.starts_with(&format!("cannot use the database {}: ", file.display())));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+    }
+
+    #[actix_web::test]
+    async fn a_directory_that_cannot_be_made_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("file"), "").unwrap();
+        let line = refusal(&url(&directory.path().join("file/todos.db"))).await;
+        assert!(line.contains(&directory.path().join("file").display().to_string()), "{line}");
+    }
+
+    #[actix_web::test]
+    async fn directories_that_are_missing_are_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("new/directory/todos.db");
+        without_sidecar(&[("DATABASE_URL", &url(&file))], async |_| assert!(file.exists())).await;
+    }
 }

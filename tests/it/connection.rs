@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::app::{App, TestApp, config, with_app};
+use crate::app::{App, TestApp, config, own_database, with_app};
 use crate::client::RequestExt;
 
 /// An answer as it is on the wire.
@@ -444,7 +444,9 @@ async fn a_client_that_goes_away_in_the_middle_disturbs_nobody() {
 #[actix_web::test]
 async fn clients_that_connect_at_the_same_moment_need_not_try_again() {
     // It is not run, so nobody accepts. Where there is no room, a client tries until its time is over.
-    let app = App::build(config(&[]), TcpListener::bind("127.0.0.1:0").unwrap()).await.unwrap();
+    let mut config = config(&[]);
+    let _database = own_database(&mut config);
+    let app = App::build(config, TcpListener::bind("127.0.0.1:0").unwrap()).await.unwrap();
     let mut clients = Vec::new();
     for n in 0..600 {
         let client = TcpStream::connect_timeout(&app.address(), Duration::from_secs(5));

@@ -63,9 +63,8 @@ async fn without_its_sidecar_the_service_is_degraded_and_ready_with_it() {
 async fn a_store_that_cannot_write_is_unavailable_until_it_can() {
     without_sidecar(&[], async |app| {
         let token = app.token("demo");
-        // Another program holds the database's only write lock for longer than the 5 s that the writer waits.
-        let other = rusqlite::Connection::open(app.store().path()).unwrap();
-        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        // For longer than the writer waits.
+        let lock = app.database().lock();
         let refused = app.post("/todos").bearer_auth(&token).send_json(json!({"title": "x"})).await;
         assert_eq!(refused.header("retry-after"), Some("5"));
         refused.assert_refused(503, "The change could not be stored; nothing was changed, try again later");
@@ -77,7 +76,7 @@ async fn a_store_that_cannot_write_is_unavailable_until_it_can() {
         assert_eq!(app.metric(r#"todo_backend_commands_refused_total{reason="not_applied"}"#).await, Some(1.0));
         assert_eq!(app.get("/todos").bearer_auth(&token).answer().await.body, "[]");
 
-        other.execute_batch("ROLLBACK").unwrap();
+        drop(lock);
         app.metric_becomes("todo_backend_store_writable", 1.0).await;
         assert_eq!(app.get("/health/ready").answer().await.status, 200);
         app.create(&token, json!({"title": "x"})).await;

@@ -129,9 +129,8 @@ async fn who_can_not_catch_up_is_told_so_and_the_stream_ends() {
             assert!(reset.retry.is_some());
             assert_eq!(stream.next().await, None);
         }
-        let database = app.database();
-        database.execute("DELETE FROM changes WHERE owner_id = ?1 AND revision <= 2", [app.user_id("demo")]).unwrap();
-        database.execute("UPDATE users SET floor = 2 WHERE id = ?1", [app.user_id("demo")]).unwrap();
+        app.database()
+            .execute("DELETE FROM changes WHERE revision <= 2; UPDATE users SET floor = 2 WHERE username = 'demo'");
         let mut stream = begin(format!("{epoch}-1")).await;
         stream.expect("ready").await;
         stream.expect_end("reset", "pruned").await;

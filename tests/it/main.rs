@@ -1,11 +1,14 @@
 //! The service in process: every test starts its own, on a free port, and talks to it over HTTP.
-//! The modules mirror the URLs.
+//! The modules mirror the URLs. With TEST_POSTGRES set, each service has a schema of that Postgres, otherwise a file of
+//! SQLite; what is about files is in `on_sqlite`.
 
 // clippy.toml allows these in test functions; here, the functions they call are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod app;
 mod client;
+#[path = "../database/mod.rs"]
+mod database;
 mod follow;
 #[path = "../replica/mod.rs"]
 mod replica;
@@ -51,3 +54,5 @@ mod transfer;
 mod trash;
 mod undo;
 mod users;
+
+use todo_backend::config;

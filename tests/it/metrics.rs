@@ -5,6 +5,7 @@ use serde_json::json;
 use crate::app::{TestApp, eventually, with_app, with_settings, without_sidecar};
 use crate::client::RequestExt;
 use crate::config_start::PRODUCTION;
+use crate::database::TestDatabase;
 
 impl TestApp {
     /// The value of a series, written as `/metrics` writes it; `None` if it is not there.
@@ -167,10 +168,8 @@ async fn what_the_relay_does_is_counted() {
 
 #[actix_web::test]
 async fn events_that_come_back_are_measured_and_what_retention_removes_is_counted() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("todos.db");
-    let database = format!("sqlite:{}", file.display());
-    let settings = [("HISTORY_MAX_PER_USER", "100"), ("DATABASE_URL", &database)];
+    let database = TestDatabase::new();
+    let settings = [("HISTORY_MAX_PER_USER", "100"), ("DATABASE_URL", database.url())];
     with_settings(&settings, async |app| {
         let token = app.token("demo");
         for title in 0..103 {
@@ -180,9 +179,7 @@ async fn events_that_come_back_are_measured_and_what_retention_removes_is_counte
     })
     .await;
     // All of that was more than 24 hours of running time ago.
-    let log = rusqlite::Connection::open(&file).unwrap();
-    log.execute("UPDATE changes SET uptime = uptime - 90000", []).unwrap();
-    drop(log);
+    database.execute("UPDATE changes SET uptime = uptime - 90000");
     with_settings(&settings, async |app| {
         app.metric_becomes("todo_backend_log_pruned_changes_total", 3.0).await;
         assert_eq!(app.metric("todo_backend_log_changes").await, Some(100.0));

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::app::{TestApp, with_settings};
 use crate::client::{Answer, RequestExt};
+use crate::database::TestDatabase;
 use crate::follow::{Stream, catch_up, current, follow};
 use crate::replica::Replica;
 
@@ -555,11 +556,10 @@ async fn the_service_agrees_with_a_simple_model() {
     for seed in 0..6 {
         let mut random = SmallRng::seed_from_u64(seed);
         let (mut model, mut followers) = (Model::default(), None);
-        let directory = tempfile::tempdir().unwrap();
-        let database = format!("sqlite:{}", directory.path().join("todos.db").display());
+        let database = TestDatabase::new();
         for _life in 0..2 {
             let before = model.events.len();
-            with_settings(&[("DATABASE_URL", database.as_str()), ("RATE_LIMIT_USER", "0")], async |app| {
+            with_settings(&[("DATABASE_URL", database.url()), ("RATE_LIMIT_USER", "0")], async |app| {
                 check(app, &model, "at the start").await;
                 if followers.is_none() {
                     let new = current(app, "demo").await;

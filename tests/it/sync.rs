@@ -107,9 +107,8 @@ async fn who_can_not_catch_up_is_told_to_start_over() {
         let answer = changes(app, "demo", &format!("?since={epoch}-7")).await;
         assert_eq!(detail(&answer), (410, json!("ahead")));
         // As retention does.
-        let database = app.database();
-        database.execute("DELETE FROM changes WHERE owner_id = ?1 AND revision <= 3", [app.user_id("demo")]).unwrap();
-        database.execute("UPDATE users SET floor = 3 WHERE id = ?1", [app.user_id("demo")]).unwrap();
+        app.database()
+            .execute("DELETE FROM changes WHERE revision <= 3; UPDATE users SET floor = 3 WHERE username = 'demo'");
         for net in [false, true] {
             let answer = changes(app, "demo", &format!("?since={epoch}-2&net={net}")).await;
             assert_eq!(detail(&answer), (410, json!("pruned")));
@@ -211,9 +210,8 @@ async fn what_an_older_version_has_logged_is_told_as_far_as_it_is_known() {
         }
         app.published().await;
         let database = app.database();
-        database.execute("UPDATE changes SET before = NULL", []).unwrap();
-        database.execute("DELETE FROM changes WHERE revision = 1", []).unwrap();
-        database.execute("UPDATE users SET floor = 1 WHERE id = ?1", [app.user_id("demo")]).unwrap();
+        database.execute("UPDATE changes SET before = NULL; DELETE FROM changes WHERE revision = 1");
+        database.execute("UPDATE users SET floor = 1 WHERE username = 'demo'");
         let changes = |answer: Answer| {
             Value::from_iter(answer.json().as_array().unwrap().iter().map(|entry| entry["changes"].clone()))
         };
@@ -222,10 +220,9 @@ async fn what_an_older_version_has_logged_is_told_as_far_as_it_is_known() {
         let known = json!([{"title": ["c", "d"]}]);
         assert_eq!(changes(history(app, "/todos/1/history?after=3").await), known);
         // Of nothing that is known.
-        database.execute("DELETE FROM changes", []).unwrap();
-        database.execute("UPDATE users SET floor = 4 WHERE id = ?1", [app.user_id("demo")]).unwrap();
+        database.execute("DELETE FROM changes; UPDATE users SET floor = 4 WHERE username = 'demo'");
         assert_eq!(history(app, "/todos/1/history").await.json(), json!([]));
-        app.expect_problems([]);
+        app.expect_problems(&[]);
         app.delete("/todos/1").bearer_auth(&token).answer().await;
     })
     .await;

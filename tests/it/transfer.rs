@@ -121,12 +121,11 @@ async fn an_export_that_cannot_be_read_to_its_end_breaks_off() {
     with_app(async |app| {
         let token = app.token("demo");
         app.create(&token, json!({"title": "a"})).await;
-        let log = rusqlite::Connection::open(app.store().path()).unwrap();
-        log.execute("UPDATE changes SET kind = 9", []).unwrap();
+        app.database().execute("UPDATE changes SET kind = 9");
         let answer = app.get("/export").bearer_auth(&token).send().await.unwrap();
         assert_eq!(answer.status(), 200);
         assert!(answer.bytes().await.is_err(), "it does not look whole");
-        log.execute("UPDATE changes SET kind = 0", []).unwrap();
+        app.database().execute("UPDATE changes SET kind = 0");
         assert_eq!(export(app, "demo").await.len(), 2);
     })
     .await;

@@ -71,12 +71,9 @@ async fn an_imported_hash_works_and_is_replaced_at_the_first_login() {
         assert_eq!(app.get("/todos").bearer_auth(token).answer().await.status, 200, "a new hash ends no token");
         // While nothing can be stored, the old hash still works.
         assert_eq!(app.make(json!({"username": "older", "password_hash": BCRYPT})).await.status, 201);
-        let database = app.database();
-        database
-            .execute_batch("CREATE TRIGGER broken BEFORE UPDATE ON users BEGIN SELECT raise(ABORT, 'no'); END")
-            .unwrap();
+        app.database().break_table("users", "UPDATE", "true");
         assert!(app.logs_in("older", "correct horse").await);
-        database.execute_batch("DROP TRIGGER broken").unwrap();
+        app.database().mend_table("users", "UPDATE");
         assert_eq!(&*app.account("older").unwrap().password_hash, BCRYPT);
     })
     .await;

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod changes;
+#[path = "../../../tests/database/mod.rs"]
 mod database;
 mod erasing;
 mod failing;
@@ -32,6 +33,7 @@ use super::idempotency::{Idempotency, KeptAnswer};
 use super::outbox::{Marks, Want};
 use super::outcome::Outcome;
 use super::*;
+use crate::config;
 use crate::domain::account::{Role, TokenEpoch, Username};
 use crate::domain::change::{Cursor, DeliveryState, Kind, Place, Revision};
 use crate::domain::clock::Timestamp;

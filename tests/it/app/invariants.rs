@@ -6,24 +6,24 @@ use std::net::TcpStream;
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
-use rusqlite::{Connection, Row};
 use serde_json::{Value, json};
 use todo_backend::domain::account::UserId;
 use todo_backend::domain::todo::{Todo, TodoId, Version};
-use todo_backend::store::{OutboxCommand, Store};
+use todo_backend::store::OutboxCommand;
 
 use super::{TestApp, eventually, ready, with_app, without_sidecar};
 use crate::client::{CLIENT, RequestExt};
+use crate::database::TestDatabase;
 use crate::sidecar::{Event, Sidecar};
 
-/// `changes.state` in the database.
+/// What has become of a change's event.
 pub(super) const PENDING: i64 = 0;
 pub(super) const PUBLISHED: i64 = 1;
 const PARKED: i64 = 2;
 
 /// A row of the change log.
 pub(super) struct Logged {
-    pub seq: i64,
+    pub place: i64,
     pub todo: i64,
     pub version: i64,
     pub owner: i64,
@@ -49,7 +49,7 @@ impl TestApp {
             let (counted, logged) = self.pending().await;
             assert_eq!(counted, logged, "what is left in the outbox is in the log");
         }
-        assert!(read_log(&self.store).iter().all(|row| row.state != PARKED), "an event is parked");
+        assert!(read_log(&self.database).iter().all(|row| row.state != PARKED), "an event is parked");
         assert_eq!(self.problems(), *self.expected_problems.lock().unwrap(), "the database is in order");
         // A client that disconnected may have left a change that is being committed.
         eventually("memory has what the database has", async || self.todos_in_memory() == self.todos_on_disk()).await;
@@ -61,15 +61,16 @@ impl TestApp {
         // waits up to a second for another reason to commit.
         let command = OutboxCommand::Skip { todo: TodoId(0), version: Version(0) };
         self.store.run_admin_command(None, command).await.unwrap();
-        let log = read_log(&self.store);
+        let log = read_log(&self.database);
         (self.store.outbox().pending(), log.iter().filter(|row| row.state == PENDING).count())
     }
 
     fn assert_published_once_and_in_order(&self, sidecar: &Sidecar) {
-        let (accepted, log) = (sidecar.accepted(), read_log(&self.store));
+        let (accepted, log) = (sidecar.accepted(), read_log(&self.database));
         let logged: HashSet<_> = log.iter().map(|row| (row.event_id(), row.owner, row.revision)).collect();
-        let floors = self.rows("SELECT id, floor FROM users", |row| Ok((row.get(0)?, row.get(1)?)));
-        let floors: HashMap<i64, i64> = floors.into_iter().collect();
+        let [ids, floors] =
+            ["id", "floor"].map(|column| self.database.numbers(&format!("SELECT {column} FROM users ORDER BY id")));
+        let floors: HashMap<i64, i64> = ids.into_iter().zip(floors).collect();
         let mut versions: HashMap<i64, Vec<i64>> = HashMap::new();
         for Event { id, data, partition_key, .. } in accepted {
             assert_eq!(id, format!("{}-{}", data.id, data.version));
@@ -86,14 +87,25 @@ impl TestApp {
         }
     }
 
-    /// Todos by id: with owner, version and what users write.
-    /// Every todo, whether it is in the trash or not: columns as JSON.
+    /// Every todo by id, whether it is in the trash or not: columns as JSON.
     fn todos_on_disk(&self) -> Vec<Value> {
-        let sql =
-            "SELECT id, json_array(id, owner_id, version, title, description, json(iif(completed, 'true', 'false')),
-                due_at, priority, json(tags), sort_order, field_versions,
-                json(iif(deleted_uptime IS NULL, 'false', 'true'))) FROM todos ORDER BY id";
-        self.rows(sql, |row| row.get(1)).into_iter().map(|row: String| serde_json::from_str(&row).unwrap()).collect()
+        let is = |condition: &str| format!("CASE WHEN {condition} THEN 'true' ELSE 'false' END");
+        let sql = format!(
+            "SELECT id, owner_id, version, priority, tags, {}, {}, sort_order, title, description, due_at, field_versions
+             FROM todos ORDER BY id",
+            is("completed"),
+            is("deleted_uptime IS NOT NULL")
+        );
+        let rows = self.database.rows(&sql).into_iter();
+        let columns = |row: Vec<Option<String>>| {
+            row.into_iter().enumerate().map(|(n, value)| match (n, value) {
+                (_, None) => Value::Null,
+                (..7, Some(json)) => serde_json::from_str(&json).unwrap(),
+                (7, Some(number)) => json!(number.parse::<f64>().unwrap()),
+                (_, Some(text)) => text.into(),
+            })
+        };
+        rows.map(|row| Value::Array(columns(row).collect())).collect()
     }
 
     fn todos_in_memory(&self) -> Vec<Value> {
@@ -104,18 +116,18 @@ impl TestApp {
                 todo.id,
                 todo.owner,
                 todo.version,
-                todo.title,
-                todo.description,
-                todo.completed,
-                todo.due_at,
                 todo.priority,
                 tags,
+                todo.completed,
+                is_deleted,
                 todo.order,
+                todo.title,
+                todo.description,
+                todo.due_at,
                 todo.field_versions.to_text(),
-                is_deleted
             ])
         };
-        let owners = self.rows("SELECT id FROM users UNION SELECT owner_id FROM todos", |row| row.get(0));
+        let owners = self.database.numbers("SELECT id FROM users UNION SELECT owner_id FROM todos");
         let mut todos: BTreeMap<TodoId, Value> = BTreeMap::new();
         for owner in owners.into_iter().map(UserId) {
             todos.extend(ready(self.store.view(owner)).todos.iter().map(|todo| (todo.id, columns(todo, false))));
@@ -127,40 +139,16 @@ impl TestApp {
     /// How many todos and changes on disk have this title or description.
     pub fn rows_with(&self, text: &str) -> usize {
         let tables = "SELECT title, description FROM todos UNION ALL SELECT title, description FROM changes";
-        let rows = self.rows(tables, |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?)));
-        rows.iter().filter(|(title, description)| title == text || description.as_deref() == Some(text)).count()
+        let is_it = |value: &Option<String>| value.as_deref() == Some(text);
+        self.database.rows(tables).iter().filter(|row| row.iter().any(is_it)).count()
     }
-
-    /// A connection to the database beside the service's.
-    pub fn database(&self) -> Connection {
-        Connection::open(self.store.path()).unwrap()
-    }
-
-    /// What a query gives, read beside the service.
-    pub fn rows<T>(&self, sql: &str, read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Vec<T> {
-        rows(&self.store, sql, read)
-    }
-}
-
-/// What a query gives, read beside the service.
-fn rows<T>(store: &Store, sql: &str, read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Vec<T> {
-    let connection = Connection::open(store.path()).unwrap();
-    let mut statement = connection.prepare(sql).unwrap();
-    statement.query_map([], read).unwrap().map(Result::unwrap).collect()
 }
 
 /// The change log in the order of its commits.
-pub(super) fn read_log(store: &Store) -> Vec<Logged> {
-    rows(store, "SELECT seq, todo_id, version, owner_id, revision, state FROM changes ORDER BY seq", |row| {
-        Ok(Logged {
-            seq: row.get(0)?,
-            todo: row.get(1)?,
-            version: row.get(2)?,
-            owner: row.get(3)?,
-            revision: row.get(4)?,
-            state: row.get(5)?,
-        })
-    })
+pub(super) fn read_log(database: &TestDatabase) -> Vec<Logged> {
+    let log = database.log().into_iter();
+    log.map(|[place, todo, version, owner, revision, state]| Logged { place, todo, version, owner, revision, state })
+        .collect()
 }
 
 /// What the test that `run` is would fail with.
@@ -201,7 +189,7 @@ async fn a_body_that_fails_is_the_failure_and_its_service_is_stopped() {
 async fn a_damaged_database_fails_the_test() {
     let run = with_app(async |app| {
         publish_one(app).await;
-        Connection::open(app.store().path()).unwrap().execute("UPDATE todos SET title = 'y'", []).unwrap();
+        app.database().execute("UPDATE todos SET title = 'y'");
     });
     let failure = failure(run).await;
     assert!(failure.contains("a todo is as its last change left it, in the trash or not: todo 1"), "{failure}");
