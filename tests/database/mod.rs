@@ -19,6 +19,7 @@ use super::config::{Config, Database};
 /// A database that goes away with its test, or a connection to that of a service.
 pub struct TestDatabase {
     setting: Database,
+    /// Empty beside a service that has its own.
     url: String,
     kind: Kind,
 }
@@ -65,7 +66,7 @@ impl TestDatabase {
         Self { setting: setting.clone(), url: String::new(), kind }
     }
 
-    /// `DATABASE_URL`.
+    /// `DATABASE_URL` of services on it.
     pub fn url(&self) -> &str {
         &self.url
     }
