@@ -54,11 +54,15 @@ sbom: need-cargo ## the crates that it is built from, as target/todo-backend.cdx
 	@$(STAGE) "cargo cyclonedx" $(CYCLONEDX) cyclonedx --format json --spec-version 1.5 --no-build-deps --override-filename todo-backend.cdx
 	@mkdir -p target && mv todo-backend.cdx.json target/
 
+# Tests of the API that are the same on any database, and take long because they wait for clients.
+WITHOUT_DATABASE := --skip connection:: --skip limits:: --skip slow_clients::
+
 test: need-cargo ## everything, on the real Dapr, Kafka and PostgreSQL, and a real browser
 	@$(STAGE) "tools: daprd, dapr CLI, Kafka, Postgres, Python, Chromium" $(STACK) build
 	@$(STAGE) "build" cargo build --locked
 	@$(STAGE) "unit and in-process tests" cargo test --locked --lib --bins --test it
-	@$(STAGE) "store and API on Postgres" bash tests/stack/with_postgres.sh -- cargo test --locked --lib --test it -- --test-threads=4 postgres_contract_placeholder
+	@$(STAGE) "store on Postgres" bash tests/stack/with_postgres.sh -- cargo test --locked --lib store::tests -- --skip on_sqlite
+	@$(STAGE) "API on Postgres" bash tests/stack/with_postgres.sh -- cargo test --locked --test it -- --test-threads=4 --skip on_sqlite $(WITHOUT_DATABASE)
 	@$(STAGE) "end-to-end tests" cargo test --locked --test e2e -- --test-threads=2 --skip proof::
 	@$(STAGE) "proofs: kills, outages, linearizability" cargo test --locked --test e2e -- --test-threads=1 --nocapture proof::
 	@$(STAGE) "web tests: Swagger UI, ReDoc, CORS, the document" $(SERVE) -- bash tests/web/run.sh
