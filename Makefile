@@ -61,8 +61,8 @@ test: need-cargo ## everything, on the real Dapr, Kafka and PostgreSQL, and a re
 	@$(STAGE) "tools: daprd, dapr CLI, Kafka, Postgres, Python, Chromium" $(STACK) build
 	@$(STAGE) "build" cargo build --locked
 	@$(STAGE) "unit and in-process tests" cargo test --locked --lib --bins --test it
-	@$(STAGE) "store on Postgres" bash tests/stack/with_postgres.sh -- cargo test --locked --lib store::tests -- --skip on_sqlite
-	@$(STAGE) "API on Postgres" bash tests/stack/with_postgres.sh -- cargo test --locked --test it -- --test-threads=4 --skip on_sqlite $(WITHOUT_DATABASE)
+	@$(STAGE) "store on Postgres" bash tests/stack/with_postgres.sh -- cargo test --locked --lib store::tests -- --test-threads=8 --include-ignored --skip on_sqlite
+	@$(STAGE) "API on Postgres" bash tests/stack/with_postgres.sh -- cargo test --locked --test it -- --test-threads=8 --skip on_sqlite $(WITHOUT_DATABASE)
 	@$(STAGE) "end-to-end tests" cargo test --locked --test e2e -- --test-threads=2 --skip proof::
 	@$(STAGE) "proofs: kills, outages, linearizability" cargo test --locked --test e2e -- --test-threads=1 --nocapture proof::
 	@$(STAGE) "web tests: Swagger UI, ReDoc, CORS, the document" $(SERVE) -- bash tests/web/run.sh

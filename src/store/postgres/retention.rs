@@ -58,13 +58,13 @@ pub async fn prune(
         let through: Vec<Revision> = pruned.iter().map(|(it, _)| it.through).collect();
         let before: Vec<Revision> = pruned.iter().map(|(_, before)| *before).collect();
         for sql in [
-            "DELETE FROM changes USING unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS done (owner, through, before)
-             WHERE owner_id = owner AND revision > before AND revision <= through",
+            "DELETE FROM changes USING unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS done (owner, through, above)
+             WHERE owner_id = owner AND revision > above AND revision <= through",
             // Those that were given up.
-            "DELETE FROM outbox USING unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS done (owner, through, before)
-             WHERE owner_id = owner AND revision > before AND revision <= through",
+            "DELETE FROM outbox USING unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS done (owner, through, above)
+             WHERE owner_id = owner AND revision > above AND revision <= through",
             "UPDATE users SET floor = through FROM unnest($1::bigint[], $2::bigint[], $3::bigint[])
-                 AS done (owner, through, before) WHERE id = owner AND floor = before",
+                 AS done (owner, through, above) WHERE id = owner AND floor = above",
         ] {
             let statement = client.prepare_cached(sql).await?;
             client.execute(&statement, &[&owners, &through, &before]).await?;
