@@ -88,7 +88,7 @@ async fn a_second_service_on_the_same_database_is_refused() {
             let location = app.store().location();
             format!("another todo-backend uses {location}; stop it, or set DATABASE_URL to another file")
         } else {
-            format!("cannot use the database {}: another todo-backend uses it", app.store().location())
+            format!("cannot use the database {}: another todo-backend uses it; stop it first", app.store().location())
         };
         assert_eq!(refusal(database.url()).await, line);
         let token = app.token("demo");
