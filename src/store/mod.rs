@@ -367,12 +367,12 @@ impl Store {
         Ok(tokens.of(user).map(|token| (Arc::clone(token), used.get(token.id))).collect())
     }
 
-    /// Remembers that a personal access token was used. It is on disk a minute later at most.
+    /// Remembers that a personal access token was used. It is stored a minute later at most.
     pub fn personal_token_used(&self, id: PersonalTokenId, at: Timestamp) {
         self.shared.used.lock().put(id, at);
     }
 
-    /// Remembers from where an account was logged in to, until its tokens are ended. It is on disk a minute later at most.
+    /// Remembers from where an account was logged in to, until its tokens are ended. It is stored a minute later at most.
     pub fn logged_in(&self, user: UserId, network: Network, at: Timestamp) {
         self.shared.login_networks.lock().put((user, network), at);
     }

@@ -16,7 +16,7 @@ const MAX_INBOX: usize = 10_000;
 /// Changes that one discovery of pending todos looks at, at most: some milliseconds' work.
 pub(super) const MAX_DISCOVERY: usize = 10_000;
 
-/// Delivery states that are not on disk yet.
+/// Delivery states that are not stored yet.
 pub type Marks = HashMap<Place, DeliveryState>;
 
 /// The exchange between writer and relay.
@@ -181,7 +181,7 @@ impl Outbox {
         self.reload.swap(false, Ordering::Relaxed)
     }
 
-    /// The number of committed changes that are pending according to the disk.
+    /// The number of committed changes that are pending according to the database.
     pub fn pending(&self) -> usize {
         self.pending.load(Ordering::Relaxed)
     }

@@ -20,9 +20,9 @@ pub type LoginNetwork = (UserId, Network);
 #[derive(Debug, Default)]
 pub struct LoginNetworks {
     used_at: BTreeMap<LoginNetwork, Timestamp>,
-    /// What is not on disk as it is here.
+    /// What is not stored as it is here.
     unsaved: HashSet<LoginNetwork>,
-    /// What may still be on disk.
+    /// What may still be stored.
     forgotten: HashSet<LoginNetwork>,
     /// How far the search for what is over has come.
     searched_to: Option<LoginNetwork>,

@@ -108,7 +108,7 @@ impl TodoMap {
         expired.take(limit).collect()
     }
 
-    /// Applies a committed change, made at `uptime`: seconds that the service had been running.
+    /// Applies a committed change, made at `uptime`, by the clock of retention, in seconds.
     pub fn apply(&mut self, change: &Change, uptime: i64) {
         let (id, todo) = (change.todo.id, &change.todo);
         let owner = self.owner(todo.owner);

@@ -52,7 +52,7 @@ impl Sessions {
 #[derive(Debug, Default)]
 pub struct Used {
     at: HashMap<PersonalTokenId, Timestamp>,
-    /// What is not on disk yet.
+    /// What is not stored yet.
     pub unsaved: HashMap<PersonalTokenId, Timestamp>,
 }
 

@@ -8,7 +8,7 @@ use crate::domain::todo::{Todo, TodoId};
 /// Todos in one owner's trash, at most, once they have been there for a day; of more, the oldest are removed.
 pub const MAX_TRASH: usize = 10_000;
 
-/// What stays in the trash. Times are in seconds that the service had been running.
+/// What stays in the trash. Times are those of the clock of retention, in seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct TrashRule {
     /// What was deleted before goes.
@@ -30,7 +30,7 @@ pub struct Trash {
 #[derive(Debug)]
 struct Trashed {
     todo: Arc<Todo>,
-    /// When it was deleted, in seconds that the service had been running.
+    /// When it was deleted, by the clock of retention, in seconds.
     uptime: i64,
 }
 

@@ -210,6 +210,7 @@ impl Postgres {
             let Some(session) = &self.session else {
                 return Err(CommitError::NotApplied(PostgresError::Unreachable.into()));
             };
+            session.not_replicated.store(false, Ordering::Relaxed);
             let client = &session.client;
             let begun = self.runtime.block_on(in_time(ANSWER_TIMEOUT, async {
                 client.batch_execute(commit::BEGIN).await?;
@@ -240,6 +241,9 @@ impl Postgres {
             match self.runtime.block_on(in_time(ANSWER_TIMEOUT, async { Ok(client.batch_execute("COMMIT").await?) })) {
                 Ok(()) => {
                     self.stream.commits += 1;
+                    if session.not_replicated.swap(false, Ordering::Relaxed) {
+                        return Err(CommitError::Unknown(PostgresError::NotReplicated.into()));
+                    }
                     return Ok(done);
                 }
                 Err(error) if error.is_conflict() && conflicts < MAX_CONFLICTS => {
@@ -313,7 +317,6 @@ impl Backend for Postgres {
                     self.stream.commits += 1;
                     self.next = group.decided.next;
                     if session.not_replicated.swap(false, Ordering::Relaxed) {
-                        log::error!("a commit has not reached the standby that it has to reach");
                         (self.was_committed, self.is_unresolved) = (true, true);
                         return Err(CommitError::Unknown(PostgresError::NotReplicated.into()));
                     }

@@ -14,7 +14,7 @@ use crate::store::map::trash::TrashRule;
 const ROUND_PAUSE: Duration = Duration::from_secs(60);
 /// Todos that are removed in one step, at most.
 const MAX_TODOS: usize = 500;
-/// How long an answer is kept, in seconds that the service runs.
+/// How long an answer is kept, in seconds.
 const KEEP_ANSWERS: i64 = 24 * 60 * 60;
 
 impl Writer {

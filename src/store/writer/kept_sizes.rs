@@ -12,7 +12,7 @@ use crate::store::idempotency::KeptAnswer;
 const MAX_KEPT: u64 = 64 << 20;
 /// What an answer takes besides its texts, in bytes: its row and its places in three indexes.
 const ROW: u64 = 150;
-/// How much of the disk an answer takes, about: the request is in an index, too.
+/// How much an answer takes in the database, about: the request is in an index, too.
 pub fn size(request: &str, answer: &KeptAnswer) -> u64 {
     let headers: usize = answer.headers.iter().map(|(name, value)| name.len() + value.len() + 6).sum();
     (answer.body.len() + headers + 2 * request.len()) as u64 + ROW

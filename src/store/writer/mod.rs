@@ -193,7 +193,7 @@ impl Writer {
     pub fn run(mut self, jobs: &Receiver<Job>) {
         let ended = catch_unwind(AssertUnwindSafe(|| self.work(jobs)));
         if ended.is_err() {
-            abort(format_args!("the writer panicked; aborting, so that a restart begins from what is on disk"));
+            abort(format_args!("the writer panicked; aborting, so that a restart begins from what is stored"));
         }
     }
 
@@ -349,7 +349,7 @@ impl Writer {
             return Ok(());
         }
         let (started, uptime) = (Instant::now(), self.uptime());
-        // With nothing else to write, this is the write that shows whether the disk works.
+        // With nothing else to write, this is the write that shows whether the database works.
         let save_uptime = decided.is_empty() || started >= self.uptime_due;
         let outcome = self.backend.commit(&Commit { decided: &decided, marks: &marks, uptime, save_uptime });
         self.shared.metrics.committed(operations, started.elapsed());
@@ -440,7 +440,7 @@ impl Writer {
         }
     }
 
-    /// A group is on disk since `uptime`: nothing here may fail.
+    /// A group is stored since `uptime`: nothing here may fail.
     fn committed(&mut self, decided: Decided, marks: &Marks, uptime: i64) {
         self.log.next = decided.next;
         self.shared.publish(&decided, uptime);

@@ -35,7 +35,7 @@ impl Writer {
             decided.personal_tokens = tokens.map(|token| ((token.user, token.id), None)).collect();
         }
         if !decided.is_empty() {
-            // It is logged if the disk fails.
+            // It is logged if that fails.
             let _ = self.commit(decided, 0);
         }
     }

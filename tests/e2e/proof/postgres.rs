@@ -119,8 +119,10 @@ async fn a_service_whose_database_is_set_back_ends_and_a_new_epoch_is_a_new_begi
     let renewed = stack.run_service(&["renew-epoch"]);
     assert!(renewed.contains("everybody has to log in again"), "{renewed}");
     stack.start_service();
-    assert_eq!(client.try_send("GET", "/todos", None, &[]).await.unwrap().0, 401, "the old token is of the old epoch");
-    let (_, todos) = stack.client("admin", "admin123").await.send("GET", "/todos", None).await;
+    let again = stack.client("admin", "admin123").await;
+    let old = again.with_token(client.token());
+    assert_eq!(old.send("GET", "/todos", None).await.0, 401, "its token is of the old epoch");
+    let (_, todos) = again.send("GET", "/todos", None).await;
     assert_eq!(todos.as_array().unwrap().len(), 1, "{todos}");
 }
 
