@@ -1,7 +1,7 @@
 //! Postgres as the writer's database: one connection, made again whenever it breaks, on a runtime of the writer's thread.
 //!
-//! What a lost answer means is found out by counting: each transaction moves [`Stream::commits`] by one, and each connection
-//! takes a number of its own, [`Stream::fence`], which every transaction compares. So once a new connection has its number,
+//! What a lost answer means is found out by counting: each transaction moves `streams.commits` by one, and each connection
+//! takes a number of its own, `streams.fence`, which every transaction compares. So once a new connection has its number,
 //! nothing that was sent before can be committed any more, and the count says what was.
 
 use std::collections::HashMap;

@@ -100,7 +100,7 @@ impl Database {
         })
     }
 
-    /// Samples the log; see [`reader::sample_log`]. Blocks.
+    /// Samples the log; see `reader::sample_log`. Blocks.
     pub fn sample(&self, from: Place) -> Result<LogSamples, DatabaseError> {
         let clients = self.clients.clone();
         self.wait(async move {

@@ -66,7 +66,7 @@ pub fn unescaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(whole)
 }
 
-/// The columns that [`todo`] reads, after the id.
+/// The columns that [`todo()`] reads, after the id.
 macro_rules! todo_columns {
     () => {
         "owner_id, version, title, description, completed, created_at, updated_at, due_at, priority, tags, sort_order, \
@@ -74,7 +74,7 @@ macro_rules! todo_columns {
     };
 }
 
-/// The columns of `todos` that [`todo`] reads.
+/// The columns of `todos` that [`todo()`] reads.
 pub const TODO_COLUMNS: &str = concat!("id, ", todo_columns!());
 
 /// Reads a todo from [`TODO_COLUMNS`], or from columns like them at the beginning of others.
