@@ -110,33 +110,31 @@ impl Database {
     }
 
     /// The next of some changes; `None` if the log does not have all of them any more.
-    pub async fn whole_page(&self, span: Span) -> Result<Option<Page>, DatabaseError> {
+    pub fn whole_page(&self, span: Span) -> impl Future<Output = Result<Option<Page>, DatabaseError>> + use<> {
         let (clients, epoch) = (self.clients.clone(), self.epoch);
         self.ask(async move {
             let client = take(&clients).await?;
             give_back(in_time(ANSWER_TIMEOUT, history::whole_page(&client, epoch, &span)).await, client)
         })
-        .await
     }
 
     /// The next of some changes that the log has.
-    pub async fn page(&self, span: Span) -> Result<Page, DatabaseError> {
+    pub fn page(&self, span: Span) -> impl Future<Output = Result<Page, DatabaseError>> + use<> {
         let (clients, epoch) = (self.clients.clone(), self.epoch);
         self.ask(async move {
             let client = take(&clients).await?;
             give_back(in_time(ANSWER_TIMEOUT, history::page(&client, epoch, &span)).await, client)
         })
-        .await
     }
 
     /// The changes of a todo of `owner` after a version, and whether there are more; none of another's.
-    pub async fn of_todo(
+    pub fn of_todo(
         &self,
         owner: UserId,
         todo: TodoId,
         after: Version,
         limit: Limit,
-    ) -> Result<(Vec<Past>, bool), DatabaseError> {
+    ) -> impl Future<Output = Result<(Vec<Past>, bool), DatabaseError>> + use<> {
         let (clients, epoch) = (self.clients.clone(), self.epoch);
         self.ask(async move {
             let client = take(&clients).await?;
@@ -145,7 +143,6 @@ impl Database {
                 client,
             )
         })
-        .await
     }
 
     /// Closes the connections that read. Blocks.
@@ -156,13 +153,14 @@ impl Database {
         }
     }
 
-    /// Reads something on the thread for it.
-    async fn ask<T: Send + 'static>(
-        &self,
-        read: impl Future<Output = Result<T, PostgresError>> + Send + 'static,
-    ) -> Result<T, DatabaseError> {
-        let done = self.runtime.spawn(read).await;
-        done.unwrap_or(Err(PostgresError::Stopping)).map_err(DatabaseError::postgres(&self.location()))
+    /// Reads something on the thread for it. Begun here, and not in the future: that would keep room for all of it, and each
+    /// stream of events would be many times as large.
+    fn ask<T: Send + 'static, R>(&self, read: R) -> impl Future<Output = Result<T, DatabaseError>> + use<T, R>
+    where
+        R: Future<Output = Result<T, PostgresError>> + Send + 'static,
+    {
+        let (done, failed) = (self.runtime.spawn(read), DatabaseError::postgres(&self.location()));
+        async move { done.await.unwrap_or(Err(PostgresError::Stopping)).map_err(failed) }
     }
 
     /// The same for callers that may block.
