@@ -1,8 +1,12 @@
 //! What is read of an owner's changes: by clients that catch up, by exports, by whoever looks at the history of a todo.
 
+use std::collections::HashMap;
+
 use crate::domain::account::UserId;
-use crate::domain::change::{Before, Change, Epoch, Revision};
+use crate::domain::change::{Before, Change, Epoch, Kind, Revision};
 use crate::domain::sync_token::SyncToken;
+use crate::domain::todo::TodoId;
+use crate::store::decide::Undone;
 use crate::store::error::DatabaseError;
 
 /// Changes that are looked at for a page, at most: some tens of milliseconds' work.
@@ -109,4 +113,20 @@ pub(super) fn known(token: SyncToken, epoch: Epoch, head: Revision) -> Result<Re
     } else {
         Ok(token.revision)
     }
+}
+
+/// Changes that are undone together and what each has replaced, by todo, in the order of the first of each. `None`: what one of
+/// them has replaced is not known.
+pub(super) fn by_todo(changes: Vec<(Change, Option<Before>)>) -> Option<Vec<Undone>> {
+    let mut undone: Vec<Undone> = Vec::new();
+    let mut places: HashMap<TodoId, usize> = HashMap::new();
+    for (change, before) in changes {
+        let before = before.or_else(|| (change.kind == Kind::Created).then(Before::creation))?;
+        let place = *places.entry(change.todo.id).or_insert(undone.len());
+        match undone.get_mut(place) {
+            Some(of_todo) => of_todo.changes.push((change, before)),
+            None => undone.push(Undone { changes: vec![(change, before)] }),
+        }
+    }
+    Some(undone)
 }

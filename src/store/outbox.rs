@@ -95,6 +95,47 @@ pub struct Discovered {
     pub more: bool,
 }
 
+/// A discovery under way: whatever database the pending changes are read from, in their order.
+pub(super) struct Discovery<'a> {
+    discovered: Discovered,
+    wanted: &'a Wanted,
+    marked: &'a Marks,
+    seen: HashSet<TodoId>,
+    looked_at: usize,
+    is_full: bool,
+}
+
+impl<'a> Discovery<'a> {
+    /// Past what was read. `parked`: the todos with a parked change, at the first reading.
+    pub fn new(wanted: &'a Wanted, marked: &'a Marks, parked: HashSet<TodoId>) -> Self {
+        let discovered = Discovered { todos: Vec::new(), parked, read_through: wanted.read_through, more: true };
+        Self { discovered, wanted, marked, seen: HashSet::new(), looked_at: 0, is_full: false }
+    }
+
+    /// Looks at the next pending change; false if there is no room for its todo, which ends it.
+    pub fn look_at(&mut self, place: Place, todo: TodoId, version: Version) -> bool {
+        if !self.marked.contains_key(&place) && !self.discovered.parked.contains(&todo) && !self.seen.contains(&todo) {
+            if self.seen.len() == self.wanted.discover {
+                self.is_full = true;
+                return false;
+            }
+            self.seen.insert(todo);
+            self.discovered.todos.push((todo, version));
+        }
+        self.discovered.read_through = Cursor::up_to(place);
+        self.looked_at += 1;
+        true
+    }
+
+    /// What it has come to. `end`: of the log, as of the same moment.
+    pub fn finish(self, end: Cursor) -> Discovered {
+        if self.is_full || self.looked_at == MAX_DISCOVERY {
+            return self.discovered;
+        }
+        Discovered { read_through: end, more: false, ..self.discovered }
+    }
+}
+
 impl Outbox {
     pub(super) fn new(pending: usize) -> Self {
         Self {

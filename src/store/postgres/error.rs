@@ -52,11 +52,6 @@ pub enum PostgresError {
 }
 
 impl PostgresError {
-    /// For `map_err`: a column that can't be read as what it should be.
-    pub fn value(error: tokio_postgres::Error) -> Self {
-        Self::Value(error)
-    }
-
     /// Whether it is about one stored value, and not about the database.
     pub fn is_about_a_value(&self) -> bool {
         matches!(self, Self::Invalid(_) | Self::Value(_))

@@ -1,6 +1,5 @@
 //! What a user's own changes were: read for those who undo some, and for those who want all.
 
-use std::collections::HashMap;
 use std::pin::pin;
 
 use deadpool_postgres::ClientWrapper;
@@ -11,10 +10,10 @@ use tokio_postgres::types::ToSql;
 use super::error::PostgresError;
 use super::rows::{CHANGE_COLUMNS, before, change, get};
 use crate::domain::account::UserId;
-use crate::domain::change::{Before, Change, Epoch, Kind, Revision};
+use crate::domain::change::{Before, Change, Epoch, Revision};
 use crate::domain::todo::{TodoId, Version};
 use crate::store::decide::Undone;
-use crate::store::history::{Limit, MAX_LOOKED_AT, Page, Past, Span, size};
+use crate::store::history::{Limit, MAX_LOOKED_AT, Page, Past, Span, by_todo, size};
 
 /// More changes than one request can make.
 const MAX_BATCH: usize = 100_000;
@@ -47,20 +46,6 @@ pub async fn undone(
         }
     }
     Ok(by_todo(changes).unwrap_or_default())
-}
-
-fn by_todo(changes: Vec<(Change, Option<Before>)>) -> Option<Vec<Undone>> {
-    let mut undone: Vec<Undone> = Vec::new();
-    let mut places: HashMap<TodoId, usize> = HashMap::new();
-    for (change, before) in changes {
-        let before = before.or_else(|| (change.kind == Kind::Created).then(Before::creation))?;
-        let place = *places.entry(change.todo.id).or_insert(undone.len());
-        match undone.get_mut(place) {
-            Some(of_todo) => of_todo.changes.push((change, before)),
-            None => undone.push(Undone { changes: vec![(change, before)] }),
-        }
-    }
-    Some(undone)
 }
 
 /// The next of some changes; `None` if the log does not have all of them any more.

@@ -12,7 +12,7 @@ use crate::domain::change::{Change, Cursor, DeliveryState, Epoch, Place};
 use crate::domain::clock::Timestamp;
 use crate::domain::todo::{TodoId, Version};
 use crate::store::change_log::LogSamples;
-use crate::store::outbox::{Discovered, Fed, Found, MAX_DISCOVERY, Marks, Wanted};
+use crate::store::outbox::{Discovered, Discovery, Fed, Found, MAX_DISCOVERY, Marks, Wanted};
 
 /// Samples the log. The search for the oldest pending change starts at `from`.
 pub async fn sample_log(client: &mut ClientWrapper, from: Place) -> Result<LogSamples, PostgresError> {
@@ -139,29 +139,18 @@ async fn discover(snapshot: &Transaction<'_>, wanted: &Wanted, marked: &Marks) -
         }
     }
     let end = end(snapshot).await?;
-    let mut discovered = Discovered { todos: Vec::new(), parked, read_through: wanted.read_through, more: true };
     let sql = "SELECT stream, pos, todo_id, version FROM outbox WHERE state = 0 AND (stream, pos) > ($1, $2)
          ORDER BY stream, pos LIMIT $3";
     let statement = snapshot.prepare_cached(sql).await?;
     let (stream, pos) = stream_and_pos(wanted.read_through.place());
     let most = i64::try_from(MAX_DISCOVERY).unwrap_or(i64::MAX);
-    let rows = snapshot.query(&statement, &[&stream, &pos, &most]).await?;
-    let mut seen = HashSet::new();
-    for row in &rows {
-        let (place, todo, version) = (place(get(row, 0)?, get(row, 1)?), get(row, 2)?, get(row, 3)?);
-        if !marked.contains_key(&place) && !discovered.parked.contains(&todo) && !seen.contains(&todo) {
-            if seen.len() == wanted.discover {
-                return Ok(discovered);
-            }
-            seen.insert(todo);
-            discovered.todos.push((todo, version));
+    let mut discovery = Discovery::new(wanted, marked, parked);
+    for row in &snapshot.query(&statement, &[&stream, &pos, &most]).await? {
+        if !discovery.look_at(place(get(row, 0)?, get(row, 1)?), get(row, 2)?, get(row, 3)?) {
+            break;
         }
-        discovered.read_through = Cursor::up_to(place);
     }
-    if rows.len() < MAX_DISCOVERY {
-        (discovered.read_through, discovered.more) = (end, false);
-    }
-    Ok(discovered)
+    Ok(discovery.finish(end))
 }
 
 /// Parked changes, oldest first.

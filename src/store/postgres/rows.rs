@@ -202,7 +202,7 @@ pub fn get<'a, T: FromSql<'a>>(
     row: &'a Row,
     column: impl tokio_postgres::row::RowIndex + std::fmt::Display,
 ) -> Result<T, PostgresError> {
-    row.try_get(column).map_err(PostgresError::value)
+    row.try_get(column).map_err(PostgresError::Value)
 }
 
 /// 32 bytes.

@@ -1,15 +1,13 @@
 //! What a user's own changes were: read for those who undo some, and for those who want all.
 
-use std::collections::HashMap;
-
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{CHANGE_COLUMNS, change};
 use crate::domain::account::UserId;
-use crate::domain::change::{Before, Change, Epoch, Kind, Revision};
+use crate::domain::change::{Before, Change, Epoch, Revision};
 use crate::domain::todo::{TodoId, Version};
 use crate::store::decide::Undone;
-use crate::store::history::{Limit, MAX_LOOKED_AT, Page, Past, Span, size};
+use crate::store::history::{Limit, MAX_LOOKED_AT, Page, Past, Span, by_todo, size};
 
 /// A change, or all that were made together with it, by todo, in the order of the first of each. Nothing if the log does
 /// not have all of them, or not what they have replaced.
@@ -37,18 +35,7 @@ pub fn undone(
             return Ok(Vec::new());
         }
     }
-    let mut undone: Vec<Undone> = Vec::new();
-    let mut places: HashMap<TodoId, usize> = HashMap::new();
-    for (change, before) in changes {
-        let before = before.or_else(|| (change.kind == Kind::Created).then(Before::creation));
-        let Some(before) = before else { return Ok(Vec::new()) };
-        let place = *places.entry(change.todo.id).or_insert(undone.len());
-        match undone.get_mut(place) {
-            Some(of_todo) => of_todo.changes.push((change, before)),
-            None => undone.push(Undone { changes: vec![(change, before)] }),
-        }
-    }
-    Ok(undone)
+    Ok(by_todo(changes).unwrap_or_default())
 }
 
 /// The next of some changes; `None` if the log does not have all of them any more.

@@ -8,9 +8,9 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use super::rows::{CHANGE_COLUMNS, change};
 use crate::domain::change::{Cursor, DeliveryState, Epoch, Place};
 use crate::domain::clock::Timestamp;
-use crate::domain::todo::{TodoId, Version};
+use crate::domain::todo::TodoId;
 use crate::store::change_log::LogSamples;
-use crate::store::outbox::{Discovered, Fed, Found, MAX_DISCOVERY, Marks, Wanted};
+use crate::store::outbox::{Discovered, Discovery, Fed, Found, MAX_DISCOVERY, Marks, Wanted};
 
 /// Samples the log. The search for the oldest pending change starts at `from`.
 pub fn sample_log(connection: &Connection, from: Place) -> rusqlite::Result<LogSamples> {
@@ -85,27 +85,16 @@ fn discover(snapshot: &Transaction<'_>, wanted: &Wanted, marked: &Marks) -> rusq
         }
     }
     let end = end(snapshot)?;
-    let mut discovered = Discovered { todos: Vec::new(), parked, read_through: wanted.read_through, more: true };
     // Answered by the partial index alone.
     let mut index = snapshot.prepare_cached(
         "SELECT seq, todo_id, version FROM changes WHERE state = 0 AND seq > ?1 ORDER BY seq LIMIT ?2",
     )?;
     let mut rows = index.query(params![wanted.read_through.place(), MAX_DISCOVERY])?;
-    let (mut seen, mut looked_at) = (HashSet::new(), 0);
+    let mut discovery = Discovery::new(wanted, marked, parked);
     while let Some(row) = rows.next()? {
-        let (place, todo, version): (Place, TodoId, Version) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        if !marked.contains_key(&place) && !discovered.parked.contains(&todo) && !seen.contains(&todo) {
-            if seen.len() == wanted.discover {
-                return Ok(discovered);
-            }
-            seen.insert(todo);
-            discovered.todos.push((todo, version));
+        if !discovery.look_at(row.get(0)?, row.get(1)?, row.get(2)?) {
+            break;
         }
-        discovered.read_through = Cursor::up_to(place);
-        looked_at += 1;
     }
-    if looked_at < MAX_DISCOVERY {
-        (discovered.read_through, discovered.more) = (end, false);
-    }
-    Ok(discovered)
+    Ok(discovery.finish(end))
 }
