@@ -301,6 +301,7 @@ impl From<StoreError> for ApiError {
             StoreError::Busy => Self::Busy,
             StoreError::NotApplied => Self::NotStored,
             StoreError::Unknown => Self::OutcomeUnknown,
+            StoreError::Unreadable => Self::LogUnavailable,
         }
     }
 }

@@ -127,6 +127,7 @@ pub(super) async fn is_still_allowed(request: &HttpRequest) -> Result<bool, ApiE
     }
 }
 
+/// After it, memory has what was committed before the request: its reads are strict.
 async fn authenticate(request: &HttpRequest) -> Result<Caller, ApiError> {
     let token = bearer(request).ok_or(ApiError::NotAuthenticated)?;
     let state = AppState::of(request)?;
@@ -144,6 +145,7 @@ pub(super) async fn by_access_token(state: &AppState, token: &str) -> Result<Opt
     let now = state.clock.now();
     let Ok(claims) = state.keys.verify(token, now.seconds()) else { return Ok(None) };
     let holds = |user: &Arc<User>| user.is_active() && user.token_epoch == claims.epoch && *user.username == claims.sub;
+    state.store.catch_up().await?;
     let Some(user) = state.store.account(claims.uid).await?.filter(holds) else { return Ok(None) };
     let means = match claims.sid {
         None => Means::Login,
@@ -159,6 +161,7 @@ pub(super) async fn by_access_token(state: &AppState, token: &str) -> Result<Opt
 
 async fn by_personal_token(state: &AppState, secret: &PersonalSecret) -> Result<Option<Caller>, ApiError> {
     let now = state.clock.now();
+    state.store.catch_up().await?;
     let token = state.store.personal_token(&secret.hash()).await?.filter(|token| !token.is_expired(now));
     let Some(token) = token else { return Ok(None) };
     let Some(user) = state.store.account(token.user).await?.filter(|user| user.is_active()) else { return Ok(None) };

@@ -11,6 +11,7 @@ use crate::auth::password::{CheckError, Passwords, Turn};
 use crate::auth::password_rules::{self, WeakPassword};
 use crate::config::{Config, FirstAdmin, password_file};
 use crate::domain::account::{AccountState, Role, User, Username};
+use crate::store::decide::Refusal;
 use crate::store::error::StoreError;
 use crate::store::{AccountCommand, NewAccount, Store};
 
@@ -66,21 +67,31 @@ pub async fn ensure(config: &Config, store: &Store, passwords: &Passwords) -> Re
     let username = Username::parse(name).ok_or(FirstAdminError::Name)?;
     if let Some(holder) = store.account_named(name).await? {
         // In development, a demo user can be meant.
-        return if holder.is_active_admin() { Ok(()) } else { Err(refusal(username, &holder)) };
+        return accept(username, &holder);
     }
     let (variable, password) = read_password(settings)?;
     password_rules::check(&password, name).map_err(|source| FirstAdminError::Weak { variable, source })?;
     let password_hash = passwords.hash(Turn::Newcomer, password).await?;
-    let new = NewAccount { username, password_hash, role: Role::Admin };
-    let admin = store.apply_to_account(None, AccountCommand::Create(new)).await?;
-    log::warn!("created the first admin, {}; ADMIN_USERNAME and {variable} can be removed now", admin.username);
-    Ok(())
+    let new = NewAccount { username: username.clone(), password_hash, role: Role::Admin };
+    match store.apply_to_account(None, AccountCommand::Create(new)).await {
+        Ok(admin) => {
+            log::warn!("created the first admin, {}; ADMIN_USERNAME and {variable} can be removed now", admin.username);
+            Ok(())
+        }
+        // Another process has started with the same settings.
+        Err(StoreError::Refused(Refusal::NameTaken)) if let Some(holder) = store.account_named(name).await? => {
+            accept(username, &holder)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
-fn refusal(username: Username, holder: &User) -> FirstAdminError {
+/// The name is taken: by an admin, or not.
+fn accept(username: Username, holder: &User) -> Result<(), FirstAdminError> {
     match holder.state {
-        AccountState::Deleted => FirstAdminError::Deleted { username },
-        AccountState::Active | AccountState::Disabled => FirstAdminError::Exists { username },
+        _ if holder.is_active_admin() => Ok(()),
+        AccountState::Deleted => Err(FirstAdminError::Deleted { username }),
+        AccountState::Active | AccountState::Disabled => Err(FirstAdminError::Exists { username }),
     }
 }
 

@@ -15,10 +15,11 @@ use super::dapr::{DaprClient, Outcome};
 use super::dispatcher::{Dispatcher, PublishResult};
 use super::event;
 use crate::config::Config;
-use crate::domain::change::{Change, DeliveryState};
+use crate::domain::change::{Change, Cursor, DeliveryState};
 use crate::domain::clock::Clock;
 use crate::store::Store;
 use crate::store::feed::{Delivery, Stage};
+use crate::store::leases::Parts;
 use crate::store::outbox::{Found, Wanted};
 use crate::telemetry::metrics::Metrics;
 
@@ -53,7 +54,7 @@ impl Relay {
             store,
             dapr,
             topic: config.topic.clone(),
-            dispatcher: Dispatcher::new(rand::random()),
+            dispatcher: Dispatcher::new(rand::random(), Parts::NONE),
             started: Instant::now(),
             clock: config.clock.clone(),
             outage: OutageLog::default(),
@@ -70,16 +71,21 @@ impl Relay {
 
     /// Runs until `stop` is cancelled, then lets what is in flight end. `sidecar` is true while the sidecar is ready.
     pub async fn run(mut self, stop: CancellationToken, mut sidecar: watch::Receiver<bool>) {
+        self.store.take_leases();
         let mut flights = FuturesUnordered::new();
         let mut reading: Option<JoinHandle<Option<Found>>> = None;
         while !stop.is_cancelled() {
-            self.reloading |= self.store.outbox().take_reload();
+            let parts = self.store.leases().parts();
+            self.reloading |= self.store.outbox().take_reload() | (parts != self.dispatcher.parts());
             if self.reloading && reading.is_none() && self.dispatcher.in_flight() == 0 {
                 self.reloading = false;
-                self.dispatcher = Dispatcher::new(rand::random());
+                self.dispatcher = Dispatcher::new(rand::random(), parts);
+                // It is in the log, and some of it may be published already.
+                self.store.outbox().take(Cursor::START, Parts::NONE);
+                self.store.leases().used(parts);
             }
             if reading.is_none() {
-                let (changes, overflowed) = self.store.outbox().take(self.dispatcher.announced_through());
+                let (changes, overflowed) = self.store.outbox().take(self.dispatcher.announced_through(), parts);
                 self.dispatcher.committed(changes, overflowed);
             }
             let now = self.now();
@@ -106,7 +112,9 @@ impl Relay {
                     self.dispatcher.finish_reading(found);
                 }
                 Ok(()) = sidecar.changed() => {
-                    if *sidecar.borrow_and_update() {
+                    let is_ready = *sidecar.borrow_and_update();
+                    self.store.leases().can_publish(is_ready);
+                    if is_ready {
                         let now = self.now();
                         self.dispatcher.sidecar_ready(now);
                     }

@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 
 use super::command::OutboxCommand;
-use super::decide::{Decided, Head, Prior};
+use super::decide::{Decided, Head, Next, Prior};
 use super::idempotency::Idempotency;
-use super::map::login_networks::Unsaved;
+use super::map::login_networks::{LoginNetwork, Unsaved};
 use super::outbox::Marks;
 use super::postgres::error::PostgresError;
 use crate::domain::account::UserId;
@@ -14,8 +14,17 @@ use crate::domain::change::{Place, Revision};
 use crate::domain::clock::Timestamp;
 use crate::domain::session::PersonalTokenId;
 
-/// A database, for its one writer. What writes does it in one transaction: all of it is stored, or nothing.
+/// A database, for the process's one writer. What writes does it in one transaction: all of it is stored, or nothing.
 pub trait Backend: Send {
+    /// Waits for this process's turn to write, if others write, too, and says what they have committed since `seen`. The turn
+    /// ends with the next commit, or with [`Self::abandon`].
+    fn begin(&mut self, _seen: Position) -> Result<Option<Turn>, Failure> {
+        Ok(None)
+    }
+
+    /// Ends the turn without a commit.
+    fn abandon(&mut self) {}
+
     /// What earlier groups have left that these requests are about, in their order. An error is that of the database; a
     /// value of one of them that can't be read is one of its own.
     fn prior(&mut self, asked: &[Asked<'_>]) -> Result<Vec<Result<Prior, Failure>>, Failure>;
@@ -69,6 +78,26 @@ pub trait Backend: Send {
         Ok(())
     }
 
+    /// Whether this process removes what has had its time: of several, one does.
+    fn keeps_house(&mut self) -> bool {
+        true
+    }
+
+    /// Deleted accounts that still have something, if others may have deleted any.
+    fn erasing(&mut self) -> Result<Vec<UserId>, Failure> {
+        Ok(Vec::new())
+    }
+
+    /// How much is kept of each user's answers, if others may have added any.
+    fn answers_sizes(&mut self) -> Result<Option<Vec<(UserId, u64)>>, Failure> {
+        Ok(None)
+    }
+
+    /// When personal access tokens were used last, and networks for a login, if others may have saved any: those since a time.
+    fn used_since(&mut self, _since: Timestamp) -> Result<UsedElsewhere, Failure> {
+        Ok(UsedElsewhere::default())
+    }
+
     /// The clock that retention goes by, in seconds, if it is not the time for which the service has been running.
     fn clock(&mut self) -> Option<i64> {
         None
@@ -80,6 +109,45 @@ pub trait Backend: Send {
     /// The connection to SQLite, which tests make fail.
     #[cfg(test)]
     fn sqlite(&mut self) -> &mut rusqlite::Connection;
+}
+
+/// How far the log is in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The last change.
+    pub change: Place,
+    /// The number of the last record: of an account, session or token that is new or different, or of a todo that was removed
+    /// from the trash. See [`Decided::records`].
+    pub record: i64,
+}
+
+/// A turn to write.
+#[derive(Debug)]
+pub struct Turn {
+    /// What others have committed meanwhile.
+    pub missed: Option<Missed>,
+    /// The unused numbers.
+    pub next: Next,
+}
+
+/// What other processes have committed.
+#[derive(Debug)]
+pub struct Missed {
+    /// The changes, and how accounts, sessions and tokens are now.
+    pub decided: Decided,
+    /// When each change was made, by the clock of retention, in seconds.
+    pub uptimes: Vec<i64>,
+    /// Up to here.
+    pub through: Position,
+}
+
+/// What other processes have saved of tokens and networks.
+#[derive(Debug, Default)]
+pub struct UsedElsewhere {
+    /// When personal access tokens were used last.
+    pub tokens: Vec<(PersonalTokenId, Timestamp)>,
+    /// When networks were used for a login last.
+    pub networks: Vec<(LoginNetwork, Timestamp)>,
 }
 
 /// What has to be known before a request is decided.

@@ -1,9 +1,12 @@
 //! The change log for those who read it, whatever database it is in.
 
-use super::error::DatabaseError;
+use std::sync::Arc;
+
+use super::error::{DatabaseError, StoreError};
 use super::history::{Limit, Page, Past, Span};
+use super::leases::Leases;
 use super::outbox::{Found, Marks, Wanted};
-use super::{postgres, sqlite};
+use super::{Shared, postgres, sqlite};
 use crate::domain::account::UserId;
 use crate::domain::change::{Change, Place};
 use crate::domain::clock::Timestamp;
@@ -15,6 +18,8 @@ pub struct LogSamples {
     pub oldest_pending: Option<Timestamp>,
     /// No such change comes before this place.
     pub oldest_from: Place,
+    /// The number of pending changes, if it has to be counted.
+    pub pending: Option<i64>,
     /// The number of parked changes.
     pub parked: i64,
     /// The number of changes in the log, computed from the owners' heads.
@@ -24,6 +29,9 @@ pub struct LogSamples {
     /// The size of a write-ahead log of its own.
     pub wal_bytes: i64,
 }
+
+/// A file has one process.
+static ALL: Leases = Leases::all();
 
 /// The databases that it can be in.
 pub enum ChangeLog {
@@ -39,6 +47,36 @@ impl ChangeLog {
         match self {
             Self::Sqlite(database) => database.location(),
             Self::Postgres(database) => database.location(),
+        }
+    }
+
+    /// Follows what other processes commit, if there can be any.
+    pub(super) fn follow(&self, shared: &Arc<Shared>) {
+        if let Self::Postgres(database) = self {
+            database.follow(shared);
+        }
+    }
+
+    /// What only one process does at a time, and which of it this one does.
+    pub fn leases(&self) -> &Leases {
+        match self {
+            Self::Sqlite(_) => &ALL,
+            Self::Postgres(database) => database.leases(),
+        }
+    }
+
+    /// Begins to take part in what only one process does at a time.
+    pub fn take_leases(&self) {
+        if let Self::Postgres(database) = self {
+            database.take_leases();
+        }
+    }
+
+    /// Waits until memory has what was committed before, by whatever process.
+    pub async fn catch_up(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(database) => database.catch_up().await,
         }
     }
 

@@ -26,6 +26,9 @@ pub enum StoreError {
     /// The disk is full or failing. Nothing was changed; try again later.
     #[error("nothing could be stored")]
     NotApplied,
+    /// What other processes have committed can't be read: what is in memory may be old.
+    #[error("the database can't be read")]
+    Unreadable,
     /// The disk failed in a way that leaves open whether the change is stored.
     #[error("it is not known whether the change was stored")]
     Unknown,
@@ -59,6 +62,7 @@ impl StoreError {
             Self::Busy => "busy",
             Self::NotApplied => "not_applied",
             Self::Unknown => "unknown",
+            Self::Unreadable => "unreadable",
         }
     }
 }

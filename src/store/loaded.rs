@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::backend::Position;
 use super::decide::{Head, Next};
 use super::map::TodoMap;
 use super::map::login_networks::LoginNetwork;
@@ -30,6 +31,7 @@ pub struct Loaded {
     pub kept: KeptSizes,
     pub todos: TodoMap,
     pub next: Next,
+    pub position: Position,
     pub pending: usize,
     /// Seconds that the service has been running on this database, over all starts.
     pub uptime: i64,

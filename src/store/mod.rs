@@ -11,6 +11,7 @@ pub mod error;
 pub mod feed;
 pub mod history;
 pub mod idempotency;
+pub mod leases;
 mod loaded;
 pub mod map;
 pub mod outbox;
@@ -22,7 +23,7 @@ mod stored;
 mod tests;
 mod writer;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -42,18 +43,19 @@ use crate::domain::session::{PersonalToken, PersonalTokenId, Session, SessionId,
 use crate::domain::sync_token::SyncToken;
 use crate::domain::todo::{Todo, TodoId, Version};
 use crate::telemetry::metrics::Metrics;
-use backend::Backend;
+use backend::{Backend, Position};
 use change_log::ChangeLog;
 pub use command::{
     AccountCommand, AccountUpdate, Authority, Command, Commands, Condition, Context, Means, Merge, NewAccount,
     NewPersonalToken, NewSession, OutboxCommand, SessionCommand, Target, Versions,
 };
-use decide::Decided;
 use decide::sessions::SessionOutcome;
+use decide::{Decided, Head};
 use error::{DatabaseError, StoreError};
 use feed::{Delivery, Feed, Follower, News};
 use history::{Gap, HistoryError, Limit, Page, Past, Span};
 use idempotency::Answered;
+use leases::Leases;
 use loaded::Loaded;
 use map::login_networks::LoginNetworks;
 use map::sessions::{PersonalTokens, Sessions, Used};
@@ -109,6 +111,8 @@ pub struct Store {
 /// What the writer shares with everybody else.
 struct Shared {
     epoch: Epoch,
+    /// Locked by whoever makes something visible, before anything else.
+    applied: Mutex<Applied>,
     todos: RwLock<TodoMap>,
     users: RwLock<Users>,
     sessions: RwLock<Sessions>,
@@ -126,13 +130,56 @@ struct Shared {
     metrics: Arc<Metrics>,
 }
 
+/// What memory has of the log.
+struct Applied {
+    position: Position,
+    heads: HashMap<UserId, Head>,
+    /// Accounts that were deleted, and that the writer has not heard of.
+    deleted: Vec<UserId>,
+}
+
 impl Shared {
-    /// Makes a group that was committed at `uptime` visible: to readers of the maps first, then to the relay. Whatever
-    /// follows the log gets it here, and only here.
-    fn publish(&self, decided: &Decided, uptime: i64) {
+    /// Makes what was committed visible: to readers of the maps first, then to the relay. Whatever follows the log gets it
+    /// here, and only here. `through`: where the log ends with it; what is in memory already is left out. `uptime`: when its
+    /// nth change was made.
+    fn publish(&self, decided: &Decided, through: Position, uptime: impl Fn(usize) -> i64) {
+        let mut applied = self.applied.lock();
+        if through.record > applied.position.record {
+            self.publish_records(decided, &mut applied);
+            applied.position.record = through.record;
+        }
+        let is_new = |change: &Arc<Change>| change.place.0 > applied.position.change.0;
+        let first = decided.changes.iter().position(is_new).unwrap_or(decided.changes.len());
+        let changes = &decided.changes[first..];
+        if changes.is_empty() && decided.purged.is_empty() {
+            return;
+        }
+        let mut todos = self.todos.write();
+        for (index, change) in changes.iter().enumerate() {
+            todos.apply(change, uptime(first + index));
+            let head = applied.heads.entry(change.todo.owner).or_default();
+            (head.revision, head.last_at) = (change.revision, change.at);
+        }
+        for &(owner, id) in &decided.purged {
+            todos.purge(owner, id);
+        }
+        drop(todos);
+        if let Some(last) = changes.last() {
+            applied.position.change = last.place;
+        }
+        // Before the relay, which tells how far their events have come.
+        self.feed.committed(changes);
+        self.outbox.push(changes);
+    }
+
+    fn publish_records(&self, decided: &Decided, applied: &mut Applied) {
         if !decided.accounts.is_empty() {
             let mut users = self.users.write();
             for account in decided.accounts.values() {
+                applied.heads.entry(account.id).or_default();
+                if account.state == AccountState::Deleted {
+                    applied.deleted.push(account.id);
+                }
                 // With its tokens, an account forgets from where it was logged in to.
                 if users.stored(account.id).is_some_and(|before| before.token_epoch != account.token_epoch) {
                     self.login_networks.lock().remove(account.id);
@@ -170,20 +217,6 @@ impl Shared {
         for user in accessed {
             self.feed.tell(user, News::AccessChanged);
         }
-        if decided.changes.is_empty() && decided.purged.is_empty() {
-            return;
-        }
-        let mut todos = self.todos.write();
-        for change in &decided.changes {
-            todos.apply(change, uptime);
-        }
-        for &(owner, id) in &decided.purged {
-            todos.purge(owner, id);
-        }
-        drop(todos);
-        // Before the relay, which tells how far their events have come.
-        self.feed.committed(&decided.changes);
-        self.outbox.push(&decided.changes);
     }
 }
 
@@ -196,15 +229,11 @@ impl Store {
             Database::Postgres(settings) => open_postgres(settings, &options)?,
         };
         let kept_bytes = loaded.kept.total();
-        let memory = writer::Memory {
-            heads: loaded.heads,
-            next: loaded.next,
-            uptime: loaded.uptime,
-            erasing: loaded.erasing,
-            kept: loaded.kept,
-        };
+        let memory =
+            writer::Memory { next: loaded.next, uptime: loaded.uptime, erasing: loaded.erasing, kept: loaded.kept };
         let shared = Arc::new(Shared {
             epoch: loaded.epoch,
+            applied: Mutex::new(Applied { position: loaded.position, heads: loaded.heads, deleted: Vec::new() }),
             todos: RwLock::new(loaded.todos),
             users: RwLock::new(loaded.users),
             sessions: RwLock::new(loaded.sessions),
@@ -218,6 +247,7 @@ impl Store {
             kept_bytes,
             metrics: options.metrics,
         });
+        log.follow(&shared);
         let (queue, jobs) = sync_channel(MAX_QUEUED);
         let Options { clock, retention, max_todos, .. } = options;
         let writer = Writer::new(backend, Arc::clone(&shared), clock, retention, max_todos, memory);
@@ -289,10 +319,15 @@ impl Store {
         answer.await.unwrap_or(Err(StoreError::NotApplied))
     }
 
+    /// Waits until memory has what was committed before, by whatever process. What is read after it is as strict as if there
+    /// were one process; what is read without it may be some milliseconds old.
+    pub async fn catch_up(&self) -> Result<(), StoreError> {
+        self.log.catch_up().await
+    }
+
     /// One todo of `owner`.
     ///
-    /// Reads are answered from memory, at once. They are async and can fail for the sake of a store on several
-    /// machines, where a strict read waits for what the others have committed.
+    /// Reads are answered from memory, at once; see [`Self::catch_up`].
     pub async fn todo(&self, owner: UserId, id: TodoId) -> Result<Option<Arc<Todo>>, StoreError> {
         Ok(self.shared.todos.read().get(owner, id).cloned())
     }
@@ -444,6 +479,16 @@ impl Store {
         &self.shared.outbox
     }
 
+    /// What only one process does at a time, and which of it this one does.
+    pub fn leases(&self) -> &Leases {
+        self.log.leases()
+    }
+
+    /// Begins to take part in what only one process does at a time: publishing and keeping house.
+    pub fn take_leases(&self) {
+        self.log.take_leases();
+    }
+
     /// Reads from the log what the relay asks for. Blocks on the database: call it off the async threads.
     pub fn read_outbox(&self, wanted: &Wanted) -> Result<Found, DatabaseError> {
         // Copied before the read, so that it includes marks that are committed meanwhile.
@@ -523,6 +568,9 @@ impl Store {
         let from = self.outbox().oldest_from();
         let log = self.log.sample(from)?;
         self.outbox().set_oldest(from, log.oldest_from);
+        if let Some(pending) = log.pending {
+            self.outbox().set_pending(usize::try_from(pending).unwrap_or_default());
+        }
         let samples = &self.shared.metrics.samples;
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         samples.outbox_pending.set(count(self.outbox().pending()));

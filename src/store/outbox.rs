@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use crate::domain::change::{Change, Cursor, DeliveryState, Place};
 use crate::domain::todo::{TodoId, Version};
+use crate::store::leases::Parts;
 
 /// Changes that wait for the relay, at most; it reads the others from the log.
 const MAX_INBOX: usize = 10_000;
@@ -49,6 +50,8 @@ pub struct Wanted {
     pub room: usize,
     /// Todos to discover past `read_through`, at most; 0: don't look for any.
     pub discover: usize,
+    /// Only todos of these parts are discovered.
+    pub parts: Parts,
 }
 
 /// The changes of one todo that are wanted.
@@ -162,10 +165,10 @@ impl Outbox {
     }
 
     /// Takes what was committed since the last call, and whether anything was left to the log. Leaves out changes up to
-    /// `announced_through`: the relay may have read a change before it is announced.
-    pub fn take(&self, announced_through: Cursor) -> (Vec<Arc<Change>>, bool) {
+    /// `announced_through`, because the relay may have read a change before it is announced, and those of other parts.
+    pub fn take(&self, announced_through: Cursor, parts: Parts) -> (Vec<Arc<Change>>, bool) {
         let mut inbox = std::mem::take(&mut *self.inbox.lock());
-        inbox.changes.retain(|change| !announced_through.covers(change.place));
+        inbox.changes.retain(|change| !announced_through.covers(change.place) && parts.have(change.todo.id));
         (inbox.changes, inbox.overflowed)
     }
 
@@ -191,7 +194,14 @@ impl Outbox {
     /// Forgets marks that have been committed.
     pub(super) fn marks_committed(&self, committed: &Marks) {
         self.marks.lock().retain(|place, state| committed.get(place) != Some(state));
-        self.pending.fetch_sub(committed.len(), Ordering::Relaxed);
+        // Of several processes, each counts now and then what waits for all of them.
+        let without = |pending: usize| Some(pending.saturating_sub(committed.len()));
+        let _ = self.pending.fetch_update(Ordering::Relaxed, Ordering::Relaxed, without);
+    }
+
+    /// So many changes wait in the database.
+    pub(super) fn set_pending(&self, count: usize) {
+        self.pending.store(count, Ordering::Relaxed);
     }
 
     /// An operator made `count` changes pending again.

@@ -129,21 +129,11 @@ impl TestDatabase {
         self.rows(sql).iter().map(|row| row[0].as_ref().unwrap().parse().unwrap()).collect()
     }
 
-    /// The place before the first change since the last start; on SQLite before all.
-    pub fn first_place(&self) -> i64 {
-        match &self.kind {
-            Kind::Sqlite(..) => 0,
-            Kind::Postgres(..) => self.number("SELECT max(id)::bigint << 40 FROM streams"),
-        }
-    }
-
     /// The delivery states of all changes, in commit order.
     pub fn states(&self) -> Vec<i64> {
         self.numbers(match &self.kind {
             Kind::Sqlite(..) => "SELECT state FROM changes ORDER BY seq",
-            Kind::Postgres(..) => {
-                "SELECT coalesce(state, 1) FROM changes LEFT JOIN outbox USING (stream, pos) ORDER BY stream, pos"
-            }
+            Kind::Postgres(..) => "SELECT coalesce(state, 1) FROM changes LEFT JOIN outbox USING (seq) ORDER BY seq",
         })
     }
 
@@ -152,8 +142,8 @@ impl TestDatabase {
         let rows = self.rows(match &self.kind {
             Kind::Sqlite(..) => "SELECT seq, todo_id, version, owner_id, revision, state FROM changes ORDER BY seq",
             Kind::Postgres(..) => {
-                "SELECT c.stream::bigint << 40 | c.pos, c.todo_id, c.version, c.owner_id, c.revision, coalesce(o.state, 1)
-                 FROM changes AS c LEFT JOIN outbox AS o USING (stream, pos) ORDER BY stream, pos"
+                "SELECT seq, c.todo_id, c.version, c.owner_id, c.revision, coalesce(o.state, 1)
+                 FROM changes AS c LEFT JOIN outbox AS o USING (seq) ORDER BY seq"
             }
         });
         let number = |value: Option<String>| value.unwrap().parse().unwrap();
@@ -168,8 +158,8 @@ impl TestDatabase {
                 self.execute(&format!("DELETE FROM outbox WHERE {which}"));
                 if state != 1 {
                     self.execute(&format!(
-                        "INSERT INTO outbox (stream, pos, todo_id, version, owner_id, revision, state)
-                         SELECT stream, pos, todo_id, version, owner_id, revision, {state} FROM changes WHERE {which}"
+                        "INSERT INTO outbox (seq, todo_id, version, owner_id, revision, state)
+                         SELECT seq, todo_id, version, owner_id, revision, {state} FROM changes WHERE {which}"
                     ));
                 }
             }
@@ -217,17 +207,12 @@ impl TestDatabase {
                 Some(connection)
             }
             Kind::Postgres(..) => {
-                // Whatever is written, a row of this table is.
-                self.execute("BEGIN; LOCK TABLE streams IN SHARE MODE");
+                // Whoever writes locks its row first.
+                self.execute("BEGIN; LOCK TABLE meta IN EXCLUSIVE MODE");
                 None
             }
         };
         WriteLock { database: self, _connection: connection }
-    }
-
-    /// The column of `changes` that numbers them.
-    pub fn pos(&self) -> &'static str {
-        if matches!(self.kind, Kind::Sqlite(..)) { "seq" } else { "pos" }
     }
 
     pub fn is_sqlite(&self) -> bool {
@@ -243,8 +228,8 @@ impl TestDatabase {
             Kind::Postgres(..) => &[
                 "* FROM users",
                 "* FROM todos",
-                "* FROM changes ORDER BY stream, pos",
-                "* FROM outbox ORDER BY stream, pos",
+                "* FROM changes ORDER BY seq",
+                "* FROM outbox ORDER BY seq",
                 "* FROM idempotency",
                 "next_user, next_todo, next_session, next_personal_token FROM meta",
             ],

@@ -81,15 +81,11 @@ async fn ids_versions_and_revisions_go_on_after_a_restart() {
 }
 
 #[actix_web::test]
-async fn a_second_service_on_the_same_database_is_refused() {
-    let database = TestDatabase::new();
+async fn a_second_service_on_the_same_file_is_refused() {
+    let database = TestDatabase::sqlite();
     with_settings(&[("DATABASE_URL", database.url())], async |app| {
-        let line = if database.is_sqlite() {
-            let location = app.store().location();
-            format!("another todo-backend uses {location}; stop it, or set DATABASE_URL to another file")
-        } else {
-            format!("cannot use the database {}: another todo-backend uses it; stop it first", app.store().location())
-        };
+        let location = app.store().location();
+        let line = format!("another todo-backend uses {location}; stop it, or set DATABASE_URL to another file");
         assert_eq!(refusal(database.url()).await, line);
         let token = app.token("demo");
         app.create(&token, json!({"title": "the first goes on"})).await;

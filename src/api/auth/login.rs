@@ -142,6 +142,7 @@ async fn log_in(
     credentials: Credentials,
 ) -> Result<Option<Arc<User>>, ApiError> {
     let Credentials { username, password } = credentials;
+    state.store.catch_up().await?;
     let user = state.store.account_named(&username).await?;
     let (network, now) = (state.proxies.client(request).network, state.clock.now());
     let known = user.as_ref().zip(network).filter(|(user, network)| state.store.is_known_there(user.id, *network, now));

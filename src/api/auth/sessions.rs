@@ -97,6 +97,7 @@ pub(super) async fn refresh(
     let text = form.take("refresh_token").ok_or(refused("invalid_request", "refresh_token is missing"))?;
     let invalid = || ApiError::from(StoreError::Refused(Refusal::InvalidGrant));
     let token = RefreshToken::parse(&text).ok_or_else(invalid)?;
+    state.store.catch_up().await?;
     // A guess doesn't get into the store's queue.
     let session = state.store.session(token.session).await?.filter(|session| token.belongs_to(&session.key));
     let session = session.ok_or_else(invalid)?;
@@ -163,11 +164,13 @@ pub async fn revoke(
 /// Whose token it is, and what it belongs to; `None`: it is not valid anyway.
 async fn revocation(state: &AppState, token: &str) -> Result<Option<(UserId, Revoked)>, ApiError> {
     if let Some(token) = RefreshToken::parse(token) {
+        state.store.catch_up().await?;
         let session = state.store.session(token.session).await?;
         let session = session.filter(|session| token.belongs_to(&session.key));
         return Ok(session.map(|session| (session.user, Revoked::Session(session.id))));
     }
     if let Some(secret) = PersonalSecret::parse(token) {
+        state.store.catch_up().await?;
         let token = state.store.personal_token(&secret.hash()).await?;
         return Ok(token.map(|token| (token.user, Revoked::PersonalToken(token.id))));
     }

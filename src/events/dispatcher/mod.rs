@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use crate::domain::change::{Change, Cursor, Place};
 use crate::domain::todo::{TodoId, Version};
+use crate::store::leases::Parts;
 use crate::store::outbox::{Fed, Found, Want, Wanted};
 use breaker::{Admission, Breaker};
 use suspects::{Failure, Suspects};
@@ -166,16 +167,18 @@ pub struct Dispatcher {
     announced_through: Cursor,
     /// The log has changes past `read_through` that are not announced any more.
     behind: bool,
+    /// The parts whose todos it is for.
+    parts: Parts,
     breaker: Breaker,
 }
 
 impl Dispatcher {
-    /// Empty, and behind: everything unpublished is still in the log.
-    pub fn new(seed: u64) -> Self {
-        Self::with_limits(seed, Limits::REAL)
+    /// Empty, and behind: everything unpublished is still in the log. It is for the todos of `parts`.
+    pub fn new(seed: u64, parts: Parts) -> Self {
+        Self::with_limits(seed, parts, Limits::REAL)
     }
 
-    fn with_limits(seed: u64, limits: Limits) -> Self {
+    fn with_limits(seed: u64, parts: Parts, limits: Limits) -> Self {
         Self {
             limits,
             lanes: HashMap::new(),
@@ -196,6 +199,7 @@ impl Dispatcher {
             read_through: Cursor::START,
             announced_through: Cursor::START,
             behind: true,
+            parts,
             breaker: Breaker::new(seed),
         }
     }
@@ -213,6 +217,11 @@ impl Dispatcher {
     /// Whether the breaker is closed: as far as we know, the sidecar works.
     pub fn healthy(&self) -> bool {
         self.breaker.is_closed()
+    }
+
+    /// The parts whose todos it is for.
+    pub fn parts(&self) -> Parts {
+        self.parts
     }
 
     /// What [`Self::committed`] takes comes after this.
@@ -314,6 +323,7 @@ impl Dispatcher {
             wants,
             room,
             discover,
+            parts: self.parts,
         })
     }
 

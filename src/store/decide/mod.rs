@@ -244,6 +244,11 @@ impl Decided {
         Self { purged, ..Self::nothing(next) }
     }
 
+    /// The number of things that it changes besides what its changes say. Other processes are told of each.
+    pub fn records(&self) -> usize {
+        self.accounts.len() + self.sessions.len() + self.personal_tokens.len() + self.purged.len()
+    }
+
     /// Whether nothing was decided.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()

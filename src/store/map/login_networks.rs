@@ -50,6 +50,19 @@ impl LoginNetworks {
 
     /// An account is logged in to from there now.
     pub fn put(&mut self, network: LoginNetwork, now: Timestamp) {
+        self.insert(network, now);
+        self.unsaved.insert(network);
+    }
+
+    /// Another process says that an account was logged in to from there.
+    pub fn heard(&mut self, network: LoginNetwork, at: Timestamp) {
+        let is_news = self.used_at.get(&network).is_none_or(|known| *known < at);
+        if is_news && !self.forgotten.contains(&network) {
+            self.insert(network, at);
+        }
+    }
+
+    fn insert(&mut self, network: LoginNetwork, now: Timestamp) {
         if self.used_at.insert(network, now).is_none() {
             self.forgotten.remove(&network);
             let others = || self.of(network.0).filter(|(other, _)| *other != network);
@@ -59,7 +72,6 @@ impl LoginNetworks {
                 self.forget(oldest);
             }
         }
-        self.unsaved.insert(network);
     }
 
     /// Forgets those of an account.

@@ -73,6 +73,12 @@ impl Used {
         self.unsaved.insert(id, now);
     }
 
+    /// Another process says that a token was used.
+    pub fn heard(&mut self, id: PersonalTokenId, at: Timestamp) {
+        let used = self.at.entry(id).or_insert(at);
+        *used = at.max(*used);
+    }
+
     /// Forgets a token that is revoked.
     pub fn remove(&mut self, id: PersonalTokenId) {
         self.at.remove(&id);

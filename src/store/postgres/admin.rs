@@ -3,7 +3,7 @@
 use deadpool_postgres::ClientWrapper;
 
 use super::error::PostgresError;
-use super::rows::{get, place, stream_and_pos, streams_and_pos};
+use super::rows::get;
 use crate::domain::change::{DeliveryState, Place, Revision};
 use crate::store::command::OutboxCommand;
 
@@ -16,21 +16,21 @@ pub async fn read_affected(
 ) -> Result<Vec<(Place, Revision)>, PostgresError> {
     let (sql, target): (&str, [i64; 2]) = match *command {
         OutboxCommand::Retry { todo, version } | OutboxCommand::Skip { todo, version } => (
-            "SELECT stream, pos, revision FROM outbox WHERE todo_id = $1 AND version = $2 AND state = 2
+            "SELECT seq, revision FROM outbox WHERE todo_id = $1 AND version = $2 AND state = 2
                  AND revision < $3 ORDER BY revision DESC LIMIT $4",
             [todo.0, version.0],
         ),
         // What has no row there is published.
         OutboxCommand::Republish { owner, from_revision } => (
-            "SELECT stream, pos, revision FROM changes AS c WHERE owner_id = $1 AND revision >= $2 AND revision < $3
-                 AND NOT EXISTS (SELECT 1 FROM outbox AS o WHERE o.stream = c.stream AND o.pos = c.pos)
+            "SELECT seq, revision FROM changes AS c WHERE owner_id = $1 AND revision >= $2 AND revision < $3
+                 AND NOT EXISTS (SELECT 1 FROM outbox AS o WHERE o.seq = c.seq)
              ORDER BY revision DESC LIMIT $4",
             [owner.0, from_revision.0],
         ),
     };
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = client.query(sql, &[&target[0], &target[1], &below, &limit]).await?;
-    rows.iter().map(|row| Ok((place(get(row, 0)?, get(row, 1)?), get(row, 2)?))).collect()
+    rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect()
 }
 
 /// Gives changes the state that the command asks for.
@@ -39,26 +39,20 @@ pub async fn set_states(
     command: &OutboxCommand,
     places: &[Place],
 ) -> Result<(), PostgresError> {
-    let (streams, pos) = streams_and_pos(places.iter().copied());
     let sql = match command {
-        OutboxCommand::Retry { .. } | OutboxCommand::Skip { .. } => {
-            "UPDATE outbox AS o SET state = $3 FROM unnest($1::int[], $2::bigint[]) AS these (stream, pos)
-             WHERE o.stream = these.stream AND o.pos = these.pos"
-        }
+        OutboxCommand::Retry { .. } | OutboxCommand::Skip { .. } => "UPDATE outbox SET state = $2 WHERE seq = ANY($1)",
         OutboxCommand::Republish { .. } => {
-            "INSERT INTO outbox (stream, pos, todo_id, version, owner_id, revision, state)
-             SELECT stream, pos, todo_id, version, owner_id, revision, $3
-             FROM changes JOIN unnest($1::int[], $2::bigint[]) AS these (stream, pos) USING (stream, pos)"
+            "INSERT INTO outbox (seq, todo_id, version, owner_id, revision, state)
+             SELECT seq, todo_id, version, owner_id, revision, $2 FROM changes WHERE seq = ANY($1)"
         }
     };
-    client.execute(sql, &[&streams, &pos, &(command.state_after() as i16)]).await?;
+    client.execute(sql, &[&places, &(command.state_after() as i16)]).await?;
     Ok(())
 }
 
 /// Whether a change has the state that the command asks for.
 pub async fn is_done(client: &ClientWrapper, command: &OutboxCommand, place: Place) -> Result<bool, PostgresError> {
-    let (stream, pos) = stream_and_pos(place);
-    let row = client.query_opt("SELECT state FROM outbox WHERE stream = $1 AND pos = $2", &[&stream, &pos]).await?;
+    let row = client.query_opt("SELECT state FROM outbox WHERE seq = $1", &[&place]).await?;
     let state = row.map(|row| get::<i16>(&row, 0)).transpose()?.unwrap_or(DeliveryState::Published as i16);
     Ok(state == command.state_after() as i16)
 }

@@ -1,71 +1,84 @@
 //! Postgres as the writer's database: one connection, made again whenever it breaks, on a runtime of the writer's thread.
 //!
-//! What a lost answer means is found out by counting: each transaction moves `streams.commits` by one, and each connection
-//! takes a number of its own, `streams.fence`, which every transaction compares. So once a new connection has its number,
+//! What a lost answer means is found out by counting: each transaction moves `processes.commits` by one, and each connection
+//! takes a number of its own, `processes.fence`, which every transaction compares. So once a new connection has its number,
 //! nothing that was sent before can be committed any more, and the count says what was.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use deadpool_postgres::ClientWrapper;
 use futures_util::future::join_all;
 use tokio::runtime::Runtime;
 
-use super::commit::{Failed, Stream};
+use super::commit::{Failed, ProcessRow};
 use super::connection::{ANSWER_TIMEOUT, Connector, in_time};
 use super::error::PostgresError;
 use super::rows::get;
-use super::{admin, commit, erase, history, idempotency, retention, used};
+use super::tail::Begun;
+use super::{admin, commit, erase, history, idempotency, retention, tail, used};
 use crate::domain::account::UserId;
 use crate::domain::change::{Epoch, Place, Revision};
 use crate::domain::clock::Timestamp;
 use crate::domain::session::PersonalTokenId;
 use crate::store::abort::abort;
-use crate::store::backend::{Answers, Asked, Backend, Commit, CommitError, Failure, Pruned, Rule, Scrub, Scrubbed};
+use crate::store::backend::{
+    Answers, Asked, Backend, Commit, CommitError, Failure, Position, Pruned, Rule, Scrub, Scrubbed, Turn, UsedElsewhere,
+};
 use crate::store::command::OutboxCommand;
-use crate::store::decide::{Decided, Head, Next, Prior};
+use crate::store::decide::{Decided, Head, Prior};
+use crate::store::leases::Leases;
 use crate::store::map::login_networks::Unsaved;
 
 /// After a connection could not be made, the next attempt waits so long: whoever asks meanwhile is not kept waiting.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// How long a connection waits for the lock, which one that has just ended may still hold.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// How often what was in another transaction's way is tried again.
 const MAX_CONFLICTS: u32 = 5;
 
-/// The one process that writes holds it as long as its connection lives.
-const LOCK: &str =
-    "SELECT pg_try_advisory_lock(hashtextextended('todo-backend ' || current_schema(), 0)), pg_backend_pid()";
-/// Ends a session that still holds it. By now, its number may be another one's.
-const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_locks
-     WHERE locktype = 'advisory' AND granted AND pid = $1
-         AND (classid::bigint << 32 | objid::bigint) = hashtextextended('todo-backend ' || current_schema(), 0)";
+/// Each session that writes holds it together with the others; whoever must be alone takes it alone.
+const SHARE: &str = "SELECT pg_try_advisory_lock_shared(hashtextextended('todo-backend ' || current_schema(), 0)), pid,
+     backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+const ALONE: &str = "SELECT pg_try_advisory_lock(hashtextextended('todo-backend ' || current_schema(), 0)), pid,
+     backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+/// How long a connection waits for it: a session that has just ended may still hold it.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A connection that holds the lock.
+/// Ends a session of this process that has lost its connection, and may still have the turn. By now, its number may be
+/// another one's.
+const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2";
+
+/// A connection that writes.
 pub struct Session {
     /// The connection.
     pub client: ClientWrapper,
     not_replicated: Arc<AtomicBool>,
-    pid: i32,
+    /// What it is for the server: its process, and when that was started.
+    server: (i32, SystemTime),
 }
 
 impl Session {
-    /// Connects and takes the lock; from the process's earlier connection, `before`, if need be.
-    pub async fn open(connector: &Connector, before: Option<i32>) -> Result<Self, PostgresError> {
+    /// Connects, beside others that write.
+    pub async fn open(connector: &Connector) -> Result<Self, PostgresError> {
+        Self::locked(connector, SHARE).await?.ok_or(PostgresError::NotShared)
+    }
+
+    /// Connects while nobody else writes.
+    pub async fn alone(connector: &Connector) -> Result<Self, PostgresError> {
+        Self::locked(connector, ALONE).await?.ok_or(PostgresError::Taken)
+    }
+
+    async fn locked(connector: &Connector, lock: &str) -> Result<Option<Self>, PostgresError> {
         let (client, not_replicated) = connector.connect().await?.cached();
         let started = Instant::now();
         loop {
-            let row = in_time(ANSWER_TIMEOUT, async { Ok(client.query_one(LOCK, &[]).await?) }).await?;
+            let row = in_time(ANSWER_TIMEOUT, async { Ok(client.query_one(lock, &[]).await?) }).await?;
             if get(&row, 0)? {
-                return Ok(Self { client, not_replicated, pid: get(&row, 1)? });
+                return Ok(Some(Self { client, not_replicated, server: (get(&row, 1)?, get(&row, 2)?) }));
             }
             if started.elapsed() >= LOCK_PATIENCE {
-                return Err(PostgresError::Taken);
-            }
-            if let Some(before) = before {
-                in_time(ANSWER_TIMEOUT, async { Ok(client.execute(TERMINATE, &[&before]).await?) }).await?;
+                return Ok(None);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -77,42 +90,47 @@ pub struct Postgres {
     runtime: Runtime,
     connector: Arc<Connector>,
     epoch: Epoch,
+    leases: Arc<Leases>,
     session: Option<Session>,
     /// Of the last session: it may still be there for the server.
-    last_pid: i32,
-    stream: Stream,
+    last_server: (i32, SystemTime),
+    process: ProcessRow,
+    /// The transaction that has begun: where the log ended then, and the number of its turn.
+    begun: Option<(Position, i64)>,
+    /// The same of the last one: a group that is sent again must find it so.
+    last_begun: Option<(Position, i64)>,
     /// A transaction was sent, and its answer was lost: whether it was committed is not known.
     in_doubt: bool,
     /// What became of the last one whose answer was lost.
     was_committed: bool,
     /// The writer has to ask about a group before anything else is done: it has not applied it yet.
     is_unresolved: bool,
-    /// The unused ids that the database has.
-    next: Next,
     retry_at: Instant,
 }
 
 impl Postgres {
-    /// Goes on with a session that has `stream` and has loaded what there is; `next` are the unused ids.
+    /// Goes on with a session of the process whose row is `process`, and that has loaded what there is.
     pub fn new(
         runtime: Runtime,
         connector: Arc<Connector>,
         session: Session,
         epoch: Epoch,
-        stream: i32,
-        next: Next,
+        process: i32,
+        leases: Arc<Leases>,
     ) -> Self {
         Self {
             runtime,
             connector,
             epoch,
-            last_pid: session.pid,
+            leases,
+            last_server: session.server,
             session: Some(session),
-            stream: Stream { id: stream, fence: 0, commits: 0 },
+            process: ProcessRow { id: process, fence: 0, commits: 0 },
+            begun: None,
+            last_begun: None,
             in_doubt: false,
             was_committed: false,
             is_unresolved: false,
-            next,
             retry_at: Instant::now(),
         }
     }
@@ -124,7 +142,7 @@ impl Postgres {
 
     fn connected(&mut self) -> Result<(), PostgresError> {
         if self.session.as_ref().is_none_or(|session| session.client.is_closed()) {
-            self.session = None;
+            self.disconnect();
             if Instant::now() < self.retry_at {
                 return Err(PostgresError::Unreachable);
             }
@@ -133,28 +151,31 @@ impl Postgres {
         Ok(())
     }
 
+    /// A transaction that has begun ends with its connection.
+    fn disconnect(&mut self) {
+        (self.session, self.begun) = (None, None);
+    }
+
     fn reopen(&mut self) -> Result<Session, PostgresError> {
-        let (stream, pid) = (self.stream.id, self.last_pid);
-        let opened = self.runtime.block_on(async {
-            let session = Session::open(&self.connector, Some(pid)).await;
-            // Whoever holds the lock may have written: then what is in memory here is not what is stored.
-            if matches!(session, Err(PostgresError::Taken)) && self.is_overtaken().await {
-                abort_overtaken(&self.connector);
-            }
-            let session = session?;
+        let (process, (pid, started)) = (self.process.id, self.last_server);
+        let (session, row) = self.runtime.block_on(async {
+            let session = Session::open(&self.connector).await?;
+            // Otherwise, all have to wait until the server notices that it is not there any more.
+            in_time(ANSWER_TIMEOUT, async { Ok(session.client.execute(TERMINATE, &[&pid, &started]).await?) }).await?;
             // Waits for a transaction that is being committed, and keeps away those that were sent and have not arrived yet.
-            let sql = "UPDATE streams SET fence = fence + 1 WHERE id = $1
-                 RETURNING fence, commits, (SELECT max(id) FROM streams)";
-            let row = in_time(ANSWER_TIMEOUT, async { Ok(session.client.query_opt(sql, &[&stream]).await?) }).await?;
+            let sql = "UPDATE processes SET fence = fence + 1 WHERE id = $1 RETURNING fence, commits";
+            let row = in_time(ANSWER_TIMEOUT, async { Ok(session.client.query_opt(sql, &[&process]).await?) }).await?;
             Ok::<_, PostgresError>((session, row))
-        });
-        let (session, row) = opened?;
-        let Some(row) = row else { abort_overtaken(&self.connector) };
-        if get::<Option<i32>>(&row, 2)? != Some(stream) {
-            abort_overtaken(&self.connector);
-        }
+        })?;
+        let Some(row) = row else {
+            abort(format_args!(
+                "{} does not know this process any more: it was set back, or is another one, or this process was away for a \
+                 day; aborting, a restart reads what is stored. After a restore, run `todo-backend renew-epoch` first",
+                self.connector.location()
+            ))
+        };
         let commits: i64 = get(&row, 1)?;
-        let expected = self.stream.commits..=self.stream.commits + i64::from(self.in_doubt);
+        let expected = self.process.commits..=self.process.commits + i64::from(self.in_doubt);
         if !expected.contains(&commits) {
             abort(format_args!(
                 "{} is not as this process left it ({commits} transactions, and not {expected:?}): it was set back, or is \
@@ -163,20 +184,64 @@ impl Postgres {
             ));
         }
         if std::mem::take(&mut self.in_doubt) {
-            self.was_committed = commits > self.stream.commits;
+            self.was_committed = commits > self.process.commits;
         }
-        self.last_pid = session.pid;
-        self.stream = Stream { id: stream, fence: get(&row, 0)?, commits };
+        self.last_server = session.server;
+        self.process = ProcessRow { id: process, fence: get(&row, 0)?, commits };
         Ok(session)
     }
 
-    /// Whether another process has begun to write.
-    async fn is_overtaken(&self) -> bool {
-        let newest = in_time(ANSWER_TIMEOUT, async {
-            let connected = self.connector.connect().await?;
-            get::<Option<i32>>(&connected.client.query_one("SELECT max(id) FROM streams", &[]).await?, 0)
-        });
-        newest.await.is_ok_and(|newest| newest > Some(self.stream.id))
+    /// Begins a transaction, and waits for its turn.
+    fn take_turn(&mut self, seen: Position) -> Result<Turn, PostgresError> {
+        let (started, mut conflicts, mut is_new) = (Instant::now(), 0, self.session.is_none());
+        loop {
+            self.ready()?;
+            let Some(session) = &self.session else { return Err(PostgresError::Unreachable) };
+            let error =
+                match self.runtime.block_on(in_time(ANSWER_TIMEOUT, tail::begin(&session.client, self.epoch, seen))) {
+                    Ok(Begun { turn, number }) => {
+                        let through = turn.missed.as_ref().map_or(seen, |missed| missed.through);
+                        self.begun = Some((through, number));
+                        self.last_begun = self.begun;
+                        return Ok(turn);
+                    }
+                    Err(error) => error,
+                };
+            tail::abort_if_left_behind(&self.connector, &error);
+            self.roll_back();
+            if error.is_conflict() && conflicts < MAX_CONFLICTS && started.elapsed() < ANSWER_TIMEOUT {
+                conflicts += 1;
+                self.pause(conflicts);
+                continue;
+            }
+            // One that was idle may have been broken for long.
+            if self.session.is_none() && !std::mem::replace(&mut is_new, true) {
+                continue;
+            }
+            return Err(error);
+        }
+    }
+
+    /// Takes the turn again for what was decided in the last one: which holds only if nobody has written since.
+    fn retake_turn(&mut self) -> Result<(), PostgresError> {
+        let Some((seen, number)) = self.last_begun else { return Err(PostgresError::Overtaken) };
+        self.take_turn(seen)?;
+        if self.begun == Some((seen, number)) {
+            return Ok(());
+        }
+        self.roll_back();
+        Err(PostgresError::Overtaken)
+    }
+
+    /// Ends a transaction that may have begun.
+    fn roll_back(&mut self) {
+        self.begun = None;
+        if let Some(session) = &self.session {
+            let rolled_back = async { Ok(session.client.batch_execute("ROLLBACK").await?) };
+            if self.runtime.block_on(in_time(ANSWER_TIMEOUT, rolled_back)).is_err() {
+                self.session = None;
+            }
+        }
     }
 
     /// Reads something. What breaks the connection is tried once more.
@@ -187,7 +252,7 @@ impl Postgres {
             let Some(session) = &self.session else { return Err(PostgresError::Unreachable) };
             match self.runtime.block_on(in_time(ANSWER_TIMEOUT, read(&session.client))) {
                 Err(error) if !(error.is_refusal() || error.is_about_a_value()) => {
-                    self.session = None;
+                    self.disconnect();
                     if is_new {
                         return Err(error);
                     }
@@ -198,33 +263,33 @@ impl Postgres {
         }
     }
 
-    /// Does something in a transaction.
+    /// Does something in a transaction of its own.
     fn transact<T>(
         &mut self,
         work: impl AsyncFn(&ClientWrapper) -> Result<T, PostgresError>,
     ) -> Result<T, CommitError> {
+        self.abandon();
         let (mut conflicts, mut is_new) = (0, self.session.is_none());
         loop {
             self.ready().map_err(|error| CommitError::NotApplied(error.into()))?;
-            let stream = self.stream;
+            let process = self.process;
             let Some(session) = &self.session else {
                 return Err(CommitError::NotApplied(PostgresError::Unreachable.into()));
             };
             session.not_replicated.store(false, Ordering::Relaxed);
             let client = &session.client;
             let begun = self.runtime.block_on(in_time(ANSWER_TIMEOUT, async {
-                client.batch_execute(commit::BEGIN).await?;
-                commit::fence(client, stream).await?;
+                let turn = tail::lock(client).await?;
+                commit::fence(client, process, turn).await?;
                 work(client).await
             }));
             let done = match begun {
                 Ok(done) => done,
                 // Without COMMIT, nothing is stored; a connection that is dropped is rolled back.
                 Err(error) => {
-                    let fenced = error.is_fenced();
-                    let rolled_back = async { Ok(client.batch_execute("ROLLBACK").await?) };
-                    if self.runtime.block_on(in_time(ANSWER_TIMEOUT, rolled_back)).is_err() || fenced {
-                        self.session = None;
+                    self.roll_back();
+                    if error.is_fenced() {
+                        self.disconnect();
                     }
                     if error.is_conflict() && conflicts < MAX_CONFLICTS {
                         conflicts += 1;
@@ -240,7 +305,7 @@ impl Postgres {
             };
             match self.runtime.block_on(in_time(ANSWER_TIMEOUT, async { Ok(client.batch_execute("COMMIT").await?) })) {
                 Ok(()) => {
-                    self.stream.commits += 1;
+                    self.process.commits += 1;
                     if session.not_replicated.swap(false, Ordering::Relaxed) {
                         return Err(CommitError::Unknown(PostgresError::NotReplicated.into()));
                     }
@@ -251,7 +316,7 @@ impl Postgres {
                     self.pause(conflicts);
                 }
                 Err(error) => {
-                    self.session = None;
+                    self.disconnect();
                     self.in_doubt = true;
                     return match self.ready() {
                         Ok(()) if self.was_committed => Ok(done),
@@ -270,15 +335,17 @@ impl Postgres {
     }
 }
 
-/// Ends the process: another one has written to the database, and memory is not what is stored any more.
-fn abort_overtaken(connector: &Connector) -> ! {
-    abort(format_args!(
-        "another todo-backend has taken over {}; aborting: only one can write to it",
-        connector.location()
-    ))
-}
-
 impl Backend for Postgres {
+    fn begin(&mut self, seen: Position) -> Result<Option<Turn>, Failure> {
+        Ok(Some(self.take_turn(seen)?))
+    }
+
+    fn abandon(&mut self) {
+        if self.begun.is_some() {
+            self.roll_back();
+        }
+    }
+
     fn prior(&mut self, asked: &[Asked<'_>]) -> Result<Vec<Result<Prior, Failure>>, Failure> {
         let epoch = self.epoch;
         let found = self.read(async |client| {
@@ -306,16 +373,18 @@ impl Backend for Postgres {
         let (started, mut conflicts) = (Instant::now(), 0);
         loop {
             self.ready().map_err(|error| CommitError::NotApplied(error.into()))?;
-            let Some(session) = &self.session else {
+            if self.begun.is_none() {
+                self.retake_turn().map_err(|error| CommitError::NotApplied(error.into()))?;
+            }
+            let (Some(session), Some((_, turn))) = (&self.session, self.begun.take()) else {
                 return Err(CommitError::NotApplied(PostgresError::Unreachable.into()));
             };
             session.not_replicated.store(false, Ordering::Relaxed);
-            let sent = commit::commit(&session.client, group, self.stream, &self.next);
+            let sent = commit::commit(&session.client, group, self.process, turn);
             let sent = self.runtime.block_on(async { tokio::time::timeout(ANSWER_TIMEOUT, sent).await });
             let error = match sent {
                 Ok(Ok(())) => {
-                    self.stream.commits += 1;
-                    self.next = group.decided.next;
+                    self.process.commits += 1;
                     if session.not_replicated.swap(false, Ordering::Relaxed) {
                         (self.was_committed, self.is_unresolved) = (true, true);
                         return Err(CommitError::Unknown(PostgresError::NotReplicated.into()));
@@ -323,6 +392,8 @@ impl Backend for Postgres {
                     return Ok(());
                 }
                 Ok(Err(Failed::NotApplied(error))) if error.is_conflict() && conflicts < MAX_CONFLICTS => {
+                    // It is still there if a statement could not be prepared.
+                    self.roll_back();
                     conflicts += 1;
                     self.pause(conflicts);
                     continue;
@@ -334,7 +405,9 @@ impl Backend for Postgres {
                     let is_broken = !error.is_refusal();
                     // Another connection finds out why.
                     if is_broken || error.is_fenced() {
-                        self.session = None;
+                        self.disconnect();
+                    } else {
+                        self.roll_back();
                     }
                     if is_broken && started.elapsed() < ANSWER_TIMEOUT {
                         continue;
@@ -344,13 +417,10 @@ impl Backend for Postgres {
                 Ok(Err(Failed::Unknown(error))) => error,
                 Err(_) => PostgresError::Timeout(ANSWER_TIMEOUT),
             };
-            self.session = None;
+            self.disconnect();
             self.in_doubt = true;
             match self.ready() {
-                Ok(()) if self.was_committed => {
-                    self.next = group.decided.next;
-                    return Ok(());
-                }
+                Ok(()) if self.was_committed => return Ok(()),
                 // It never will be: the new connection has seen to that. What was decided still holds.
                 Ok(()) if started.elapsed() < ANSWER_TIMEOUT => {}
                 Ok(()) => return Err(CommitError::NotApplied(error.into())),
@@ -362,12 +432,9 @@ impl Backend for Postgres {
         }
     }
 
-    fn is_stored(&mut self, decided: &Decided) -> Result<bool, Failure> {
+    fn is_stored(&mut self, _: &Decided) -> Result<bool, Failure> {
         self.connected()?;
         self.is_unresolved = false;
-        if self.was_committed {
-            self.next = decided.next;
-        }
         Ok(self.was_committed)
     }
 
@@ -425,6 +492,22 @@ impl Backend for Postgres {
         Ok(self.connected()?)
     }
 
+    fn keeps_house(&mut self) -> bool {
+        self.leases.keep_house()
+    }
+
+    fn erasing(&mut self) -> Result<Vec<UserId>, Failure> {
+        Ok(self.read(async |client| erase::accounts(client).await)?)
+    }
+
+    fn answers_sizes(&mut self) -> Result<Option<Vec<(UserId, u64)>>, Failure> {
+        Ok(Some(self.read(async |client| idempotency::sizes(client).await)?))
+    }
+
+    fn used_since(&mut self, since: Timestamp) -> Result<UsedElsewhere, Failure> {
+        Ok(self.read(async |client| used::since(client, since).await)?)
+    }
+
     fn clock(&mut self) -> Option<i64> {
         let sql = "SELECT extract(epoch FROM clock_timestamp())::bigint";
         let now = self.read(async |client| get(&client.query_one(sql, &[]).await?, 0));
@@ -432,10 +515,16 @@ impl Backend for Postgres {
     }
 
     fn close(&mut self) {
+        self.abandon();
         let Some(session) = self.session.take() else { return };
-        // The server notices a little later that a connection has ended, and the next process should not have to wait.
-        let unlocked = async { Ok(session.client.batch_execute("SELECT pg_advisory_unlock_all()").await?) };
-        if let Err(error) = self.runtime.block_on(in_time(ANSWER_TIMEOUT, unlocked)) {
+        // Others need not wait until its leases end by themselves.
+        let sql = format!(
+            "BEGIN; UPDATE leases SET process = NULL, until = '-infinity' WHERE process = {id};
+             DELETE FROM processes WHERE id = {id}; COMMIT",
+            id = self.process.id
+        );
+        let left = async { Ok(session.client.batch_execute(&sql).await?) };
+        if let Err(error) = self.runtime.block_on(in_time(ANSWER_TIMEOUT, left)) {
             log::debug!("the connection that writes had ended before: {error}");
         }
     }

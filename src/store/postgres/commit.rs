@@ -10,17 +10,18 @@ use tokio_postgres::types::ToSql;
 
 use super::error::PostgresError;
 use super::idempotency;
-use super::rows::{escaped, stream_and_pos, streams_and_pos};
-use crate::domain::change::{Change, DeliveryState, Kind};
+use super::rows::escaped;
+use super::tail;
+use crate::domain::change::{Change, DeliveryState, Kind, Place};
 use crate::domain::todo::TodoId;
 use crate::store::abort::abort;
 use crate::store::backend::Commit;
 use crate::store::decide::Next;
 use crate::store::stored;
 
-/// The process's part of the log, as it was before a transaction.
+/// The process's row, as it was before a transaction.
 #[derive(Debug, Clone, Copy)]
-pub struct Stream {
+pub struct ProcessRow {
     pub id: i32,
     /// The connection's number.
     pub fence: i64,
@@ -28,41 +29,42 @@ pub struct Stream {
     pub commits: i64,
 }
 
-/// Fails, and so aborts its transaction, if the stream is not as it should be: what was decided may be wrong, because another
-/// connection has taken over, or the database was set back.
-const FENCE: &str = "WITH moved AS (UPDATE streams SET commits = commits + 1, head = greatest(head, $4)
-         WHERE id = $1 AND fence = $2 AND commits = $3 RETURNING 1)
-     SELECT 1 / count(*) FROM moved";
+/// Fails, and so aborts its transaction, if the process's row is not as it should be, because another connection of the process
+/// has taken over, or the database was set back; or if it is not the transaction's turn any more.
+const FENCE: &str = "WITH moved AS (UPDATE processes SET commits = commits + 1
+         WHERE id = $1 AND fence = $2 AND commits = $3 RETURNING 1),
+     turn AS (UPDATE meta SET turns = turns + 1 WHERE turns = $4 AND EXISTS (SELECT 1 FROM moved) RETURNING 1)
+     SELECT 1 / count(*) FROM turn";
 
-/// See [`FENCE`]; for transactions that write no changes.
-pub async fn fence(client: &ClientWrapper, stream: Stream) -> Result<(), PostgresError> {
+/// See [`FENCE`]; for transactions that write no group.
+pub async fn fence(client: &ClientWrapper, process: ProcessRow, turn: i64) -> Result<(), PostgresError> {
     let statement = client.prepare_cached(FENCE).await?;
-    client.execute(&statement, &[&stream.id, &stream.fence, &stream.commits, &0_i64]).await?;
+    client.execute(&statement, &[&process.id, &process.fence, &process.commits, &turn]).await?;
     Ok(())
 }
 
 /// The log, what waits for the relay, and the todos as their last changes leave them.
 const CHANGES: &str = "WITH new AS (
-         SELECT * FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
-             $7::smallint[], $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::boolean[],
-             $15::bigint[], $16::bigint[], $17::text[], $18::smallint[], $19::text[], $20::double precision[],
-             $21::text[], $22::boolean[], $23::bigint[], $24::text[], $25::text[])
-         AS new (stream, pos, owner_id, revision, todo_id, version, kind, at, actor, changed, trace, title, description,
+         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::smallint[],
+             $7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::boolean[], $14::bigint[],
+             $15::bigint[], $16::text[], $17::smallint[], $18::text[], $19::double precision[], $20::text[],
+             $21::boolean[], $22::bigint[], $23::text[], $24::text[])
+         AS new (seq, owner_id, revision, todo_id, version, kind, at, actor, changed, trace, title, description,
              completed, created_at, updated_at, due_at, priority, tags, sort_order, field_versions, scrubbed, batch, op,
              before)
      ), logged AS (
-         INSERT INTO changes (stream, pos, owner_id, revision, todo_id, version, kind, at, actor, changed, trace, title,
+         INSERT INTO changes (seq, owner_id, revision, todo_id, version, kind, at, actor, changed, trace, title,
              description, completed, created_at, updated_at, due_at, priority, tags, sort_order, field_versions, scrubbed,
              batch, op, before, uptime)
-         SELECT *, $26::bigint FROM new
+         SELECT *, $25::bigint FROM new
      ), waiting AS (
-         INSERT INTO outbox (stream, pos, todo_id, version, owner_id, revision)
-         SELECT stream, pos, todo_id, version, owner_id, revision FROM new
+         INSERT INTO outbox (seq, todo_id, version, owner_id, revision)
+         SELECT seq, todo_id, version, owner_id, revision FROM new
      )
      INSERT INTO todos (id, owner_id, version, title, description, completed, created_at, updated_at, due_at, priority,
          tags, sort_order, field_versions, deleted_uptime)
      SELECT DISTINCT ON (todo_id) todo_id, owner_id, version, title, description, completed, created_at, updated_at,
-         due_at, priority, tags, sort_order, field_versions, CASE WHEN kind = $27 THEN $26 END
+         due_at, priority, tags, sort_order, field_versions, CASE WHEN kind = $26 THEN $25 END
      FROM new WHERE NOT scrubbed ORDER BY todo_id, version DESC
      ON CONFLICT (id) DO UPDATE SET version = excluded.version, title = excluded.title,
          description = excluded.description, completed = excluded.completed, updated_at = excluded.updated_at,
@@ -97,21 +99,25 @@ const PERSONAL_TOKENS: &str = "INSERT INTO personal_tokens (id, user_id, name, s
 
 const REVOKE_PERSONAL_TOKENS: &str = "DELETE FROM personal_tokens WHERE id = ANY($1)";
 
-const PUBLISHED: &str = "DELETE FROM outbox USING unnest($1::int[], $2::bigint[]) AS done (stream, pos)
-     WHERE outbox.stream = done.stream AND outbox.pos = done.pos AND state = 0";
+const PUBLISHED: &str = "DELETE FROM outbox WHERE seq = ANY($1) AND state = 0";
 
-const MARKED: &str = "UPDATE outbox SET state = $3 FROM unnest($1::int[], $2::bigint[]) AS marked (stream, pos)
-     WHERE outbox.stream = marked.stream AND outbox.pos = marked.pos AND state = 0";
+/// Only by whoever publishes the todo's events now: somebody else may have got further.
+const MARKED: &str = "UPDATE outbox SET state = $2 WHERE seq = ANY($1) AND state = 0
+     AND EXISTS (SELECT 1 FROM leases WHERE part = todo_id % 64 AND process = $3 AND until > clock_timestamp())";
 
-const NEXT: &str = "UPDATE meta SET next_user = $1, next_todo = $2, next_session = $3, next_personal_token = $4";
+/// See `tail::records`.
+const RECORDS: &str = "INSERT INTO records (number, kind, id, user_id)
+     SELECT records + nth, kind, new.id, user_id FROM meta, unnest($1::smallint[], $2::bigint[], $3::bigint[])
+         WITH ORDINALITY AS new (kind, id, user_id, nth)";
+
+/// Where the log ends after a group, and the ids that are not used then.
+const END: &str = "UPDATE meta SET head = greatest(head, $1), records = records + $2, next_user = $3, next_todo = $4,
+     next_session = $5, next_personal_token = $6";
 
 const UPTIME: &str = "UPDATE meta SET uptime = greatest(uptime, $1)";
 
 type Parameter<'a> = Box<dyn ToSql + Sync + Send + 'a>;
 type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + 'a>>;
-
-/// Begins a transaction, whatever the server's default is.
-pub const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
 /// What became of a transaction.
 #[derive(Debug)]
@@ -122,16 +128,14 @@ pub enum Failed {
     Unknown(PostgresError),
 }
 
-/// Commits a group. `next`: the unused ids that the database has.
-pub async fn commit(client: &ClientWrapper, group: &Commit<'_>, stream: Stream, next: &Next) -> Result<(), Failed> {
-    let statements = statements(group, stream, next).map_err(|error| Failed::NotApplied(error.into()))?;
+/// Commits a group, in a transaction that has begun and whose turn it is.
+pub async fn commit(client: &ClientWrapper, group: &Commit<'_>, process: ProcessRow, turn: i64) -> Result<(), Failed> {
+    let statements = statements(group, process, turn).map_err(|error| Failed::NotApplied(error.into()))?;
     let mut prepared = Vec::with_capacity(statements.len());
     for (sql, parameters) in statements {
         let statement = client.prepare_cached(sql).await.map_err(not_applied)?;
         prepared.push((statement, parameters));
     }
-    // Not sent together with the others: if the server cancels it, they would be committed one by one.
-    client.batch_execute(BEGIN).await.map_err(not_applied)?;
     let mut sending: Vec<Sending<'_>> = Vec::with_capacity(prepared.len() + 1);
     for (statement, parameters) in &prepared {
         sending.push(Box::pin(async move {
@@ -166,12 +170,11 @@ fn not_applied(error: tokio_postgres::Error) -> Failed {
 /// What a group writes, in this order.
 fn statements<'a>(
     group: &Commit<'a>,
-    stream: Stream,
-    next: &Next,
+    process: ProcessRow,
+    turn: i64,
 ) -> serde_json::Result<Vec<(&'static str, Vec<Parameter<'a>>)>> {
     let &Commit { decided, marks, uptime, save_uptime } = group;
-    let head = decided.changes.last().map_or(0, |change| stream_and_pos(change.place).1);
-    let mut all = vec![(FENCE, list([b(stream.id), b(stream.fence), b(stream.commits), b(head)]))];
+    let mut all = vec![(FENCE, list([b(process.id), b(process.fence), b(process.commits), b(turn)]))];
     if !decided.accounts.is_empty() {
         let accounts = || decided.accounts.values();
         all.push((
@@ -245,23 +248,28 @@ fn statements<'a>(
             ]),
         ));
     }
-    let marked = |state: DeliveryState| {
-        streams_and_pos(marks.iter().filter(move |(_, is)| **is == state).map(|(place, _)| *place))
+    let marked = |state: DeliveryState| -> Vec<Place> {
+        marks.iter().filter(|(_, is)| **is == state).map(|(place, _)| *place).collect()
     };
-    let (streams, pos) = marked(DeliveryState::Published);
-    if !streams.is_empty() {
-        all.push((PUBLISHED, list([b(streams), b(pos)])));
+    let published = marked(DeliveryState::Published);
+    if !published.is_empty() {
+        all.push((PUBLISHED, list([b(published)])));
     }
     for state in [DeliveryState::Parked, DeliveryState::Skipped] {
-        let (streams, pos) = marked(state);
-        if !streams.is_empty() {
-            all.push((MARKED, list([b(streams), b(pos), b(state as i16)])));
+        let places = marked(state);
+        if !places.is_empty() {
+            all.push((MARKED, list([b(places), b(state as i16), b(process.id)])));
         }
     }
-    let ids = |next: &Next| (next.user, next.id, next.session, next.personal_token);
-    if ids(&decided.next) != ids(next) {
-        let (user, todo, session, token) = ids(&decided.next);
-        all.push((NEXT, list([b(user), b(todo), b(session), b(token)])));
+    if !decided.is_empty() {
+        let (kinds, ids, users) = tail::records(decided);
+        let count = i64::try_from(kinds.len()).unwrap_or(i64::MAX);
+        if count > 0 {
+            all.push((RECORDS, list([b(kinds), b(ids), b(users)])));
+        }
+        let head = decided.changes.last().map_or(Place(0), |change| change.place);
+        let Next { user, session, personal_token, id, .. } = decided.next;
+        all.push((END, list([b(head), b(count), b(user), b(id), b(session), b(personal_token)])));
     }
     if save_uptime {
         all.push((UPTIME, list([b(uptime)])));
@@ -272,15 +280,13 @@ fn statements<'a>(
 fn changes<'a>(group: &Commit<'a>) -> serde_json::Result<Vec<Parameter<'a>>> {
     let changes = || group.decided.changes.iter().map(|change| &**change);
     let todos = || changes().map(|change| &*change.todo);
-    let (streams, pos) = streams_and_pos(changes().map(|change| change.place));
     let tags = todos().map(|todo| stored::tags_to_text(&todo.tags)).collect::<Result<Vec<_>, _>>()?;
     let before = changes()
         .zip(&group.decided.before)
         .map(|(change, before)| before.as_ref().filter(|_| !change.scrubbed).map(stored::before_to_text).transpose());
     let before = before.collect::<Result<Vec<_>, _>>()?;
     Ok(list([
-        b(streams),
-        b(pos),
+        column(changes(), |change| change.place),
         column(todos(), |todo| todo.owner),
         column(changes(), |change| change.revision),
         column(todos(), |todo| todo.id),

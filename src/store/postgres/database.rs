@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use deadpool::managed::{self, Manager, Metrics, Object, PoolError, RecycleError, RecycleResult, Timeouts};
@@ -13,18 +14,21 @@ use tokio_util::sync::CancellationToken;
 use super::backend::{Postgres, Session};
 use super::connection::{ANSWER_TIMEOUT, Connector, in_time};
 use super::error::PostgresError;
+use super::leases::{RENEW_INTERVAL, RENEW_PAUSE};
+use super::polls::Polls;
 use super::rows::get;
-use super::{history, load, maintenance, reader, schema};
+use super::{history, leases, load, maintenance, reader, schema, tail};
 use crate::config::postgres as settings;
 use crate::domain::account::{DEMO_USERS, UserId};
 use crate::domain::change::{Change, Epoch, Place};
 use crate::domain::todo::{TodoId, Version};
 use crate::store::change_log::LogSamples;
-use crate::store::error::DatabaseError;
+use crate::store::error::{DatabaseError, StoreError};
 use crate::store::history::{Limit, Page, Past, Span};
+use crate::store::leases::Leases;
 use crate::store::loaded::Loaded;
 use crate::store::outbox::{Found, Marks, Wanted};
-use crate::store::{DemoUsers, Options, elsewhere};
+use crate::store::{DemoUsers, Options, Shared, elsewhere};
 
 type Pool = managed::Pool<Connects>;
 
@@ -32,9 +36,16 @@ type Pool = managed::Pool<Connects>;
 pub struct Database {
     connector: Arc<Connector>,
     epoch: Epoch,
+    /// This process's row.
+    process: i32,
+    leases: Arc<Leases>,
+    takes_leases: AtomicBool,
     clients: Pool,
     /// The relay does not wait for clients that read what they did.
     relay: Pool,
+    /// Nor does whoever follows what other processes commit, or renews leases.
+    tail: Pool,
+    polls: Arc<Polls>,
     runtime: Handle,
     thread: Mutex<Option<JoinHandle<()>>>,
     stop: CancellationToken,
@@ -50,10 +61,13 @@ impl Database {
         let failed = DatabaseError::postgres(&location);
         let connector = Arc::new(Connector::open(settings)?);
         let writer = runtime()?;
-        let (session, loaded, stream) = writer.block_on(open(&connector, options))?;
-        let backend = Postgres::new(writer, Arc::clone(&connector), session, loaded.epoch, stream, loaded.next);
+        let (session, loaded, process) = writer.block_on(open(&connector, options))?;
+        let leases = Arc::new(Leases::none());
+        let backend =
+            Postgres::new(writer, Arc::clone(&connector), session, loaded.epoch, process, Arc::clone(&leases));
         let clients = pool(&connector, connector.readers()).map_err(&failed)?;
         let relay = pool(&connector, 1).map_err(&failed)?;
+        let tail = pool(&connector, 2).map_err(&failed)?;
         let stop = CancellationToken::new();
         let (runtime, thread) = {
             let (runtime, stop) = (runtime()?, stop.clone());
@@ -68,13 +82,66 @@ impl Database {
                 .map_err(DatabaseError::Thread)?;
             (handle, Mutex::new(Some(thread)))
         };
-        let database = Self { connector, epoch: loaded.epoch, clients, relay, runtime, thread, stop };
+        let database = Self {
+            connector,
+            epoch: loaded.epoch,
+            process,
+            leases,
+            takes_leases: AtomicBool::new(false),
+            clients,
+            relay,
+            tail,
+            polls: Arc::default(),
+            runtime,
+            thread,
+            stop,
+        };
         Ok((database, loaded, backend))
     }
 
     /// Where the data is, without a password.
     pub fn location(&self) -> String {
         self.connector.location()
+    }
+
+    /// What only one process does at a time.
+    pub fn leases(&self) -> &Arc<Leases> {
+        &self.leases
+    }
+
+    /// Begins to follow what other processes commit.
+    pub(in crate::store) fn follow(&self, shared: &Arc<Shared>) {
+        let (tail, connector, shared) = (self.tail.clone(), Arc::clone(&self.connector), Arc::clone(shared));
+        let poll = move || poll(tail.clone(), Arc::clone(&connector), Arc::clone(&shared));
+        let polls = Arc::clone(&self.polls);
+        self.runtime.spawn(async move { polls.run(poll).await });
+    }
+
+    /// Begins to take part in what only one process does at a time.
+    pub fn take_leases(&self) {
+        if self.takes_leases.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (pool, process, leases) = (self.tail.clone(), self.process, Arc::clone(&self.leases));
+        self.runtime.spawn(async move {
+            let mut is_renewed = true;
+            loop {
+                let renewed = renew(&pool, process, &leases).await;
+                match &renewed {
+                    Ok(()) if !is_renewed => log::info!("leases are renewed again"),
+                    Err(error) if is_renewed => log::warn!("leases can't be renewed, and end: {error}"),
+                    _ => {}
+                }
+                is_renewed = renewed.is_ok();
+                tokio::time::sleep(RENEW_PAUSE).await;
+                let _ = tokio::time::timeout(RENEW_INTERVAL, leases.changed()).await;
+            }
+        });
+    }
+
+    /// Waits until memory has what was committed before.
+    pub fn catch_up(&self) -> impl Future<Output = Result<(), StoreError>> + use<> {
+        Arc::clone(&self.polls).wait()
     }
 
     /// Checks what is stored; returns the violations. Blocks, on a connection of its own.
@@ -179,12 +246,33 @@ pub fn runtime() -> Result<Runtime, DatabaseError> {
     Builder::new_current_thread().enable_all().build().map_err(DatabaseError::Thread)
 }
 
+/// Makes visible what other processes have committed since the last time.
+async fn poll(tail: Pool, connector: Arc<Connector>, shared: Arc<Shared>) -> Result<(), PostgresError> {
+    let seen = shared.applied.lock().position;
+    let client = take(&tail).await?;
+    let missed = in_time(ANSWER_TIMEOUT, tail::poll(&client, shared.epoch, seen)).await;
+    if let Err(error) = &missed {
+        tail::abort_if_left_behind(&connector, error);
+    }
+    if let Some(missed) = give_back(missed, client)? {
+        shared.publish(&missed.decided, missed.through, |index| missed.uptimes[index]);
+    }
+    Ok(())
+}
+
+async fn renew(pool: &Pool, process: i32, leases: &Arc<Leases>) -> Result<(), PostgresError> {
+    let client = take(pool).await?;
+    give_back(in_time(ANSWER_TIMEOUT, leases::renew(&client, process, leases)).await, client)
+}
+
 async fn open(connector: &Connector, options: &Options<'_>) -> Result<(Session, Loaded, i32), DatabaseError> {
     let location = connector.location();
     let failed = DatabaseError::postgres(&location);
-    let session = Session::open(connector, None).await.map_err(&failed)?;
+    let session = Session::open(connector).await.map_err(&failed)?;
     let client = &session.client;
     warn_if_unsafe(client).await.map_err(&failed)?;
+    // One process after the other does what follows.
+    client.batch_execute(LOCK_START).await.map_err(|error| failed(error.into()))?;
     let found = schema::version(client).await.map_err(&failed)?;
     if found > schema::VERSION {
         return Err(DatabaseError::NewerSchema { database: location, found, known: schema::VERSION });
@@ -206,17 +294,26 @@ async fn open(connector: &Connector, options: &Options<'_>) -> Result<(Session, 
             true
         }
     };
-    let stream = begin_stream(client).await.map_err(&failed)?;
-    let loaded = load::load(client, demo_users, stream).await.map_err(&failed)?;
-    Ok((session, loaded, stream))
+    let process = begin_process(client).await.map_err(&failed)?;
+    client.batch_execute(UNLOCK_START).await.map_err(|error| failed(error.into()))?;
+    let loaded = load::load(client, demo_users).await.map_err(&failed)?;
+    Ok((session, loaded, process))
 }
 
-/// A stream for this process. Those without changes are of no use any more.
-async fn begin_stream(client: &ClientWrapper) -> Result<i32, PostgresError> {
-    let sql = "DELETE FROM streams AS s WHERE NOT EXISTS (SELECT 1 FROM changes WHERE stream = s.id)
-         AND NOT EXISTS (SELECT 1 FROM outbox WHERE stream = s.id)";
+/// Whoever waits for it may wait for a long migration.
+const LOCK_START: &str = "SET statement_timeout = 0; SET lock_timeout = 0;
+     SELECT pg_advisory_lock(hashtextextended('todo-backend starts ' || current_schema(), 0));
+     SET statement_timeout = '3s'; SET lock_timeout = '1s'";
+const UNLOCK_START: &str = "SELECT pg_advisory_unlock(hashtextextended('todo-backend starts ' || current_schema(), 0))";
+
+/// A row for this process.
+async fn begin_process(client: &ClientWrapper) -> Result<i32, PostgresError> {
+    // Not those of processes that may only be away.
+    let sql = "DELETE FROM processes WHERE coalesce(seen_at, started_at) < clock_timestamp() - interval '1 day'";
     client.execute(sql, &[]).await?;
-    get(&client.query_one("INSERT INTO streams DEFAULT VALUES RETURNING id", &[]).await?, 0)
+    let name = std::env::var("HOSTNAME").unwrap_or_default();
+    let sql = "INSERT INTO processes (name) VALUES ($1) RETURNING id";
+    get(&client.query_one(sql, &[&name]).await?, 0)
 }
 
 /// Says what makes the server lose what it has confirmed.

@@ -4,14 +4,21 @@ use deadpool_postgres::ClientWrapper;
 
 use super::error::PostgresError;
 use super::rows::get;
+use crate::domain::account::UserId;
 use crate::domain::change::{DeliveryState, Revision, SCRUBBED_TITLE};
 use crate::store::backend::{Scrub, Scrubbed};
+
+/// Deleted accounts that still have something.
+pub async fn accounts(client: &ClientWrapper) -> Result<Vec<UserId>, PostgresError> {
+    let rows = client.query("SELECT id FROM users WHERE state = 2 AND NOT erased ORDER BY id", &[]).await?;
+    rows.iter().map(|row| get(row, 0)).collect()
+}
 
 /// Scrubs the next changes of an account that are published. Parked events are skipped.
 pub async fn scrub(client: &ClientWrapper, next: Scrub, limit: usize) -> Result<Scrubbed, PostgresError> {
     let owner = next.owner;
     let sql = "SELECT c.revision, scrubbed, o.state FROM changes AS c
-             LEFT JOIN outbox AS o ON o.stream = c.stream AND o.pos = c.pos
+             LEFT JOIN outbox AS o ON o.seq = c.seq
          WHERE c.owner_id = $1 AND c.revision > $2 ORDER BY c.revision LIMIT $3";
     let most = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = client.query(sql, &[&owner, &next.after, &most]).await?;

@@ -28,9 +28,20 @@ pub enum PostgresError {
     /// A commit has not reached the standby that it has to reach, and the server does not wait for it any more.
     #[error("the commit has not reached the standby")]
     NotReplicated,
-    /// Another process writes to it.
-    #[error("another todo-backend uses it; stop it first")]
+    /// Processes that share it are running.
+    #[error("a todo-backend that uses it is running; stop all of them first")]
     Taken,
+    /// Somebody must be alone with it.
+    #[error(
+        "a todo-backend uses it that shares it with nobody: an older version, or `renew-epoch`; stop it, or wait for it"
+    )]
+    NotShared,
+    /// What is stored does not follow from what is in memory.
+    #[error("it {0}")]
+    LeftBehind(&'static str),
+    /// Others have written after a group was decided.
+    #[error("others have written meanwhile")]
+    Overtaken,
     /// There is no schema that tables can be in.
     #[error("it has no schema that search_path names; create one, or set search_path for the user")]
     NoSchema,
@@ -73,7 +84,7 @@ impl PostgresError {
         self.code().is_some_and(|code| CONFLICTS.contains(code))
     }
 
-    /// Whether the stream is not as it should be: see `commit::FENCE`.
+    /// Whether the process's row is not as it should be: see `commit::FENCE`.
     pub fn is_fenced(&self) -> bool {
         self.code() == Some(&SqlState::DIVISION_BY_ZERO)
     }

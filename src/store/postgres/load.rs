@@ -12,11 +12,12 @@ use super::error::PostgresError;
 use super::idempotency;
 use super::rows::{
     ACCOUNT_COLUMNS, PERSONAL_TOKEN_COLUMNS, SESSION_COLUMNS, TODO_COLUMNS, account, get, invalid, network,
-    personal_token, place, session, todo,
+    personal_token, session, todo,
 };
 use crate::domain::account::{AccountState, UserId};
-use crate::domain::change::Epoch;
+use crate::domain::change::{Epoch, Place};
 use crate::domain::clock::Timestamp;
+use crate::store::backend::Position;
 use crate::store::decide::{Head, Next};
 use crate::store::loaded::Loaded;
 use crate::store::map::TodoMap;
@@ -24,24 +25,23 @@ use crate::store::map::sessions::{PersonalTokens, Sessions};
 use crate::store::map::users::Users;
 use crate::store::writer::kept_sizes::KeptSizes;
 
-/// Reads everything that is kept in memory, as of one moment. `demo_users`: whether they exist. The next change gets the
-/// first place in `stream`.
-pub async fn load(client: &ClientWrapper, demo_users: bool, stream: i32) -> Result<Loaded, PostgresError> {
+/// Reads everything that is kept in memory, as of one moment. `demo_users`: whether they exist.
+pub async fn load(client: &ClientWrapper, demo_users: bool) -> Result<Loaded, PostgresError> {
     // Nothing else is asked before it is over.
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0;
         SET LOCAL idle_in_transaction_session_timeout = 0";
     client.batch_execute(begin).await?;
-    let loaded = load_all(client, demo_users, stream).await?;
+    let loaded = load_all(client, demo_users).await?;
     client.batch_execute("COMMIT").await?;
     Ok(loaded)
 }
 
-async fn load_all(client: &ClientWrapper, demo_users: bool, stream: i32) -> Result<Loaded, PostgresError> {
+async fn load_all(client: &ClientWrapper, demo_users: bool) -> Result<Loaded, PostgresError> {
     let meta = client
         .query_one(
-            "SELECT epoch, next_user, next_todo, next_session, next_personal_token, greatest(uptime, \
-             extract(epoch FROM clock_timestamp())::bigint, (SELECT uptime FROM changes ORDER BY stream DESC, \
-             pos DESC LIMIT 1)) AS uptime FROM meta",
+            "SELECT epoch, head, records, next_user, next_todo, next_session, next_personal_token, greatest(uptime, \
+             extract(epoch FROM clock_timestamp())::bigint, (SELECT uptime FROM changes ORDER BY seq DESC \
+             LIMIT 1)) AS uptime FROM meta",
             &[],
         )
         .await?;
@@ -119,8 +119,9 @@ async fn load_all(client: &ClientWrapper, demo_users: bool, stream: i32) -> Resu
             session: get(&meta, "next_session")?,
             personal_token: get(&meta, "next_personal_token")?,
             id: get(&meta, "next_todo")?,
-            place: place(stream, 1),
+            place: Place(get::<i64>(&meta, "head")? + 1),
         },
+        position: Position { change: get(&meta, "head")?, record: get(&meta, "records")? },
         pending: usize::try_from(pending).unwrap_or_default(),
         uptime: get(&meta, "uptime")?,
     })

@@ -23,14 +23,14 @@ const OWN_RULES: [Rule; 5] = [
     ),
     (
         "what waits for the relay is in the log",
-        "SELECT 'change ' || o.stream || ' ' || o.pos FROM outbox o LEFT JOIN changes c USING (stream, pos)
+        "SELECT 'change ' || o.seq FROM outbox o LEFT JOIN changes c USING (seq)
          WHERE c.todo_id IS DISTINCT FROM o.todo_id OR c.version IS DISTINCT FROM o.version
              OR c.owner_id IS DISTINCT FROM o.owner_id OR c.revision IS DISTINCT FROM o.revision",
     ),
     (
-        "a stream has no changes after its head",
-        "SELECT 'stream ' || c.stream FROM changes c LEFT JOIN streams s ON s.id = c.stream
-         GROUP BY c.stream HAVING max(c.pos) > coalesce(max(s.head), 0)",
+        "there are no changes after the head, and no records",
+        "SELECT 'meta' FROM meta WHERE head < (SELECT max(seq) FROM changes)
+             OR records < (SELECT max(number) FROM records)",
     ),
     (
         "ids that are not used yet are greater than all others",
@@ -46,7 +46,7 @@ const OWN_RULES: [Rule; 5] = [
         "SELECT 'todo ' || o.todo_id FROM (SELECT todo_id, min(version) AS version FROM outbox WHERE state = 0
              GROUP BY todo_id) AS o
          WHERE EXISTS (SELECT 1 FROM changes c WHERE c.todo_id = o.todo_id AND c.version > o.version
-             AND NOT EXISTS (SELECT 1 FROM outbox w WHERE w.stream = c.stream AND w.pos = c.pos))",
+             AND NOT EXISTS (SELECT 1 FROM outbox w WHERE w.seq = c.seq))",
     ),
 ];
 
@@ -66,17 +66,17 @@ pub fn renew_epoch(connector: &Connector) -> Result<Epoch, DatabaseError> {
     let location = connector.location();
     let failed = DatabaseError::postgres(&location);
     runtime()?.block_on(async {
-        let session = Session::open(connector, None).await.map_err(&failed)?;
+        let session = Session::alone(connector).await.map_err(&failed)?;
         as_it_should_be(&session.client, &location).await?;
         if let Some(violation) = find_violations(&session.client).await.map_err(&failed)?.into_iter().next() {
             return Err(DatabaseError::BadDatabase { database: location, violation });
         }
         let epoch = Epoch(rand::random());
         // Some of them may have been ended since the moment that it was restored to.
-        // A service that only seemed to be stopped sees by the new stream that it was overtaken.
+        // A service that only seemed to be stopped sees by the new epoch that it was left behind.
         let sql = format!(
             "BEGIN; UPDATE meta SET epoch = '{epoch}'; DELETE FROM sessions; DELETE FROM personal_tokens;
-             INSERT INTO streams DEFAULT VALUES; COMMIT"
+             DELETE FROM processes; COMMIT"
         );
         session.client.batch_execute(&sql).await.map_err(|error| failed(error.into()))?;
         Ok(epoch)

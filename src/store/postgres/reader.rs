@@ -7,7 +7,7 @@ use deadpool_postgres::{ClientWrapper, Transaction};
 use tokio_postgres::IsolationLevel;
 
 use super::error::PostgresError;
-use super::rows::{CHANGE_COLUMNS, change, get, place, stream_and_pos, streams_and_pos};
+use super::rows::{CHANGE_COLUMNS, change, get};
 use crate::domain::change::{Change, Cursor, DeliveryState, Epoch, Place};
 use crate::domain::clock::Timestamp;
 use crate::domain::todo::{TodoId, Version};
@@ -17,26 +17,26 @@ use crate::store::outbox::{Discovered, Discovery, Fed, Found, MAX_DISCOVERY, Mar
 /// Samples the log. The search for the oldest pending change starts at `from`.
 pub async fn sample_log(client: &mut ClientWrapper, from: Place) -> Result<LogSamples, PostgresError> {
     let snapshot = snapshot(client).await?;
-    let (stream, pos) = stream_and_pos(from);
-    let sql = "SELECT stream, pos, (SELECT at FROM changes AS c WHERE c.stream = o.stream AND c.pos = o.pos)
-         FROM outbox AS o WHERE state = 0 AND (stream, pos) >= ($1, $2)
+    let sql =
+        "SELECT seq, (SELECT at FROM changes AS c WHERE c.seq = o.seq) FROM outbox AS o WHERE state = 0 AND seq >= $1
          AND NOT EXISTS (SELECT 1 FROM outbox AS parked WHERE parked.todo_id = o.todo_id AND parked.state = 2)
-         ORDER BY stream, pos LIMIT 1";
+         ORDER BY seq LIMIT 1";
     let statement = snapshot.prepare_cached(sql).await?;
-    let oldest = snapshot.query_opt(&statement, &[&stream, &pos]).await?;
-    let sql = "SELECT (SELECT count(*) FROM outbox WHERE state = 2),
+    let oldest = snapshot.query_opt(&statement, &[&from]).await?;
+    let sql = "SELECT (SELECT count(*) FROM outbox WHERE state = 0), (SELECT count(*) FROM outbox WHERE state = 2),
          (SELECT coalesce(sum(revision - floor), 0)::bigint FROM users), pg_database_size(current_database())";
     let statement = snapshot.prepare_cached(sql).await?;
     let row = snapshot.query_one(&statement, &[]).await?;
     Ok(LogSamples {
-        oldest_pending: oldest.as_ref().map(|row| get(row, 2).map(Timestamp)).transpose()?,
+        oldest_pending: oldest.as_ref().map(|row| get(row, 1).map(Timestamp)).transpose()?,
         oldest_from: match &oldest {
-            Some(row) => place(get(row, 0)?, get(row, 1)?),
+            Some(row) => get(row, 0)?,
             None => end(&snapshot).await?.place(),
         },
-        parked: get(&row, 0)?,
-        changes: get(&row, 1)?,
-        database_bytes: get(&row, 2)?,
+        pending: Some(get(&row, 0)?),
+        parked: get(&row, 1)?,
+        changes: get(&row, 2)?,
+        database_bytes: get(&row, 3)?,
         wal_bytes: 0,
     })
 }
@@ -48,12 +48,8 @@ async fn snapshot(client: &mut ClientWrapper) -> Result<Transaction<'_>, Postgre
 
 /// The end of the log.
 async fn end(snapshot: &Transaction<'_>) -> Result<Cursor, PostgresError> {
-    let statement = snapshot.prepare_cached("SELECT id, head FROM streams ORDER BY id DESC LIMIT 1").await?;
-    let last = snapshot.query_opt(&statement, &[]).await?;
-    Ok(match last {
-        Some(row) => Cursor::up_to(place(get(&row, 0)?, get(&row, 1)?)),
-        None => Cursor::START,
-    })
+    let statement = snapshot.prepare_cached("SELECT head FROM meta").await?;
+    Ok(Cursor::up_to(get(&snapshot.query_one(&statement, &[]).await?, 0)?))
 }
 
 /// See [`crate::store::Store::read_outbox`].
@@ -86,21 +82,21 @@ async fn read_wanted(
         "SELECT {CHANGE_COLUMNS} FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) WITH ORDINALITY
              AS wanted (todo, above, most, nth)
          CROSS JOIN LATERAL (
-             SELECT stream, pos FROM outbox
-             WHERE todo_id = wanted.todo AND version > wanted.above AND state = 0 AND (stream, pos) <= ($4, $5)
-                 AND (stream::bigint << 40 | pos) NOT IN (SELECT unnest($6::bigint[]))
+             SELECT seq FROM outbox
+             WHERE todo_id = wanted.todo AND version > wanted.above AND state = 0 AND seq <= $4
+                 AND seq NOT IN (SELECT unnest($5::bigint[]))
              ORDER BY version LIMIT most + 1
          ) AS pending
-         JOIN changes AS c USING (stream, pos) ORDER BY nth, version LIMIT $7"
+         JOIN changes AS c USING (seq) ORDER BY nth, version LIMIT $6"
     );
     let statement = snapshot.prepare_cached(&sql).await?;
-    let (stream, pos) = stream_and_pos(wanted.announced_through.place());
+    let through = wanted.announced_through.place();
     let todos: Vec<TodoId> = wanted.wants.iter().map(|want| want.todo).collect();
     let above: Vec<Version> = wanted.wants.iter().map(|want| want.above).collect();
     let most: Vec<i64> = wanted.wants.iter().map(|want| number(want.limit)).collect();
-    let marked: Vec<i64> = marked.keys().map(|place| place.0).collect();
+    let marked: Vec<Place> = marked.keys().copied().collect();
     let room = number(wanted.room.saturating_add(wanted.wants.len()));
-    let rows = snapshot.query(&statement, &[&todos, &above, &most, &stream, &pos, &marked, &room]).await?;
+    let rows = snapshot.query(&statement, &[&todos, &above, &most, &through, &marked, &room]).await?;
     let mut pending: HashMap<TodoId, Vec<Arc<Change>>> = HashMap::new();
     for row in &rows {
         pending.entry(get(row, 0)?).or_default().push(Arc::new(change(row, epoch)?));
@@ -130,23 +126,21 @@ async fn discover(snapshot: &Transaction<'_>, wanted: &Wanted, marked: &Marks) -
         }
         // If such a mark is committed before a later discovery gets that far, neither of them would see it.
         let places = marked.iter().filter(|(_, state)| **state == DeliveryState::Parked).map(|(place, _)| *place);
-        let (streams, pos) = streams_and_pos(places);
-        let sql =
-            "SELECT todo_id FROM changes JOIN unnest($1::int[], $2::bigint[]) AS m (stream, pos) USING (stream, pos)";
-        let statement = snapshot.prepare_cached(sql).await?;
-        for row in &snapshot.query(&statement, &[&streams, &pos]).await? {
+        let places: Vec<Place> = places.collect();
+        let statement = snapshot.prepare_cached("SELECT todo_id FROM changes WHERE seq = ANY($1)").await?;
+        for row in &snapshot.query(&statement, &[&places]).await? {
             parked.insert(get(row, 0)?);
         }
     }
     let end = end(snapshot).await?;
-    let sql = "SELECT stream, pos, todo_id, version FROM outbox WHERE state = 0 AND (stream, pos) > ($1, $2)
-         ORDER BY stream, pos LIMIT $3";
+    let sql = "SELECT seq, todo_id, version FROM outbox WHERE state = 0 AND seq > $1 AND todo_id % 64 = ANY($2)
+         ORDER BY seq LIMIT $3";
     let statement = snapshot.prepare_cached(sql).await?;
-    let (stream, pos) = stream_and_pos(wanted.read_through.place());
+    let parts: Vec<i64> = wanted.parts.numbers().map(i64::from).collect();
     let most = i64::try_from(MAX_DISCOVERY).unwrap_or(i64::MAX);
     let mut discovery = Discovery::new(wanted, marked, parked);
-    for row in &snapshot.query(&statement, &[&stream, &pos, &most]).await? {
-        if !discovery.look_at(place(get(row, 0)?, get(row, 1)?), get(row, 2)?, get(row, 3)?) {
+    for row in &snapshot.query(&statement, &[&wanted.read_through.place(), &parts, &most]).await? {
+        if !discovery.look_at(get(row, 0)?, get(row, 1)?, get(row, 2)?) {
             break;
         }
     }
@@ -157,8 +151,7 @@ async fn discover(snapshot: &Transaction<'_>, wanted: &Wanted, marked: &Marks) -
 pub async fn read_parked(client: &ClientWrapper, epoch: Epoch, limit: usize) -> Result<Vec<Change>, PostgresError> {
     let sql = format!(
         "SELECT {CHANGE_COLUMNS} FROM changes AS c
-             JOIN (SELECT stream, pos FROM outbox WHERE state = 2 ORDER BY stream, pos LIMIT $1) AS parked USING (stream, pos)
-         ORDER BY stream, pos"
+             JOIN (SELECT seq FROM outbox WHERE state = 2 ORDER BY seq LIMIT $1) AS parked USING (seq) ORDER BY seq"
     );
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = client.query(&sql, &[&limit]).await?;

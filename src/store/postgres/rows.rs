@@ -20,26 +20,6 @@ use crate::domain::todo::{Todo, TodoId, Version};
 use crate::domain::trace::TraceParent;
 use crate::store::stored;
 
-/// How many of a place's bits are the position in its stream.
-const POS_BITS: u32 = 40;
-
-/// The place of a stream's change: a later stream's are greater.
-pub fn place(stream: i32, pos: i64) -> Place {
-    Place(i64::from(stream) << POS_BITS | pos)
-}
-
-/// The stream of a place, and the position in it.
-pub fn stream_and_pos(place: Place) -> (i32, i64) {
-    // A stream is 23 bits long: eight million starts.
-    let stream = i32::try_from(place.0 >> POS_BITS).unwrap_or(i32::MAX);
-    (stream, place.0 & ((1 << POS_BITS) - 1))
-}
-
-/// The streams and the positions of places, as two arrays.
-pub fn streams_and_pos(places: impl IntoIterator<Item = Place>) -> (Vec<i32>, Vec<i64>) {
-    places.into_iter().map(stream_and_pos).unzip()
-}
-
 /// What stands before a character that Postgres' texts can't hold (U+0000), and before itself. It is none: Unicode will
 /// never assign it.
 const ESCAPE: char = '\u{ffff}';
@@ -107,7 +87,7 @@ pub fn todo(row: &Row) -> Result<Todo, PostgresError> {
 pub const CHANGE_COLUMNS: &str = concat!(
     "todo_id, ",
     todo_columns!(),
-    ", stream, pos, revision, kind, at, actor, changed, trace, scrubbed, \
+    ", seq, revision, kind, at, actor, changed, trace, scrubbed, \
      coalesce((SELECT username FROM users WHERE users.id = c.owner_id), actor) AS created_by, batch, op"
 );
 
@@ -115,7 +95,7 @@ pub const CHANGE_COLUMNS: &str = concat!(
 pub fn change(row: &Row, epoch: Epoch) -> Result<Change, PostgresError> {
     let kind = number(Some(get::<i16>(row, "kind")?), "kind")?;
     Ok(Change {
-        place: place(get(row, "stream")?, get(row, "pos")?),
+        place: get(row, "seq")?,
         epoch,
         revision: get(row, "revision")?,
         kind: kind.and_then(|kind: usize| Kind::ALL.get(kind)).copied().ok_or_else(|| invalid("changes.kind"))?,
@@ -245,19 +225,11 @@ macro_rules! as_bigint {
     };
 }
 
-as_bigint!(UserId, TokenEpoch, SessionId, PersonalTokenId, TodoId, Version, Revision);
+as_bigint!(UserId, TokenEpoch, SessionId, PersonalTokenId, TodoId, Version, Revision, Place);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn places_are_a_stream_and_a_position_and_later_streams_come_later() {
-        for (stream, pos) in [(0, 1), (1, 0), (1, 77), (8_000_000, (1 << 40) - 1)] {
-            assert_eq!(stream_and_pos(place(stream, pos)), (stream, pos));
-        }
-        assert!(place(1, 1 << 39).0 < place(2, 0).0);
-    }
 
     #[test]
     fn a_text_can_have_what_postgres_can_not_store() {

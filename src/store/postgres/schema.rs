@@ -10,7 +10,7 @@ use crate::domain::clock::Timestamp;
 
 /// Migrations in order; `meta.version` is the number of those that a database has had. Append only. A new version works beside
 /// the one before it: what it needs is added first, what nobody needs any more is removed a version later.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql")];
 
 /// The version of the schema that this program knows.
 pub const VERSION: usize = MIGRATIONS.len();

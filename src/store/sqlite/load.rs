@@ -15,6 +15,7 @@ use crate::domain::change::{Epoch, Place};
 use crate::domain::clock::Timestamp;
 use crate::domain::session::{PersonalTokenId, SessionId};
 use crate::domain::todo::TodoId;
+use crate::store::backend::Position;
 use crate::store::decide::{Head, Next};
 use crate::store::loaded::Loaded;
 use crate::store::map::TodoMap;
@@ -100,6 +101,7 @@ pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loade
             id: TodoId(next(connection, "todos")?),
             place: Place(next(connection, "changes")?),
         },
+        position: Position { change: Place(next(connection, "changes")? - 1), record: 0 },
         pending: connection.query_row("SELECT count(*) FROM changes WHERE state = 0", [], |row| row.get(0))?,
         // After a kill, meta can be older than the last change.
         uptime: connection

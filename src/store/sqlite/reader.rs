@@ -23,6 +23,7 @@ pub fn sample_log(connection: &Connection, from: Place) -> rusqlite::Result<LogS
     Ok(LogSamples {
         oldest_pending: oldest.map(|(_, at)| at),
         oldest_from: oldest.map_or(end, |(place, _)| place),
+        pending: None,
         parked: connection.query_row("SELECT count(*) FROM changes WHERE state = 2", [], |row| row.get(0))?,
         changes: connection.query_row("SELECT coalesce(sum(revision - floor), 0) FROM users", [], |row| row.get(0))?,
         database_bytes: 0,

@@ -26,12 +26,12 @@ pub fn seen(f: &Fixture) -> (Vec<Vec<Arc<Todo>>>, usize, usize, String) {
 fn a_group_that_cannot_be_stored_leaves_nothing_behind() {
     let mut f = Fixture::new();
     let todo = f.create(2, "stays");
-    f.outbox().take(Cursor::START);
+    f.outbox().take(Cursor::START, Parts::ALL);
     let before = seen(&f);
     f.database.break_table("changes", "INSERT", "true");
     assert_eq!(failing_group(&f, todo.id.0), vec![Err(StoreError::NotApplied); 4]);
     assert_eq!(seen(&f), before);
-    assert!(f.outbox().take(Cursor::START).0.is_empty());
+    assert!(f.outbox().take(Cursor::START, Parts::ALL).0.is_empty());
     f.database.mend_table("changes", "INSERT");
     let answer = f.apply(2, vec![rename(todo.id.0, "goes on"), create("new")]);
     assert_eq!(numbers(&answer), [(todo.id.0, 2, 2), (todo.id.0 + 1, 1, 3)]);

@@ -13,6 +13,7 @@ mod lives;
 mod on_postgres;
 mod on_sqlite;
 mod outbox;
+mod replicas;
 mod retention;
 mod searches;
 mod sessions;
@@ -30,6 +31,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::decide::Refusal;
 use super::idempotency::{Idempotency, KeptAnswer};
+use super::leases::Parts;
 use super::outbox::{Marks, Want};
 use super::outcome::Outcome;
 use super::*;
@@ -107,7 +109,13 @@ impl Fixture {
                 opened => break opened,
             }
         };
-        self.store = Some(opened.unwrap());
+        let store = opened.unwrap();
+        store.take_leases();
+        while !store.leases().keep_house() {
+            assert!(begin.elapsed() < 10 * TICK, "another store keeps house");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.store = Some(store);
     }
 
     /// Another store on the same database.
@@ -182,13 +190,8 @@ impl Fixture {
         self.database.number(&format!("SELECT count(*) FROM users WHERE id = {id} AND erased")) == 1
     }
 
-    /// The place of the nth change since the start, on SQLite of all.
-    fn place(&self, n: i64) -> Place {
-        Place(self.database.first_place() + n)
-    }
-
     fn mark(&self, place: i64, state: DeliveryState) {
-        self.outbox().mark(self.place(place), state);
+        self.outbox().mark(Place(place), state);
     }
 
     /// Holds the writer at a command of its own; what is queued until the guard is dropped makes the next groups.
@@ -211,8 +214,14 @@ impl Fixture {
     /// What is neither published nor parked, as the relay finds it.
     fn unpublished(&self) -> Vec<Arc<Change>> {
         let read = |known, wants| {
-            let wanted =
-                Wanted { read_through: known, announced_through: known, wants, room: 10_000, discover: 10_000 };
+            let wanted = Wanted {
+                read_through: known,
+                announced_through: known,
+                wants,
+                room: 10_000,
+                discover: 10_000,
+                parts: Parts::ALL,
+            };
             self.read_outbox(&wanted).unwrap()
         };
         let discovered = read(Cursor::START, Vec::new()).discovered.unwrap();

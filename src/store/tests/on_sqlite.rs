@@ -91,11 +91,11 @@ fn a_commit_with_an_open_outcome_that_did_not_happen_leaves_nothing_behind() {
 fn a_commit_with_an_open_outcome_that_did_happen_is_seen_by_everybody() {
     let mut f = Fixture::on_sqlite();
     let todo = f.create(2, "v1");
-    f.outbox().take(Cursor::START);
+    f.outbox().take(Cursor::START, Parts::ALL);
     f.inject_fault(fails_after_commits);
     assert_eq!(f.apply(2, vec![rename(todo.id.0, "v2"), create("new")]), Err(StoreError::Unknown));
     assert_eq!(f.todo(2, todo.id).unwrap().version, Version(2));
-    assert_eq!(f.outbox().take(Cursor::START).0.len(), 2);
+    assert_eq!(f.outbox().take(Cursor::START, Parts::ALL).0.len(), 2);
     f.inject_fault(|connection| connection.wal_hook(None::<WalHook>).unwrap());
     assert_eq!(numbers(&f.apply(2, vec![rename(todo.id.0, "v3")])), [(todo.id.0, 3, 4)]);
     let after = seen(&f);

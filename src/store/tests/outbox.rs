@@ -103,8 +103,9 @@ fn the_relay_reads_what_it_wants_and_discovers_what_it_does_not_know() {
         let (room, discover) = (random.random_range(1..=400), random.random_range(0..=todos as usize));
         let announced = random.random_range(read..=log.len() as i64);
         let [read, announced] =
-            [read, announced].map(|place| if place == 0 { Cursor::START } else { Cursor::up_to(f.place(place)) });
-        let wanted = Wanted { read_through: read, announced_through: announced, wants, room, discover };
+            [read, announced].map(|place| if place == 0 { Cursor::START } else { Cursor::up_to(Place(place)) });
+        let wanted =
+            Wanted { read_through: read, announced_through: announced, wants, room, discover, parts: Parts::ALL };
         compare(&f.read_outbox(&wanted).unwrap(), &log, &wanted, seed);
         drop(gate);
         held.blocking_recv().unwrap().unwrap();
@@ -165,10 +166,17 @@ fn a_todo_that_is_parked_but_not_durably_is_known_as_parked_however_little_the_f
     let [_, _, poison] = ["one is enough", "stops the look", "poison"].map(|title| f.create(1, title));
     f.apply(1, vec![rename(poison.id.0, "behind it")]).unwrap();
     let look = |read| {
-        f.read_outbox(&Wanted { read_through: read, announced_through: read, wants: Vec::new(), room: 0, discover: 1 })
-            .unwrap()
-            .discovered
-            .unwrap()
+        f.read_outbox(&Wanted {
+            read_through: read,
+            announced_through: read,
+            wants: Vec::new(),
+            room: 0,
+            discover: 1,
+            parts: Parts::ALL,
+        })
+        .unwrap()
+        .discovered
+        .unwrap()
     };
     let (gate, held) = f.hold();
     f.mark(3, DeliveryState::Parked);
@@ -190,10 +198,17 @@ fn looking_for_todos_stops_after_a_bounded_number_of_changes_and_goes_on_from_th
     }
     let last = f.create(1, "late");
     let look = |read| {
-        f.read_outbox(&Wanted { read_through: read, announced_through: read, wants: Vec::new(), room: 0, discover: 10 })
-            .unwrap()
-            .discovered
-            .unwrap()
+        f.read_outbox(&Wanted {
+            read_through: read,
+            announced_through: read,
+            wants: Vec::new(),
+            room: 0,
+            discover: 10,
+            parts: Parts::ALL,
+        })
+        .unwrap()
+        .discovered
+        .unwrap()
     };
     let first = look(Cursor::START);
     assert_eq!(

@@ -54,7 +54,7 @@ fn only_a_published_prefix_of_what_is_too_many_is_pruned() {
     }
     // Owner 1 has the odd places of the log: its 7th change stays unpublished.
     f.marked((1..=20).filter(|seq| *seq != 13), DeliveryState::Published);
-    let unpublished = f.place(13);
+    let unpublished = Place(13);
     f.retention.per_owner = 3;
     f.reopen_after(DAY + TICK);
     f.wait_until("the prefix to be pruned", |f| f.revisions(1).len() == 4);

@@ -38,7 +38,8 @@ impl Writer {
     /// What was so when the command came may have ended meanwhile, or between two of its parts.
     fn refuse_part(&self, operation: &Operation) -> Result<(), Refusal> {
         if let Some(authority) = operation.authority {
-            Group::new(&self.state(), self.facts()).still_valid(authority)?;
+            let (facts, state) = (self.facts(), self.state());
+            Group::new(&state, facts).still_valid(authority)?;
         }
         let users = self.shared.users.read();
         match operation.command {
@@ -55,7 +56,10 @@ impl Writer {
     /// Returns whether more parts may follow.
     fn run_next_part(&mut self, operation: &mut Operation) -> Result<bool, StoreError> {
         let command = operation.command;
-        self.refuse_part(operation).map_err(StoreError::Refused)?;
+        self.begin()?;
+        let refused = self.refuse_part(operation);
+        self.abandon();
+        refused.map_err(StoreError::Refused)?;
         let affected = self.backend.affected(&command, operation.below, MAX_PART);
         let affected = affected.map_err(|error| {
             log::error!("the change log can't be read: {error}");

@@ -133,6 +133,7 @@ impl Writer {
             }
             erasure.without_answers = true;
         }
+        self.begin()?;
         let trashed = self.shared.todos.read().first_trashed(owner, MAX_PART);
         if !trashed.is_empty() {
             let purged = trashed.into_iter().map(|id| (owner, id)).collect();
@@ -146,6 +147,7 @@ impl Writer {
         }
         // Uncommitted marks would be lost on what is scrubbed.
         self.tick();
+        self.abandon();
         let next = Scrub { owner, after: erasure.after, unpublished: erasure.unpublished };
         match self.backend.scrub(next, MAX_PART) {
             Ok(scrubbed) => {
@@ -182,11 +184,13 @@ impl Writer {
         let account = self.shared.users.read().stored(owner).cloned();
         // It is loaded with everything else.
         let account = account.ok_or(StoreError::Refused(Refusal::AccountNotFound))?;
-        let state = self.state();
-        let mut group = Group::new(&state, self.facts());
         let commands: Vec<Command> = todos.into_iter().map(Command::Erase).collect();
-        let decided = group.decide(&context(&account), commands.into(), Prior::default());
-        let decided = decided.map(|_| group.finish()).map_err(|refused| StoreError::Refused(refused.refusal))?;
+        let decided = {
+            let (facts, state) = (self.facts(), self.state());
+            let mut group = Group::new(&state, facts);
+            let decided = group.decide(&context(&account), commands.into(), Prior::default());
+            decided.map(|_| group.finish()).map_err(|refused| StoreError::Refused(refused.refusal))?
+        };
         self.commit(decided, operations)
     }
 }

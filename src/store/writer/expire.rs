@@ -21,6 +21,11 @@ impl Writer {
     /// Removes the next part of what has had its time. Takes at most half of the time.
     pub(super) fn expire(&mut self) {
         let started = Instant::now();
+        if !self.keeps_house {
+            self.log.kept.clear();
+            self.expire_due = started + ROUND_PAUSE;
+            return;
+        }
         let pause = match (self.expire_trash(), self.expire_answers()) {
             (Some(0), Some(0)) => ROUND_PAUSE,
             (Some(_), Some(_)) => started.elapsed().max(Duration::from_millis(1)),
@@ -38,16 +43,24 @@ impl Writer {
             keep_any_from: self.uptime().saturating_sub(KEEP_ANY),
             most: self.max_todos,
         };
+        if self.shared.todos.read().expired_trash(rule, 1).is_empty() {
+            return Some(0);
+        }
+        // Some may have been restored meanwhile.
+        self.begin().ok()?;
         let expired = self.shared.todos.read().expired_trash(rule, MAX_TODOS);
         let count = expired.len();
-        if count > 0 {
-            self.commit(Decided::only_purged(expired.into_iter().collect(), self.log.next), 0).ok()?;
-        }
+        self.commit(Decided::only_purged(expired.into_iter().collect(), self.log.next), 0).ok()?;
         Some(count)
     }
 
     /// The same for answers that are more than their user may have, and for those that are old.
     fn expire_answers(&mut self) -> Option<usize> {
+        match self.backend.answers_sizes() {
+            Ok(Some(sizes)) => self.log.kept.replace(sizes),
+            Ok(None) => {}
+            Err(error) => log::debug!("what is kept of answers is not counted: {error}"),
+        }
         let old = self.remove_answers(Answers::Before(self.uptime().saturating_sub(KEEP_ANSWERS)), None)?;
         let Some((owner, bytes)) = self.log.kept.excess() else { return Some(old) };
         Some(old + self.remove_answers(Answers::Of(owner, bytes), Some(owner))?)

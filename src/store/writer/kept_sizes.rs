@@ -30,10 +30,22 @@ impl KeptSizes {
     /// What the database has.
     pub fn new(sizes: impl IntoIterator<Item = (UserId, u64)>) -> Self {
         let mut all = Self::default();
-        for (owner, bytes) in sizes {
-            all.add(owner, bytes);
-        }
+        all.replace(sizes);
         all
+    }
+
+    /// What the database has now.
+    pub fn replace(&mut self, sizes: impl IntoIterator<Item = (UserId, u64)>) {
+        self.clear();
+        for (owner, bytes) in sizes {
+            self.add(owner, bytes);
+        }
+    }
+
+    /// Somebody else counts them.
+    pub fn clear(&mut self) {
+        self.of.clear();
+        self.total.store(0, Ordering::Relaxed);
     }
 
     /// The size of all, kept up to date.

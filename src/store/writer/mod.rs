@@ -9,23 +9,22 @@ pub mod kept_sizes;
 mod retention;
 mod upkeep;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
+use parking_lot::{MutexGuard, RwLock};
 
 use crate::config::Retention;
-use crate::domain::account::{AccountState, User, UserId};
+use crate::domain::account::{User, UserId};
 use crate::domain::clock::Clock;
 use crate::domain::session::{PersonalToken, PersonalTokenId, Session, SessionId};
 use crate::domain::todo::{Todo, TodoId};
-use crate::store::Shared;
 use crate::store::abort::abort;
-use crate::store::backend::{Asked, Backend, Commit, CommitError, Failure};
+use crate::store::backend::{Asked, Backend, Commit, CommitError, Failure, Position};
 use crate::store::decide::todos::Refused;
 use crate::store::decide::{Decided, Facts, Group, Head, Next, Prior, Refusal, State};
 use crate::store::error::StoreError;
@@ -34,6 +33,7 @@ use crate::store::map::TodoMap;
 use crate::store::map::sessions::{PersonalTokens, Sessions};
 use crate::store::map::users::Users;
 use crate::store::outbox::Marks;
+use crate::store::{Applied, Shared};
 use erase::Erasures;
 use jobs::{Decision, Job, Operation, Request};
 use kept_sizes::KeptSizes;
@@ -55,7 +55,6 @@ const SAVE_UPTIME_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// What the writer keeps in memory of the log.
 pub struct Memory {
-    pub heads: HashMap<UserId, Head>,
     pub next: Next,
     /// The clock of retention at start, in seconds: how long the service had been running on this database, or the
     /// database's own time.
@@ -80,6 +79,10 @@ pub struct Writer {
     uptime_read: Instant,
     /// A group that was sent, and whose commit may be done or not: nothing is written until that is known.
     unresolved: Option<Unresolved>,
+    /// It is this process's turn to write, and this is where the log ends.
+    turn: Option<Position>,
+    /// Whether it removes what has had its time.
+    keeps_house: bool,
     pub(super) marks_due: Instant,
     pub(super) uptime_due: Instant,
     pub(super) prune_due: Instant,
@@ -96,15 +99,17 @@ pub struct Writer {
 /// A group whose commit may be done or not.
 struct Unresolved {
     decided: Decided,
+    /// Where the log ends with it.
+    through: Position,
     marks: Marks,
     uptime: i64,
     /// When the database is asked the next time.
     due: Instant,
 }
 
-/// What the writer decides on: all of it is in memory.
+/// What the writer decides on: all of it is in memory, and stays as it is meanwhile.
 pub(super) struct Committed<'a> {
-    heads: &'a HashMap<UserId, Head>,
+    applied: MutexGuard<'a, Applied>,
     todos: &'a RwLock<TodoMap>,
     users: &'a RwLock<Users>,
     sessions: &'a RwLock<Sessions>,
@@ -113,7 +118,7 @@ pub(super) struct Committed<'a> {
 
 impl State for Committed<'_> {
     fn head(&self, owner: UserId) -> Head {
-        self.heads.get(&owner).copied().unwrap_or_default()
+        self.applied.heads.get(&owner).copied().unwrap_or_default()
     }
 
     fn todo(&self, owner: UserId, id: TodoId) -> Option<Arc<Todo>> {
@@ -178,6 +183,8 @@ impl Writer {
             started: now,
             uptime_read: now,
             unresolved: None,
+            turn: None,
+            keeps_house: false,
             marks_due: now + TICK_INTERVAL,
             uptime_due: now + SAVE_UPTIME_INTERVAL,
             prune_due: now + TICK_INTERVAL,
@@ -258,10 +265,11 @@ impl Writer {
             if Instant::now() >= self.marks_due {
                 self.tick();
             }
+            self.read_clock();
+            self.see_to_the_house();
             if Instant::now() >= self.prune_due {
                 self.prune();
             }
-            self.read_clock();
             if Instant::now() >= self.upkeep_due {
                 self.upkeep();
             }
@@ -324,12 +332,13 @@ impl Writer {
 
     fn apply(&mut self, group: Vec<Request>, operations: usize) {
         let fail = |group: Vec<Request>| group.into_iter().for_each(|request| request.fail(StoreError::NotApplied));
-        if self.is_unresolved() {
+        if self.is_unresolved() || self.begin().is_err() {
             return fail(group);
         }
         let prior = match self.prior(&group) {
             Ok(prior) => prior,
             Err(error) => {
+                self.abandon();
                 self.report_failure(&error, "what was before can't be read");
                 return fail(group);
             }
@@ -342,12 +351,52 @@ impl Writer {
         self.backend.tidy();
     }
 
+    /// Waits for this process's turn to write, and makes visible what others have committed meanwhile: what is decided from
+    /// now on is decided on what is stored. The turn ends with the next commit. A failure is logged.
+    pub(super) fn begin(&mut self) -> Result<Position, StoreError> {
+        if let Some(position) = self.turn {
+            return Ok(position);
+        }
+        let seen = self.shared.applied.lock().position;
+        match self.backend.begin(seen) {
+            Ok(turn) => {
+                if let Some(turn) = turn {
+                    self.log.next = turn.next;
+                    if let Some(missed) = turn.missed {
+                        self.shared.publish(&missed.decided, missed.through, |index| missed.uptimes[index]);
+                    }
+                }
+                let position = self.shared.applied.lock().position;
+                self.turn = Some(position);
+                Ok(position)
+            }
+            Err(error) => {
+                self.report_failure(&error, "the database can't be reached");
+                Err(StoreError::NotApplied)
+            }
+        }
+    }
+
+    /// Ends the turn: there is nothing to commit.
+    pub(super) fn abandon(&mut self) {
+        if self.turn.take().is_some() {
+            self.backend.abandon();
+        }
+    }
+
     /// Commits a group's decisions together with the marks. `operations` is for the metrics.
     pub(super) fn commit(&mut self, decided: Decided, operations: usize) -> Result<(), StoreError> {
         let marks = self.shared.outbox.marks();
         if decided.is_empty() && marks.is_empty() && !self.must_write() {
+            self.abandon();
             return Ok(());
         }
+        let begun = self.begin()?;
+        let through = Position {
+            change: decided.changes.last().map_or(begun.change, |change| change.place),
+            record: begun.record + i64::try_from(decided.records()).unwrap_or(i64::MAX),
+        };
+        self.turn = None;
         let (started, uptime) = (Instant::now(), self.uptime());
         // With nothing else to write, this is the write that shows whether the database works.
         let save_uptime = decided.is_empty() || started >= self.uptime_due;
@@ -358,7 +407,7 @@ impl Writer {
                 if save_uptime {
                     self.uptime_due = started + SAVE_UPTIME_INTERVAL;
                 }
-                self.committed(decided, &marks, uptime);
+                self.committed(decided, through, &marks, uptime);
                 Ok(())
             }
             Err(CommitError::NotApplied(error)) => {
@@ -367,7 +416,7 @@ impl Writer {
             }
             Err(CommitError::Unknown(error)) => {
                 self.report_failure(&error, "a commit failed, it may have been stored");
-                self.unresolved = Some(Unresolved { decided, marks, uptime, due: started });
+                self.unresolved = Some(Unresolved { decided, through, marks, uptime, due: started });
                 self.is_unresolved();
                 Err(StoreError::Unknown)
             }
@@ -395,9 +444,27 @@ impl Writer {
         Ok(prior.collect())
     }
 
+    /// Begins to remove what has had its time, or leaves it to another process.
+    fn see_to_the_house(&mut self) {
+        let keeps_house = self.backend.keeps_house();
+        if keeps_house && !self.keeps_house {
+            match self.backend.erasing() {
+                Ok(owners) => owners.into_iter().for_each(|owner| self.erasures.add(owner)),
+                Err(error) => return log::debug!("which accounts are to be erased can't be read yet: {error}"),
+            }
+        }
+        let deleted = std::mem::take(&mut self.shared.applied.lock().deleted);
+        if keeps_house {
+            deleted.into_iter().for_each(|owner| self.erasures.add(owner));
+        } else {
+            self.erasures = Erasures::new(Vec::new());
+        }
+        self.keeps_house = keeps_house;
+    }
+
     fn decide(&self, requests: Vec<Request>, prior: Vec<Prior>) -> (Decided, Vec<Decision>) {
-        let state = self.state();
-        let mut group = Group::new(&state, self.facts());
+        let (facts, state) = (self.facts(), self.state());
+        let mut group = Group::new(&state, facts);
         let decide = |(request, prior): (_, Prior)| match request {
             Request::Todos { context, commands, reply } => {
                 let (is_batch, is_settled) = (commands.is_batch, prior.answer.is_some());
@@ -426,8 +493,8 @@ impl Writer {
     }
 
     pub(super) fn state(&self) -> Committed<'_> {
-        let Shared { todos, users, sessions, personal_tokens, .. } = &*self.shared;
-        Committed { heads: &self.log.heads, todos, users, sessions, personal_tokens }
+        let Shared { applied, todos, users, sessions, personal_tokens, .. } = &*self.shared;
+        Committed { applied: applied.lock(), todos, users, sessions, personal_tokens }
     }
 
     pub(super) fn facts(&self) -> Facts {
@@ -441,18 +508,11 @@ impl Writer {
     }
 
     /// A group is stored since `uptime`: nothing here may fail.
-    fn committed(&mut self, decided: Decided, marks: &Marks, uptime: i64) {
+    fn committed(&mut self, decided: Decided, through: Position, marks: &Marks, uptime: i64) {
         self.log.next = decided.next;
-        self.shared.publish(&decided, uptime);
+        self.shared.publish(&decided, through, |_| uptime);
         if self.log.kept.added(&decided.answers) {
             self.expire_due = self.expire_due.min(Instant::now());
-        }
-        self.log.heads.extend(decided.heads);
-        for account in decided.accounts.into_values() {
-            self.log.heads.entry(account.id).or_default();
-            if account.state == AccountState::Deleted {
-                self.erasures.add(account.id);
-            }
         }
         self.shared.outbox.marks_committed(marks);
         self.marks_due = Instant::now() + TICK_INTERVAL;
@@ -478,7 +538,7 @@ impl Writer {
             return self.unresolved.is_some();
         };
         match self.backend.is_stored(&unresolved.decided) {
-            Ok(true) => self.committed(unresolved.decided, &unresolved.marks, unresolved.uptime),
+            Ok(true) => self.committed(unresolved.decided, unresolved.through, &unresolved.marks, unresolved.uptime),
             Ok(false) => {}
             Err(error) => {
                 log::debug!("whether a commit is done can't be found out yet: {error}");

@@ -21,13 +21,20 @@ impl Writer {
     /// time, which is enough to keep up with them.
     pub(super) fn prune(&mut self) {
         let started = Instant::now();
-        if self.prune_next.is_empty() {
-            let grown = self.log.heads.iter().filter(|(_, head)| head.revision > head.pruned_through);
-            self.prune_next = grown.map(|(owner, _)| *owner).collect();
+        if !self.keeps_house {
+            self.prune_next.clear();
+            self.prune_due = started + TICK_INTERVAL;
+            return;
         }
-        let step = self.prune_next.len().min(STEP_OWNERS);
-        let owners: Vec<(UserId, Head)> =
-            self.prune_next.drain(..step).filter_map(|owner| Some((owner, *self.log.heads.get(&owner)?))).collect();
+        let owners: Vec<(UserId, Head)> = {
+            let heads = &self.shared.applied.lock().heads;
+            if self.prune_next.is_empty() {
+                let grown = heads.iter().filter(|(_, head)| head.revision > head.pruned_through);
+                self.prune_next = grown.map(|(owner, _)| *owner).collect();
+            }
+            let step = self.prune_next.len().min(STEP_OWNERS);
+            self.prune_next.drain(..step).filter_map(|owner| Some((owner, *heads.get(&owner)?))).collect()
+        };
         let keep = i64::try_from(self.retention.keep.as_secs()).unwrap_or(i64::MAX);
         let rule = Rule {
             keep_from: self.uptime().saturating_sub(keep),
@@ -39,10 +46,9 @@ impl Writer {
         match pruned {
             Ok(pruned) => {
                 for Pruned { owner, through, more } in pruned {
-                    if let Some(head) = self.log.heads.get_mut(&owner) {
-                        self.shared
-                            .metrics
-                            .pruned(usize::try_from(through.0 - head.pruned_through.0).unwrap_or_default());
+                    if let Some(head) = self.shared.applied.lock().heads.get_mut(&owner) {
+                        let count = usize::try_from(through.0 - head.pruned_through.0).unwrap_or_default();
+                        self.shared.metrics.pruned(count);
                         head.pruned_through = through;
                     }
                     if more {

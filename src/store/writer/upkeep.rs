@@ -4,13 +4,17 @@
 use std::time::{Duration, Instant};
 
 use super::Writer;
-use crate::store::backend::CommitError;
+use crate::domain::clock::Timestamp;
+use crate::store::backend::{CommitError, UsedElsewhere};
 use crate::store::decide::Decided;
 
 /// How often.
 pub(super) const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// Sessions, tokens or networks that are written or removed in one commit, at most.
 const MAX_REMOVED: usize = 5_000;
+/// How far back is read what other processes have saved, in milliseconds: more than the time between two readings and what
+/// clocks differ by.
+const USED_OVERLAP: i64 = 10 * 60 * 1000;
 /// Networks that are looked at each time: some milliseconds' work.
 const MAX_SEARCHED: usize = 50_000;
 
@@ -18,25 +22,45 @@ impl Writer {
     /// Does what is due. What fails is done the next time.
     pub(super) fn upkeep(&mut self) {
         self.upkeep_due = Instant::now() + UPKEEP_INTERVAL;
-        self.remove_expired();
+        if self.keeps_house {
+            self.remove_expired();
+        }
         self.save_used();
+        self.read_used();
         self.shared.todos.read().forget_texts();
         self.backend.tidy();
     }
 
     fn remove_expired(&mut self) {
-        let now = self.clock.now();
-        let mut decided = Decided::nothing(self.log.next);
-        {
-            let (sessions, tokens) = (self.shared.sessions.read(), self.shared.personal_tokens.read());
-            let sessions = sessions.all().filter(|session| session.is_expired(now)).take(MAX_REMOVED);
-            decided.sessions = sessions.map(|session| (session.id, None)).collect();
-            let tokens = tokens.all().filter(|token| token.is_expired(now)).take(MAX_REMOVED);
-            decided.personal_tokens = tokens.map(|token| ((token.user, token.id), None)).collect();
+        if self.expired().is_empty() || self.begin().is_err() {
+            return;
         }
-        if !decided.is_empty() {
-            // It is logged if that fails.
-            let _ = self.commit(decided, 0);
+        // As it is now: a session may have been renewed meanwhile. It is logged if that fails.
+        let _ = self.commit(self.expired(), 0);
+    }
+
+    fn expired(&self) -> Decided {
+        let now = self.clock.now();
+        let (sessions, tokens) = (self.shared.sessions.read(), self.shared.personal_tokens.read());
+        let sessions = sessions.all().filter(|session| session.is_expired(now)).take(MAX_REMOVED);
+        let tokens = tokens.all().filter(|token| token.is_expired(now)).take(MAX_REMOVED);
+        let mut decided = Decided::nothing(self.log.next);
+        decided.sessions = sessions.map(|session| (session.id, None)).collect();
+        decided.personal_tokens = tokens.map(|token| ((token.user, token.id), None)).collect();
+        decided
+    }
+
+    /// Hears from other processes when tokens and networks were used.
+    fn read_used(&mut self) {
+        let since = Timestamp(self.clock.now().0 - USED_OVERLAP);
+        match self.backend.used_since(since) {
+            Ok(UsedElsewhere { tokens, networks }) => {
+                let mut used = self.shared.used.lock();
+                tokens.into_iter().for_each(|(id, at)| used.heard(id, at));
+                let mut known = self.shared.login_networks.lock();
+                networks.into_iter().for_each(|(network, at)| known.heard(network, at));
+            }
+            Err(error) => log::debug!("when tokens and networks were used elsewhere is read later: {error}"),
         }
     }
 

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 /// Modules whose loggers are not named after their paths. Modules inside them follow.
-const NAMES: [(&str, &str); 24] = [
+const NAMES: [(&str, &str); 25] = [
     ("todo_backend::api::access_log", "todo_backend::access_log"),
     ("todo_backend::api::admin::events", "todo_backend::events::admin"),
     ("todo_backend::api::audit", "todo_backend::auth::audit"),
@@ -22,6 +22,7 @@ const NAMES: [(&str, &str); 24] = [
     ("todo_backend::store::postgres::backend", "todo_backend::store::writer"),
     ("todo_backend::store::postgres::connection", "todo_backend::store"),
     ("todo_backend::store::postgres::database", "todo_backend::store"),
+    ("todo_backend::store::postgres::polls", "todo_backend::store"),
     ("todo_backend::store::sqlite::backend", "todo_backend::store::writer"),
     ("todo_backend::store::sqlite::database", "todo_backend::store"),
     ("todo_backend::store::writer::admin", "todo_backend::store::writer"),

@@ -7,7 +7,7 @@ use crate::store::outbox::Discovered;
 
 /// A dispatcher to which these changes were announced, and which knows that there are no others.
 fn with_announced(limits: Limits, log: &[Arc<Change>]) -> Dispatcher {
-    let mut dispatcher = Dispatcher::with_limits(1, limits);
+    let mut dispatcher = Dispatcher::with_limits(1, Parts::ALL, limits);
     assert!(dispatcher.start_reading().is_some());
     let nothing = Discovered { todos: Vec::new(), parked: HashSet::new(), read_through: Cursor::START, more: false };
     dispatcher.finish_reading(Some(Found { fed: Vec::new(), discovered: Some(nothing) }));

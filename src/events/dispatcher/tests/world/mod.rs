@@ -18,6 +18,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::todo::Todo;
 use crate::domain::todo::input::NewTodo;
 use crate::domain::trace::TraceParent;
+use crate::store::leases::Parts;
 
 /// Worlds in a normal run.
 pub const SEEDS: u64 = 10_000;
@@ -326,7 +327,7 @@ impl World {
     }
 
     pub fn planned(plan: Plan, poisoned: BTreeMap<TodoId, i64>, mut random: SmallRng) -> Self {
-        let dispatcher = Dispatcher::with_limits(random.random(), plan.limits);
+        let dispatcher = Dispatcher::with_limits(random.random(), Parts::ALL, plan.limits);
         let mut world = Self {
             now: 0,
             events: BTreeMap::new(),

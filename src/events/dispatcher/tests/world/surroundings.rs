@@ -1,6 +1,7 @@
 //! The world around the relay: commits, Kafka, readings of the log, restarts.
 
 use super::*;
+use crate::store::leases::Parts;
 use crate::store::outbox::Discovered;
 
 impl World {
@@ -221,7 +222,7 @@ impl World {
         }
         self.events.retain(|_, event| !matches!(event, Event::Snapshot | Event::ReadingEnds));
         self.reading = None;
-        self.dispatcher = Dispatcher::with_limits(self.random.random(), self.plan.limits);
+        self.dispatcher = Dispatcher::with_limits(self.random.random(), Parts::ALL, self.plan.limits);
         self.process += 1;
         self.open = None;
         self.failed.clear();
