@@ -125,6 +125,14 @@ async fn run_client(
     ledger
 }
 
+/// Median and 99th percentile of times, in milliseconds, and their number.
+pub fn quantiles(times: impl Iterator<Item = Duration>) -> (f64, f64, usize) {
+    let mut times: Vec<f64> = times.map(|time| time.as_secs_f64() * 1000.0).collect();
+    times.sort_by(f64::total_cmp);
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+    (at(0.5), at(0.99), times.len())
+}
+
 /// What the events in Kafka say of the changes that clients know.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Account {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::length;
-use super::load::{Account, Ledger, Load, state_from, state_of};
+use super::load::{Account, Ledger, Load, quantiles, state_from, state_of};
 use crate::order::versions_in_order;
 use crate::stack::Stack;
 
@@ -25,13 +25,10 @@ async fn phase(phases: &mut Vec<Phase>, name: &'static str, seconds: u64) {
     phases.push(Phase { name, from, until: Instant::now() });
 }
 
-/// Median and 99th percentile of the answers to requests that began in a phase, in milliseconds.
+/// Median and 99th percentile of the answers to requests that began in a phase, in milliseconds, and their number.
 fn latency(ledger: &Ledger, phase: &Phase) -> (f64, f64, usize) {
     let within = ledger.answers.iter().filter(|(at, _)| *at >= phase.from && *at < phase.until);
-    let mut times: Vec<f64> = within.map(|(_, took)| took.as_secs_f64() * 1000.0).collect();
-    times.sort_by(f64::total_cmp);
-    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
-    (at(0.5), at(0.99), times.len())
+    quantiles(within.map(|(_, took)| *took))
 }
 
 #[actix_web::test]
