@@ -23,6 +23,7 @@ mod proxy;
 mod readme;
 #[path = "../replica/mod.rs"]
 mod replica;
+mod replicas;
 mod resources;
 mod seed;
 mod settings;

@@ -112,13 +112,17 @@ pub struct Stack {
 impl Stack {
     /// Nothing runs yet.
     pub fn new() -> Self {
+        Self::on_kafka(free_port())
+    }
+
+    fn on_kafka(kafka_port: u16) -> Self {
         let stack = Self {
             directory: tempfile::tempdir().unwrap(),
             kafka: None,
             sidecar: None,
             service: None,
             postgres: None,
-            kafka_port: free_port(),
+            kafka_port,
             sidecar_port: free_port(),
             service_port: free_port(),
             sidecar_env: Vec::new(),
@@ -131,6 +135,16 @@ impl Stack {
     /// Nothing runs yet but Postgres, for the service to store in.
     pub fn on_postgres() -> Self {
         Self { postgres: Some(Postgres::started()), ..Self::new() }
+    }
+
+    /// Another service with the same settings on the Postgres and the Kafka of this one, and a sidecar for it. They don't run yet.
+    pub fn beside(&self) -> Self {
+        let mut other = Self::on_kafka(self.kafka_port);
+        other.sidecar_env.clone_from(&self.sidecar_env);
+        other.service_env.clone_from(&self.service_env);
+        let database = self.postgres.as_ref().expect("only Postgres serves several").url();
+        other.service_env.push(("DATABASE_URL", database));
+        other
     }
 
     /// Kafka, sidecar and service run.
@@ -320,15 +334,25 @@ impl Stack {
 
     /// The same for any topic.
     pub async fn topic_until(&self, topic: &str, enough: impl Fn(&[Event]) -> bool) -> Vec<Event> {
-        let reading = tokio::time::timeout(PATIENCE, read_topic(self.kafka_port, topic, &enough));
-        let Ok(events) = reading.await else {
+        let mut events = Vec::new();
+        let reading = read_topic(self.kafka_port, topic, |new| {
+            events.extend(new);
+            enough(&events)
+        });
+        if tokio::time::timeout(PATIENCE, reading).await.is_err() {
             let service = self.service.as_ref().map(Process::lines).unwrap_or_default();
             panic!(
                 "the expected events are not in Kafka after {PATIENCE:?}; the service's last lines:\n  {}",
                 service[service.len().saturating_sub(20)..].join("\n  ")
             );
-        };
+        }
         events
+    }
+
+    /// Shows the events of the topic from its beginning, some at a time and also when there are no new ones, until that is enough.
+    /// For who does not want to keep all of them.
+    pub async fn each_event(&self, enough: impl FnMut(Vec<Event>) -> bool) {
+        read_topic(self.kafka_port, "todos", enough).await;
     }
 }
 
@@ -353,14 +377,14 @@ impl Event {
     }
 }
 
-async fn read_topic(port: u16, topic: &str, enough: &impl Fn(&[Event]) -> bool) -> Vec<Event> {
+async fn read_topic(port: u16, topic: &str, mut enough: impl FnMut(Vec<Event>) -> bool) {
     let client = ClientBuilder::new(vec![format!("127.0.0.1:{port}")]).build().await.unwrap();
     let mut partitions = Vec::new();
     for partition in 0..PARTITIONS {
         partitions.push((client.partition_client(topic, partition, UnknownTopicHandling::Retry).await.unwrap(), 0));
     }
-    let mut events = Vec::new();
     loop {
+        let mut events = Vec::new();
         for (partition, next) in &mut partitions {
             // A broker that was just started, or is being killed by the test, is asked again.
             let Ok((records, _)) = partition.fetch_records(*next, 1..10_000_000, 50).await else { continue };
@@ -372,8 +396,8 @@ async fn read_topic(port: u16, topic: &str, enough: &impl Fn(&[Event]) -> bool) 
                 });
             }
         }
-        if enough(&events) {
-            return events;
+        if enough(events) {
+            return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -400,6 +424,11 @@ impl Client {
     /// The same client with another token.
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: token.to_owned(), ..self.clone() }
+    }
+
+    /// The same client of what listens on another port.
+    pub fn at(&self, port: u16) -> Self {
+        Self { base: format!("http://127.0.0.1:{port}"), ..self.clone() }
     }
 
     /// The access token.

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::stack::{PATIENCE, SERVICE, Stack};
 
-const PASSWORD: &str = "a long and private sentence";
+pub const PASSWORD: &str = "a long and private sentence";
 /// Of "correct horse", made by Python's bcrypt 5.0.0.
 const BCRYPT: &str = "$2b$12$WTZWKG7g63Bw9Wa14NG1NeqajGfyYqNb47.kj0WrthF6OZKWSlK9.";
 
@@ -41,8 +41,9 @@ fn user(stack: &Stack, arguments: &[&str], input: &str) -> (bool, String) {
     (status.success(), text.trim_end().to_owned())
 }
 
+/// The same, for what has to work; returns what it wrote.
 #[track_caller]
-fn done(stack: &Stack, arguments: &[&str], input: &str) -> String {
+pub fn done(stack: &Stack, arguments: &[&str], input: &str) -> String {
     let (succeeded, text) = user(stack, arguments, input);
     assert!(succeeded, "{arguments:?}: {text}");
     text

@@ -9,8 +9,12 @@ mod linearizability;
 mod load;
 mod outages;
 mod postgres;
+mod replicas;
 mod restart;
 mod retries;
+
+use rand::RngExt;
+use rand::rngs::SmallRng;
 
 /// The length of a test: `short` normally, `long` under TORTURE=1.
 pub fn length<T>(short: T, long: T) -> T {
@@ -23,4 +27,14 @@ pub fn seed(test: &str) -> u64 {
     let seed = given.map_or_else(rand::random, |seed| seed.parse().expect("PROOF_SEED is a number"));
     println!("{test}: PROOF_SEED={seed}");
     seed
+}
+
+/// Faults in any order, each as often as its two lengths say.
+pub fn shuffled(faults: &[(&'static str, (usize, usize))], random: &mut SmallRng) -> Vec<&'static str> {
+    let times = |(fault, (short, long)): &(&'static str, (usize, usize))| vec![*fault; length(*short, *long)];
+    let mut faults: Vec<&str> = faults.iter().flat_map(times).collect();
+    for last in (1..faults.len()).rev() {
+        faults.swap(last, random.random_range(0..=last));
+    }
+    faults
 }

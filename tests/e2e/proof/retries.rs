@@ -14,9 +14,10 @@ use crate::order::versions_in_order;
 use crate::stack::{Client, Event, Stack};
 
 /// The status, the headers that belong to an answer, its body, and whether it was repeated.
-type Answer = (u16, Vec<Option<String>>, String, bool);
+pub type Answer = (u16, Vec<Option<String>>, String, bool);
 
-async fn ask(client: &Client, method: &str, path: &str, body: &Value, key: &str) -> Result<Answer, reqwest::Error> {
+/// Sends a change with its key.
+pub async fn ask(client: &Client, method: &str, path: &str, body: &Value, key: &str) -> Result<Answer, reqwest::Error> {
     let answer = client.respond(method, path, Some(body.clone()), &[("Idempotency-Key", key)]).await?;
     let header = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
     let headers = ["etag", "location", "sync-token", "change-revision", "content-type"].map(header).to_vec();
