@@ -8,11 +8,14 @@ use serde_json::json;
 
 use super::kill::compare;
 use super::load::Load;
-use super::{length, seed};
+use super::{seed, shuffled};
 use crate::stack::{Client, PATIENCE, Stack};
 
 /// Longer than the service waits for an answer of the database.
 const FREEZE: Duration = Duration::from_secs(8);
+
+/// Ends all connections of services.
+const CUT: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'todo-backend'";
 
 /// Waits until changes are stored again.
 async fn stores(client: &Client) {
@@ -31,16 +34,8 @@ async fn stores(client: &Client) {
 async fn faults_of_service_and_database_lose_nothing_on_postgres() {
     let seed = seed("postgres");
     let mut random = SmallRng::seed_from_u64(seed);
-    let mut faults: Vec<&str> = Vec::new();
-    for (fault, count) in
-        [("kill", (3, 50)), ("restart", (2, 10)), ("crash", (2, 10)), ("cut", (6, 100)), ("freeze", (1, 10))]
-    {
-        faults.extend(vec![fault; length(count.0, count.1)]);
-    }
-    // In any order.
-    for last in (1..faults.len()).rev() {
-        faults.swap(last, random.random_range(0..=last));
-    }
+    let faults = [("kill", (3, 50)), ("restart", (2, 10)), ("crash", (2, 10)), ("cut", (6, 100)), ("freeze", (1, 10))];
+    let faults = shuffled(&faults, &mut random);
     let mut stack = Stack::on_postgres();
     stack.start_kafka();
     stack.start_sidecar();
@@ -58,11 +53,7 @@ async fn faults_of_service_and_database_lose_nothing_on_postgres() {
                 stack.postgres().kill();
                 stack.postgres().start();
             }
-            "cut" => {
-                _ = stack.postgres().psql(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'todo-backend'",
-                )
-            }
+            "cut" => _ = stack.postgres().psql(CUT),
             _ => {
                 stack.postgres().freeze();
                 tokio::time::sleep(FREEZE).await;
@@ -78,29 +69,43 @@ async fn faults_of_service_and_database_lose_nothing_on_postgres() {
 }
 
 #[actix_web::test]
-async fn a_service_whose_database_another_one_has_taken_over_ends() {
+async fn a_service_that_was_paused_while_another_one_wrote_knows_of_it() {
     let mut stack = Stack::on_postgres();
     stack.start_service();
-    let client = stack.client("admin", "admin123").await;
-    client.create("of the first").await;
-    // It is paused, its connections are cut, and another one starts in its place.
-    let mut first = stack.service.take().unwrap();
-    first.signal("STOP");
-    stack
-        .postgres()
-        .psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'todo-backend'");
-    stack.use_service_port(crate::stack::free_port());
-    stack.start_service();
-    let second = stack.client("admin", "admin123").await;
-    assert_eq!(second.create("of the second").await, 2);
-    first.signal("CONT");
-    // What it would store now is decided on what is not so any more.
-    let answer = client.try_send("POST", "/todos", Some(json!({"title": "too late"})), &[]).await;
-    assert!(!answer.as_ref().is_ok_and(|(status, _)| *status < 500), "{answer:?}");
-    assert!(!first.wait(PATIENCE).success());
-    first.wait_for("another todo-backend has taken over", PATIENCE);
-    let (_, todos) = second.send("GET", "/todos", None).await;
-    assert_eq!(todos.as_array().unwrap().len(), 2, "{todos}");
+    let first = stack.client("admin", "admin123").await;
+    let old = first.create("of the first").await;
+    // It is paused, its connections are cut, and another one writes meanwhile.
+    stack.service().signal("STOP");
+    stack.postgres().psql(CUT);
+    let mut other = stack.beside();
+    other.start_service();
+    let second = other.client("admin", "admin123").await;
+    let new = second.create("of the second").await;
+    assert_eq!(second.send("PUT", &format!("/todos/{old}"), Some(json!({"title": "changed"}))).await.0, 200);
+    stack.service().signal("CONT");
+    // It may need a moment to connect again, and has to say so; never what was so before its sleep.
+    let deadline = Instant::now() + PATIENCE;
+    let todo = loop {
+        match first.try_send("GET", &format!("/todos/{new}"), None, &[]).await {
+            Ok((200, todo)) => break todo,
+            Ok((503, _)) => assert!(Instant::now() < deadline, "it does not come back"),
+            stale => panic!("{stale:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(todo["title"], "of the second");
+    assert_eq!(first.send("GET", &format!("/todos/{old}"), None).await.1["title"], "changed");
+    // Both go on, each on top of what the other one has stored.
+    for (writes, reads) in [(&first, &second), (&second, &first)] {
+        writes.create("after that").await;
+        assert_eq!(writes.send("PUT", &format!("/todos/{old}"), Some(json!({"completed": true}))).await.0, 200);
+        let (_, history) = reads.send("GET", &format!("/todos/{old}/history"), None).await;
+        assert!(history.to_string().contains("of the first"), "{history}");
+    }
+    let todos = first.send("GET", "/todos", None).await;
+    assert_eq!(todos, second.send("GET", "/todos", None).await);
+    assert_eq!(todos.1.as_array().unwrap().len(), 4, "{todos:?}");
+    assert!(stack.service().running() && other.service().running());
     let check = stack.run_service(&["check"]);
     assert!(check.contains("is good"), "{check}");
 }
@@ -112,8 +117,7 @@ async fn a_service_whose_database_is_set_back_ends_and_a_new_epoch_is_a_new_begi
     let client = stack.client("admin", "admin123").await;
     client.create("kept").await;
     // The connection of an idle service is cut, and meanwhile the database becomes what it was before a commit.
-    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'todo-backend'";
-    stack.postgres().psql(&format!("BEGIN; UPDATE streams SET commits = commits - 1; {cut}; COMMIT"));
+    stack.postgres().psql(&format!("BEGIN; UPDATE processes SET commits = commits - 1; {CUT}; COMMIT"));
     assert!(!stack.service().wait(PATIENCE).success());
     stack.service().wait_for("is not as this process left it", PATIENCE);
     let renewed = stack.run_service(&["renew-epoch"]);
