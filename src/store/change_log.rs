@@ -66,9 +66,9 @@ impl ChangeLog {
     }
 
     /// Begins to take part in what only one process does at a time.
-    pub fn take_leases(&self) {
+    pub(super) fn take_leases(&self, shared: &Arc<Shared>) {
         if let Self::Postgres(database) = self {
-            database.take_leases();
+            database.take_leases(shared);
         }
     }
 

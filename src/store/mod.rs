@@ -486,7 +486,7 @@ impl Store {
 
     /// Begins to take part in what only one process does at a time: publishing and keeping house.
     pub fn take_leases(&self) {
-        self.log.take_leases();
+        self.log.take_leases(&self.shared);
     }
 
     /// Reads from the log what the relay asks for. Blocks on the database: call it off the async threads.

@@ -118,19 +118,25 @@ impl Database {
     }
 
     /// Begins to take part in what only one process does at a time.
-    pub fn take_leases(&self) {
+    pub(in crate::store) fn take_leases(&self, shared: &Arc<Shared>) {
         if self.takes_leases.swap(true, Ordering::Relaxed) {
             return;
         }
         let (pool, process, leases) = (self.tail.clone(), self.process, Arc::clone(&self.leases));
+        let shared = Arc::clone(shared);
         self.runtime.spawn(async move {
             let mut is_renewed = true;
             loop {
                 let renewed = renew(&pool, process, &leases).await;
                 match &renewed {
-                    Ok(()) if !is_renewed => log::info!("leases are renewed again"),
+                    Ok(waiting) => {
+                        shared.outbox.set_pending(*waiting);
+                        if !is_renewed {
+                            log::info!("leases are renewed again");
+                        }
+                    }
                     Err(error) if is_renewed => log::warn!("leases can't be renewed, and end: {error}"),
-                    _ => {}
+                    Err(_) => {}
                 }
                 is_renewed = renewed.is_ok();
                 tokio::time::sleep(RENEW_PAUSE).await;
@@ -260,7 +266,7 @@ async fn poll(tail: Pool, connector: Arc<Connector>, shared: Arc<Shared>) -> Res
     Ok(())
 }
 
-async fn renew(pool: &Pool, process: i32, leases: &Arc<Leases>) -> Result<(), PostgresError> {
+async fn renew(pool: &Pool, process: i32, leases: &Arc<Leases>) -> Result<usize, PostgresError> {
     let client = take(pool).await?;
     give_back(in_time(ANSWER_TIMEOUT, leases::renew(&client, process, leases)).await, client)
 }
