@@ -331,8 +331,8 @@ fn announce(config: &Config, address: SocketAddr, limit: connection::Limit, stor
     log::info!("{}", limits_in_words(config));
     if !config.debug && !store.has_admin() {
         log::warn!(
-            "there is no admin: create one with `todo-backend user add NAME --admin` while the service is stopped, \
-             or start it with ADMIN_USERNAME and ADMIN_PASSWORD_FILE"
+            "there is no admin: create one with `todo-backend user add NAME --admin` (with a database file, while the \
+             service is stopped), or start it with ADMIN_USERNAME and ADMIN_PASSWORD_FILE"
         );
     }
     if config.debug {

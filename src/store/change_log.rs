@@ -1,6 +1,7 @@
 //! The change log for those who read it, whatever database it is in.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::{DatabaseError, StoreError};
 use super::history::{Limit, Page, Past, Span};
@@ -77,6 +78,14 @@ impl ChangeLog {
         match self {
             Self::Sqlite(_) => Ok(()),
             Self::Postgres(database) => database.catch_up().await,
+        }
+    }
+
+    /// Memory has what was committed until so long ago.
+    pub fn age(&self) -> Duration {
+        match self {
+            Self::Sqlite(_) => Duration::ZERO,
+            Self::Postgres(database) => database.age(),
         }
     }
 

@@ -584,6 +584,9 @@ impl Store {
         samples
             .kept_answers_bytes
             .set(i64::try_from(self.shared.kept_bytes.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
+        samples.relay_parts.set(count(self.leases().parts().count()));
+        samples.keeps_house.set(i64::from(self.leases().keep_house()));
+        samples.log_age_seconds.set(i64::try_from(self.log.age().as_secs()).unwrap_or(i64::MAX));
         samples.store_writable.set(i64::from(self.writable()));
         samples.database_bytes.set(log.database_bytes);
         samples.wal_bytes.set(log.wal_bytes);

@@ -73,6 +73,12 @@ pub struct Samples {
     pub outbox_oldest_seconds: Gauge,
     /// Parked changes, which wait for an operator.
     pub outbox_parked: Gauge,
+    /// Parts of the todos whose events this process publishes, of 64.
+    pub relay_parts: Gauge,
+    /// 1 while this process removes what has had its time.
+    pub keeps_house: Gauge,
+    /// Memory has what was committed until so long ago, in seconds.
+    pub log_age_seconds: Gauge,
     /// Operations that wait for the writer.
     pub queue_depth: Gauge,
     /// Todos that are not deleted.
@@ -181,6 +187,11 @@ impl Metrics {
             oldest,
         );
         gauge(registry, "outbox_parked_events", "Changes that wait for an operator", &samples.outbox_parked);
+        let parts = "Parts of the todos whose events this process publishes, of 64";
+        gauge(registry, "relay_parts", parts, &samples.relay_parts);
+        gauge(registry, "keeps_house", "1 while this process removes what has had its time", &samples.keeps_house);
+        let age = "How long ago what other processes commit was read";
+        gauge(registry, "log_age_seconds", age, &samples.log_age_seconds);
         gauge(registry, "queue_depth", "Operations that wait for the writer", &samples.queue_depth);
         gauge(registry, "todos", "Live todos", &samples.todos);
         gauge(registry, "trashed_todos", "Todos in the trash", &samples.trashed_todos);

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use deadpool::managed::{self, Manager, Metrics, Object, PoolError, RecycleError, RecycleResult, Timeouts};
 use deadpool_postgres::ClientWrapper;
@@ -148,6 +149,11 @@ impl Database {
     /// Waits until memory has what was committed before.
     pub fn catch_up(&self) -> impl Future<Output = Result<(), StoreError>> + use<> {
         Arc::clone(&self.polls).wait()
+    }
+
+    /// Memory has what was committed until so long ago.
+    pub fn age(&self) -> Duration {
+        self.polls.age()
     }
 
     /// Checks what is stored; returns the violations. Blocks, on a connection of its own.

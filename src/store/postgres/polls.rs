@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::connection::ANSWER_TIMEOUT;
@@ -18,8 +19,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Polls, one after the other.
-#[derive(Default)]
 pub struct Polls {
+    /// When the last one began that has not failed.
+    last: Mutex<Instant>,
     /// The number of those that have begun.
     begun: AtomicU64,
     wanted: Notify,
@@ -33,7 +35,19 @@ struct Ended {
     has_failed: bool,
 }
 
+impl Default for Polls {
+    fn default() -> Self {
+        let (last, begun) = (Mutex::new(Instant::now()), AtomicU64::default());
+        Self { last, begun, wanted: Notify::default(), ended: watch::Sender::default() }
+    }
+}
+
 impl Polls {
+    /// Memory has what was committed until so long ago.
+    pub fn age(&self) -> Duration {
+        self.last.lock().elapsed()
+    }
+
     /// Waits for the end of a poll that begins after this call.
     pub async fn wait(self: Arc<Self>) -> Result<(), StoreError> {
         let mut ended = self.ended.subscribe();
@@ -53,7 +67,11 @@ impl Polls {
             // Losing either loses nothing: a wish stays until it is seen.
             let _ = tokio::time::timeout(pause, self.wanted.notified()).await;
             let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+            let started = Instant::now();
             let polled = poll().await;
+            if polled.is_ok() {
+                *self.last.lock() = started;
+            }
             let was_failing = pause == RETRY_PAUSE;
             match &polled {
                 Ok(()) if was_failing => log::info!("what other processes commit can be read again"),

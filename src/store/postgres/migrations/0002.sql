@@ -1,4 +1,4 @@
--- Version 2: several processes share the database. Their transactions take turns (docs/adr/0018-*.md), so the log has one order:
+-- Version 2: several processes share the database. Their transactions take turns (docs/adr/0018-replicas.md), so the log has one order:
 -- `seq`, as on SQLite, without gaps.
 
 ALTER TABLE changes DROP CONSTRAINT changes_pkey;
