@@ -35,13 +35,15 @@ const RELEASE: &str = "UPDATE leases SET process = NULL, until = '-infinity'
 
 const RENEW: &str = "UPDATE leases SET until = clock_timestamp() + interval '8 s' WHERE process = $1 RETURNING part";
 
-/// Those that nobody has.
+/// Those that nobody has. A process that is stopping has no row any more.
 const CLAIM: &str = "UPDATE leases SET process = $1, until = clock_timestamp() + interval '8 s'
-     WHERE part IN (SELECT part FROM leases WHERE until < clock_timestamp() AND part < 64 ORDER BY random() LIMIT $2
-         FOR UPDATE SKIP LOCKED)
+     WHERE EXISTS (SELECT 1 FROM processes WHERE id = $1)
+         AND part IN (SELECT part FROM leases WHERE until < clock_timestamp() AND part < 64 ORDER BY random() LIMIT $2
+             FOR UPDATE SKIP LOCKED)
      RETURNING part";
 const CLAIM_HOUSE: &str = "UPDATE leases SET process = $1, until = clock_timestamp() + interval '8 s'
-     WHERE part IN (SELECT part FROM leases WHERE until < clock_timestamp() AND part = 64 FOR UPDATE SKIP LOCKED)
+     WHERE EXISTS (SELECT 1 FROM processes WHERE id = $1)
+         AND part IN (SELECT part FROM leases WHERE until < clock_timestamp() AND part = 64 FOR UPDATE SKIP LOCKED)
      RETURNING part";
 
 /// Renews the leases of a process, takes its share of those that nobody has, and gives up what is more. Returns how many events

@@ -36,6 +36,9 @@ const LOCKED_END: &str =
 
 const RECORDS: &str = "SELECT number, kind, id, user_id FROM records WHERE number > $1 ORDER BY number";
 
+/// Changes that can be caught up with at once. Whoever has missed more reads everything again, which takes less memory.
+const MAX_MISSED: usize = 100_000;
+
 /// What a row of `records` is about. The numbers are those in the database: only append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -112,7 +115,8 @@ pub async fn poll(client: &ClientWrapper, epoch: Epoch, seen: Position) -> Resul
 type Statement = tokio_postgres::Statement;
 
 async fn statements(client: &ClientWrapper, end: &str) -> Result<(Statement, Statement, Statement), PostgresError> {
-    let changes = format!("SELECT {CHANGE_COLUMNS}, uptime FROM changes AS c WHERE seq > $1 ORDER BY seq");
+    let changes =
+        format!("SELECT {CHANGE_COLUMNS}, uptime FROM changes AS c WHERE seq > $1 ORDER BY seq LIMIT {MAX_MISSED}");
     Ok((
         client.prepare_cached(end).await?,
         client.prepare_cached(RECORDS).await?,
@@ -138,6 +142,9 @@ async fn missed(
     }
     if records.is_empty() && changes.is_empty() && head == seen {
         return Ok(None);
+    }
+    if changes.len() == MAX_MISSED {
+        return Err(PostgresError::LeftBehind("was changed too much meanwhile"));
     }
     let mut through = seen;
     let mut found = Records::default();
