@@ -12,6 +12,7 @@ use super::error::ApiError;
 use super::limits;
 use super::state::AppState;
 use crate::auth::opaque_tokens::PersonalSecret;
+use crate::auth::token::Claims;
 use crate::domain::account::{Role, User};
 use crate::domain::clock::Timestamp;
 use crate::domain::session::{Scope, SessionId};
@@ -34,9 +35,11 @@ impl FromRequest for AuthUser {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let request = request.clone();
         Box::pin(async move {
-            let Caller { user, authority, scope, expires_at } = authenticate(&request).await?;
             // RFC 9110, section 9.2.1: safe methods change nothing.
-            if scope == Some(Scope::Read) && !request.method().is_safe() {
+            let is_read = request.method().is_safe();
+            let memory = if is_read { Memory::CaughtUp } else { Memory::AsItIs };
+            let Caller { user, authority, scope, expires_at } = authenticate(&request, memory).await?;
+            if scope == Some(Scope::Read) && !is_read {
                 return Err(ApiError::ReadOnlyToken);
             }
             count(&request, &user)?;
@@ -70,7 +73,7 @@ impl FromRequest for LoggedIn {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let request = request.clone();
         Box::pin(async move {
-            let Caller { user, authority, scope, .. } = authenticate(&request).await?;
+            let Caller { user, authority, scope, .. } = authenticate(&request, Memory::CaughtUp).await?;
             if scope.is_some() { Err(ApiError::PersonalToken) } else { Ok(Self { user, authority }) }
         })
     }
@@ -120,20 +123,29 @@ pub(super) struct Caller {
 
 /// Whether the token of a request that was allowed would still be.
 pub(super) async fn is_still_allowed(request: &HttpRequest) -> Result<bool, ApiError> {
-    match authenticate(request).await {
+    match authenticate(request, Memory::CaughtUp).await {
         Ok(_) => Ok(true),
         Err(ApiError::InvalidToken) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// After it, memory has what was committed before the request: its reads are strict.
-async fn authenticate(request: &HttpRequest) -> Result<Caller, ApiError> {
+/// What a token is looked for in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Memory {
+    /// It has what was committed before the request, by whatever process: what is read after it is strict.
+    CaughtUp,
+    /// It may be some milliseconds old, if the token is there. Whether it is still valid is looked at again when the request's
+    /// commands are decided; what a handler reads before that, it has to catch up for.
+    AsItIs,
+}
+
+async fn authenticate(request: &HttpRequest, memory: Memory) -> Result<Caller, ApiError> {
     let token = bearer(request).ok_or(ApiError::NotAuthenticated)?;
     let state = AppState::of(request)?;
     let caller = match PersonalSecret::parse(token) {
-        Some(secret) => by_personal_token(state, &secret).await?,
-        None => by_access_token(state, token).await?,
+        Some(secret) => by_personal_token(state, &secret, memory).await?,
+        None => by_access_token(state, token, memory).await?,
     };
     let caller = caller.ok_or(ApiError::InvalidToken)?;
     request.extensions_mut().insert(Actor(Arc::clone(&caller.user.username)));
@@ -141,11 +153,20 @@ async fn authenticate(request: &HttpRequest) -> Result<Caller, ApiError> {
 }
 
 /// Whose access token it is, if it is valid.
-pub(super) async fn by_access_token(state: &AppState, token: &str) -> Result<Option<Caller>, ApiError> {
+pub(super) async fn by_access_token(state: &AppState, token: &str, memory: Memory) -> Result<Option<Caller>, ApiError> {
     let now = state.clock.now();
     let Ok(claims) = state.keys.verify(token, now.seconds()) else { return Ok(None) };
-    let holds = |user: &Arc<User>| user.is_active() && user.token_epoch == claims.epoch && *user.username == claims.sub;
+    if memory == Memory::AsItIs
+        && let Some(caller) = of_claims(state, &claims, now).await?
+    {
+        return Ok(Some(caller));
+    }
     state.store.catch_up().await?;
+    of_claims(state, &claims, now).await
+}
+
+async fn of_claims(state: &AppState, claims: &Claims, now: Timestamp) -> Result<Option<Caller>, ApiError> {
+    let holds = |user: &Arc<User>| user.is_active() && user.token_epoch == claims.epoch && *user.username == claims.sub;
     let Some(user) = state.store.account(claims.uid).await?.filter(holds) else { return Ok(None) };
     let means = match claims.sid {
         None => Means::Login,
@@ -159,9 +180,22 @@ pub(super) async fn by_access_token(state: &AppState, token: &str) -> Result<Opt
     Ok(Some(Caller { user, authority, scope: None, expires_at }))
 }
 
-async fn by_personal_token(state: &AppState, secret: &PersonalSecret) -> Result<Option<Caller>, ApiError> {
-    let now = state.clock.now();
+async fn by_personal_token(
+    state: &AppState,
+    secret: &PersonalSecret,
+    memory: Memory,
+) -> Result<Option<Caller>, ApiError> {
+    if memory == Memory::AsItIs
+        && let Some(caller) = of_personal_token(state, secret).await?
+    {
+        return Ok(Some(caller));
+    }
     state.store.catch_up().await?;
+    of_personal_token(state, secret).await
+}
+
+async fn of_personal_token(state: &AppState, secret: &PersonalSecret) -> Result<Option<Caller>, ApiError> {
+    let now = state.clock.now();
     let token = state.store.personal_token(&secret.hash()).await?.filter(|token| !token.is_expired(now));
     let Some(token) = token else { return Ok(None) };
     let Some(user) = state.store.account(token.user).await?.filter(|user| user.is_active()) else { return Ok(None) };

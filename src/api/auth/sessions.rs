@@ -17,7 +17,7 @@ use crate::api::responses::{
     Invalid, OAuthError, PersonalTokenRefused, SessionNotFound, TooLarge, Unauthenticated, Unavailable,
 };
 use crate::api::state::AppState;
-use crate::api::user::{LoggedIn, by_access_token};
+use crate::api::user::{LoggedIn, Memory, by_access_token};
 use crate::auth::opaque_tokens::{PersonalSecret, RefreshToken};
 use crate::domain::account::{User, UserId};
 use crate::domain::clock::Timestamp;
@@ -174,7 +174,7 @@ async fn revocation(state: &AppState, token: &str) -> Result<Option<(UserId, Rev
         let token = state.store.personal_token(&secret.hash()).await?;
         return Ok(token.map(|token| (token.user, Revoked::PersonalToken(token.id))));
     }
-    let Some(caller) = by_access_token(state, token).await? else { return Ok(None) };
+    let Some(caller) = by_access_token(state, token, Memory::CaughtUp).await? else { return Ok(None) };
     match caller.authority.means {
         Means::Session(session) => Ok(Some((caller.user.id, Revoked::Session(session)))),
         Means::Login | Means::Personal(_) => Err(refused(

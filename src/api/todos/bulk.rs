@@ -58,6 +58,7 @@ pub async fn delete(
     let completed = parse(request.query_string())?;
     let (state, user) = (&mutation.state, mutation.user().id);
     let filter = Filter { completed, ..Filter::default() };
+    state.store.catch_up().await?;
     let selection = Selection { filter, limit: Some(MAX_DELETED), ..Selection::default() };
     // Whoever is waiting for the writer does not wait for the search.
     let Selected { todos, total, .. } = selected(state, user, state.store.view(user).await?.todos, &selection).await?;

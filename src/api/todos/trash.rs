@@ -141,6 +141,7 @@ pub async fn purge(
 )]
 pub async fn empty(mutation: Mutation, conditions: Conditions) -> Result<HttpResponse, ApiError> {
     let identity = mutation.identity("/trash", None);
+    mutation.state.store.catch_up().await?;
     let (todos, more) = mutation.state.store.first_in_trash(mutation.user().id, MAX_EMPTIED).await?;
     let command = Command::EmptyTrash { todos, more, condition: conditions.on_untagged() };
     mutation.apply(identity, vec![command], answer::deleted).await

@@ -101,14 +101,16 @@ pub fn abort_if_left_behind(connector: &Connector, error: &PostgresError) {
 /// What was committed since `seen`; `None`: nothing.
 pub async fn poll(client: &ClientWrapper, epoch: Epoch, seen: Position) -> Result<Option<Missed>, PostgresError> {
     let (end, records, changes) = statements(client, END).await?;
+    let end = client.query_one(&end, &[]).await?;
+    // Mostly there is nothing.
+    if position(&end)? == seen {
+        return missed(client, epoch, seen, &end, &[], &[]).await;
+    }
     let (records_of, changes_of): ([&(dyn ToSql + Sync); 1], [&(dyn ToSql + Sync); 1]) =
         ([&seen.record], [&seen.change]);
     // In this order: a todo that was removed from the trash has got there before.
-    let (end, records, changes) = tokio::try_join!(
-        client.query_one(&end, &[]),
-        client.query(&records, &records_of),
-        client.query(&changes, &changes_of),
-    )?;
+    let (records, changes) =
+        tokio::try_join!(client.query(&records, &records_of), client.query(&changes, &changes_of))?;
     missed(client, epoch, seen, &end, &records, &changes).await
 }
 
@@ -124,6 +126,10 @@ async fn statements(client: &ClientWrapper, end: &str) -> Result<(Statement, Sta
     ))
 }
 
+fn position(end: &Row) -> Result<Position, PostgresError> {
+    Ok(Position { change: get(end, "head")?, record: get(end, "records")? })
+}
+
 /// Checks that nothing is missing between what was seen and what was read, and reads what the records are about.
 async fn missed(
     client: &ClientWrapper,
@@ -136,7 +142,7 @@ async fn missed(
     if Epoch::parse(get(end, "epoch")?) != Some(epoch) {
         return Err(PostgresError::LeftBehind("has another epoch"));
     }
-    let head: Position = Position { change: get(end, "head")?, record: get(end, "records")? };
+    let head = position(end)?;
     if head.change.0 < seen.change.0 || head.record < seen.record {
         return Err(PostgresError::LeftBehind("was set back"));
     }
