@@ -315,7 +315,7 @@ async fn open(connector: &Connector, options: &Options<'_>) -> Result<(Session, 
 /// Whoever waits for it may wait for a long migration.
 const LOCK_START: &str = "SET statement_timeout = 0; SET lock_timeout = 0;
      SELECT pg_advisory_lock(hashtextextended('todo-backend starts ' || current_schema(), 0));
-     SET statement_timeout = '3s'; SET lock_timeout = '1s'";
+     SET statement_timeout = '3s'; SET lock_timeout = '2s'";
 const UNLOCK_START: &str = "SELECT pg_advisory_unlock(hashtextextended('todo-backend starts ' || current_schema(), 0))";
 
 /// A row for this process.
