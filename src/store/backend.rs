@@ -258,6 +258,8 @@ pub struct Pruned {
     pub owner: UserId,
     /// The last pruned revision.
     pub through: Revision,
+    /// How many were pruned just now.
+    pub count: usize,
     /// There may be more to prune: the owner's share of this step was used up.
     pub more: bool,
 }

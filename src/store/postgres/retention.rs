@@ -10,7 +10,8 @@ use crate::store::backend::{Pruned, Rule};
 use crate::store::decide::Head;
 
 /// Removes what retention no longer keeps of each owner: a prefix of its changes, never past an unpublished one. At most about
-/// `limit` changes in all: each owner has the same share.
+/// `limit` changes in all: each owner has the same share. Where an owner's changes begin is read here: another process may have
+/// removed some since this one last did.
 pub async fn prune(
     client: &ClientWrapper,
     owners: &[(UserId, Head)],
@@ -19,28 +20,24 @@ pub async fn prune(
 ) -> Result<Vec<Pruned>, PostgresError> {
     // The times of an owner's changes don't go backwards, so what is not kept is a prefix. It ends before the first change whose
     // event is pending or parked, or has a state that this version doesn't know.
-    let sql = "SELECT owner, pruned_through,
+    let sql = "SELECT owner, floor,
              (SELECT max(revision) FROM (
                  SELECT revision, uptime FROM changes AS c
-                 WHERE owner_id = owner AND revision > pruned_through ORDER BY revision LIMIT $7
-             ) AS first WHERE uptime < $5 OR revision <= far_too_many OR revision <= too_many AND uptime < $6) AS through,
-             (SELECT min(revision) FROM outbox WHERE owner_id = owner AND revision > pruned_through AND state <> 3)
-                 AS unsettled
-         FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) AS o (owner, pruned_through, too_many, far_too_many)";
+                 WHERE owner_id = owner AND revision > floor ORDER BY revision LIMIT $6
+             ) AS first WHERE uptime < $4 OR revision <= far_too_many OR revision <= too_many AND uptime < $5) AS through,
+             (SELECT min(revision) FROM outbox WHERE owner_id = owner AND revision > floor AND state <> 3) AS unsettled
+         FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS o (owner, too_many, far_too_many)
+             JOIN users ON users.id = owner";
     let share = limit.div_ceil(owners.len().max(1));
     let column =
         |value: fn(Rule, Head) -> Revision| owners.iter().map(|(_, head)| value(rule, *head)).collect::<Vec<_>>();
     let ids: Vec<UserId> = owners.iter().map(|(owner, _)| *owner).collect();
-    let pruned_through = column(|_, head| head.pruned_through);
     let too_many = column(|rule, head| rule.too_many_through(head.revision));
     let far_too_many = column(|rule, head| rule.far_too_many_through(head.revision));
     let most = i64::try_from(share).unwrap_or(i64::MAX);
     let statement = client.prepare_cached(sql).await?;
     let rows = client
-        .query(
-            &statement,
-            &[&ids, &pruned_through, &too_many, &far_too_many, &rule.keep_from, &rule.keep_any_from, &most],
-        )
+        .query(&statement, &[&ids, &too_many, &far_too_many, &rule.keep_from, &rule.keep_any_from, &most])
         .await?;
     let mut pruned = Vec::new();
     for row in &rows {
@@ -50,7 +47,8 @@ pub async fn prune(
         let through = old.min(settled);
         if through > before {
             let more = settled > old && (old.0 - before.0).unsigned_abs() >= share as u64;
-            pruned.push((Pruned { owner, through, more }, before));
+            let count = usize::try_from(through.0 - before.0).unwrap_or_default();
+            pruned.push((Pruned { owner, through, count, more }, before));
         }
     }
     if !pruned.is_empty() {

@@ -53,7 +53,8 @@ fn delete_prefixes(
         if through > head.pruned_through {
             delete.execute(params![owner, through])?;
             set_floor.execute(params![owner, through])?;
-            pruned.push(Pruned { owner, through, more });
+            let count = usize::try_from(through.0 - head.pruned_through.0).unwrap_or_default();
+            pruned.push(Pruned { owner, through, count, more });
         }
     }
     Ok(pruned)

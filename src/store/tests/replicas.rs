@@ -265,6 +265,30 @@ fn one_keeps_house_and_the_next_one_does_when_it_ends() {
 
 #[test]
 #[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
+fn who_keeps_house_next_prunes_from_where_the_one_before_has_stopped() {
+    let mut f = Fixture::on_postgres();
+    f.published(1, 30);
+    f.retention.per_owner = 1;
+    let floor = |f: &Fixture| f.database.number("SELECT floor FROM users WHERE id = 1");
+    // It has loaded what there was before anything was pruned.
+    let next = f.try_open(DemoUsers::Existing, true).unwrap();
+    f.reopen();
+    f.wait_until("what is far too much to be pruned", |f| floor(f) == 20);
+    let again = (0..5).map(|_| rename(1, "again")).collect::<Vec<_>>();
+    for change in f.apply(1, again).unwrap() {
+        f.outbox().mark(change.place, DeliveryState::Published);
+    }
+    f.store = None;
+    next.take_leases();
+    f.store = Some(next);
+    let first = |f: &Fixture| f.database.number("SELECT min(revision) FROM changes");
+    f.wait_until("the rest to be pruned", |f| first(f) > 21);
+    assert_eq!((first(&f), floor(&f)), (26, 25), "who has missed something is told so");
+    assert_eq!(f.check().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+#[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
 fn who_publishes_shares_the_parts_fairly_and_nobody_has_the_same() {
     let mut all = Replicas::new();
     // As the relay does: what is in flight has always ended.

@@ -45,10 +45,9 @@ impl Writer {
         let mut pause = started.elapsed();
         match pruned {
             Ok(pruned) => {
-                for Pruned { owner, through, more } in pruned {
+                for Pruned { owner, through, count, more } in pruned {
+                    self.shared.metrics.pruned(count);
                     if let Some(head) = self.shared.applied.lock().heads.get_mut(&owner) {
-                        let count = usize::try_from(through.0 - head.pruned_through.0).unwrap_or_default();
-                        self.shared.metrics.pruned(count);
                         head.pruned_through = through;
                     }
                     if more {
