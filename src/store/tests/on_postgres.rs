@@ -134,6 +134,48 @@ fn a_store_opens_only_a_database_of_a_version_that_it_knows() {
 
 #[test]
 #[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
+fn what_version_1_has_stored_goes_on_in_version_2() {
+    let old = Fixture::on_postgres();
+    old.apply(1, vec![create("x"), create("y"), rename(1, "renamed")]).unwrap();
+    old.apply(2, vec![create("z"), create("deleted"), delete(4), create("parked")]).unwrap();
+    old.start_session(1);
+    old.marked([1, 4], DeliveryState::Published);
+    old.marked([7], DeliveryState::Parked);
+    let schema = old.database.rows("SELECT current_schema()")[0][0].clone().unwrap();
+    let database = TestDatabase::new();
+    database.execute(include_str!("../postgres/migrations/0001.sql"));
+    // As two processes of version 1 have stored it, one after the other.
+    database.execute(&format!(
+        "INSERT INTO meta SELECT 1, epoch, uptime, production, next_user, next_todo, next_session, next_personal_token
+             FROM {schema}.meta;
+         INSERT INTO users SELECT * FROM {schema}.users;
+         INSERT INTO sessions SELECT * FROM {schema}.sessions;
+         INSERT INTO todos SELECT * FROM {schema}.todos;
+         INSERT INTO changes SELECT 1, c.* FROM {schema}.changes AS c;
+         INSERT INTO outbox SELECT 1, o.* FROM {schema}.outbox AS o;
+         UPDATE changes SET stream = 3, pos = pos - 4 WHERE pos > 4;
+         UPDATE outbox SET stream = 3, pos = pos - 4 WHERE pos > 4;
+         INSERT INTO streams (id, head) OVERRIDING SYSTEM VALUE VALUES (1, 4), (3, 40)"
+    ));
+    let f = Fixture::on(database);
+    for owner in OWNERS {
+        assert_eq!((f.todos(owner), f.trash(owner)), (old.todos(owner), old.trash(owner)));
+    }
+    let waits = |f: &Fixture| -> Vec<_> {
+        f.unpublished().iter().map(|change| (change.todo.id.0, change.todo.version.0, change.revision.0)).collect()
+    };
+    assert_eq!((waits(&f), states(&f)), (waits(&old), states(&old)));
+    assert_eq!((f.epoch(), f.count("sessions")), (old.epoch(), 1));
+    let places = f.database.numbers("SELECT seq FROM changes ORDER BY seq");
+    let place = |stream: i64, nth: i64| stream << 40 | nth;
+    assert_eq!(places, [(1, 1), (1, 2), (1, 3), (1, 4), (3, 1), (3, 2), (3, 3)].map(|(s, n)| place(s, n)));
+    let next = f.apply(1, vec![rename(1, "goes on")]).unwrap();
+    assert_eq!((next[0].place, next[0].revision), (Place(place(3, 41)), Revision(4)));
+    assert_eq!(f.check().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+#[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
 fn a_new_epoch_ends_sessions_and_keeps_the_rest() {
     let mut f = Fixture::on_postgres();
     let Database::Postgres(settings) = f.database.setting().clone() else { panic!() };
