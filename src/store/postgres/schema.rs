@@ -74,7 +74,10 @@ pub async fn add_demo_users(
         }
         // Made before: it takes a while.
         let hash = hash(user.password);
-        let sql = "WITH id AS (UPDATE meta SET next_user = next_user + 1 RETURNING next_user - 1 AS id)
+        // Other processes hear of it as of any other account.
+        let sql = "WITH id AS (UPDATE meta SET next_user = next_user + 1, records = records + 1, turns = turns + 1
+                 RETURNING next_user - 1 AS id, records),
+             told AS (INSERT INTO records (number, kind, id, user_id) SELECT records, 0, id, id FROM id)
              INSERT INTO users (id, username, password_hash, role, demo, created_at, revision, last_at, floor, state, token_epoch)
              SELECT id, $1, $2, $3, true, $4, 0, 0, 0, 0, 0 FROM id";
         client.execute(sql, &[&user.username, &hash, &user.role.name(), &now.0]).await?;

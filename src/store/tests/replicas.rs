@@ -289,6 +289,22 @@ fn who_keeps_house_next_prunes_from_where_the_one_before_has_stopped() {
 
 #[test]
 #[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
+fn demo_users_that_one_creates_all_hear_of() {
+    let mut f = Fixture { demo_users: false, ..Fixture::on_postgres() };
+    f.database.execute("DELETE FROM users; UPDATE meta SET production = false");
+    f.store = None;
+    let hash = |_: &str| "hash".to_owned();
+    let first = f.try_open(DemoUsers::Existing, true).unwrap();
+    let second = f.try_open(DemoUsers::Created(&hash), true).unwrap();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let taken = runtime.block_on(first.apply_to_account(None, register("ADMIN"))).unwrap_err();
+    assert_eq!(taken, StoreError::Refused(Refusal::NameTaken));
+    assert_eq!(runtime.block_on(seen(&first)), runtime.block_on(seen(&second)));
+    assert_eq!(first.account_count(), DEMO_USERS.len());
+}
+
+#[test]
+#[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
 fn who_publishes_shares_the_parts_fairly_and_nobody_has_the_same() {
     let mut all = Replicas::new();
     // As the relay does: what is in flight has always ended.
