@@ -46,8 +46,9 @@ const ALONE: &str = "SELECT pg_try_advisory_lock(hashtextextended('todo-backend 
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Ends a session of this process that has lost its connection, and may still have the turn. By now, its number may be
-/// another one's.
-const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2";
+/// another one's. Not while it waits for the standby that its commit has to reach: others would see that commit before it has.
+const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+     WHERE pid = $1 AND backend_start = $2 AND wait_event IS DISTINCT FROM 'SyncRep'";
 
 /// A connection that writes.
 pub struct Session {
