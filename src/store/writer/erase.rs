@@ -95,6 +95,7 @@ impl Writer {
         let Some(mut erasure) = self.erasures.queue.pop_front() else { return };
         let started = Instant::now();
         let left = self.erase_part(&mut erasure);
+        self.abandon();
         self.backend.tidy();
         let mut pause = started.elapsed();
         let waited = std::mem::take(&mut self.erasures.waiting);
