@@ -70,6 +70,11 @@ pub trait Backend: Send {
     /// Whether a change has the delivery state that the command asks for.
     fn is_done(&mut self, command: &OutboxCommand, place: Place) -> Result<bool, Failure>;
 
+    /// Forgets what all processes have heard of long ago; one that has not must start again.
+    fn forget_records(&mut self) -> Result<(), CommitError> {
+        Ok(())
+    }
+
     /// What is due after commits, such as moving a log's pages into the database.
     fn tidy(&mut self) {}
 

@@ -483,6 +483,14 @@ impl Backend for Postgres {
         Ok(self.read(async |client| admin::is_done(client, command, place).await)?)
     }
 
+    fn forget_records(&mut self) -> Result<(), CommitError> {
+        let old = self.read(async |client| tail::old_records(client).await);
+        match old.map_err(|error| CommitError::NotApplied(error.into()))? {
+            Some(last) => self.transact(async |client| tail::forget_records(client, last).await),
+            None => Ok(()),
+        }
+    }
+
     fn keep_connected(&mut self) -> Result<(), Failure> {
         // The end of a connection is only noticed when it is looked at.
         self.runtime.block_on(async {

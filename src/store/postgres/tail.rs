@@ -248,6 +248,26 @@ pub fn records(decided: &Decided) -> (Vec<i16>, Vec<i64>, Vec<UserId>) {
     let accounts = decided.accounts.keys().map(|id| (Kind::Account, id.0, *id));
     let sessions = decided.sessions.iter().map(|(id, session)| {
         let user = session.as_ref().map_or(UserId(0), |session| session.user);
+/// How long records are kept at least. Whoever has not heard of one by then starts again.
+const KEPT_FOR: &str = "1 day";
+/// Records that are removed at once, at most.
+const MAX_FORGOTTEN: usize = 10_000;
+
+/// The last one of some records that are old, if there are any.
+pub async fn old_records(client: &ClientWrapper) -> Result<Option<i64>, PostgresError> {
+    let sql = format!(
+        "SELECT max(number) FROM (SELECT number FROM records WHERE at < clock_timestamp() - interval '{KEPT_FOR}'
+             ORDER BY at LIMIT {MAX_FORGOTTEN}) AS old"
+    );
+    get(&client.query_one(&sql, &[]).await?, 0)
+}
+
+/// Removes records up to this one.
+pub async fn forget_records(client: &ClientWrapper, last: i64) -> Result<(), PostgresError> {
+    client.execute("DELETE FROM records WHERE number <= $1", &[&last]).await?;
+    Ok(())
+}
+
         (Kind::Session, id.0, user)
     });
     let tokens = decided.personal_tokens.keys().map(|(user, id)| (Kind::PersonalToken, id.0, *user));

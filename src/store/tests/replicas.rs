@@ -289,6 +289,28 @@ fn who_keeps_house_next_prunes_from_where_the_one_before_has_stopped() {
 
 #[test]
 #[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
+fn records_that_all_have_heard_of_are_not_kept() {
+    let all = Replicas::new();
+    all.wait(all.stores[1].apply_to_account(None, register("before"))).unwrap();
+    let records = || all.fixture.database.number("SELECT count(*) FROM records");
+    let old = records();
+    assert!(old > 0);
+    all.assert_same();
+    all.fixture.database.execute("UPDATE records SET at = at - interval '25 hours'");
+    all.wait(all.stores[2].apply_to_account(None, register("today"))).unwrap();
+    assert!(all.stores[0].queue.send(Job::MinuteIsOver).is_ok());
+    let begin = Instant::now();
+    while records() > 1 {
+        assert!(begin.elapsed() < Duration::from_secs(10), "{} of {old}", records());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    all.wait(all.stores[1].apply_to_account(None, register("after"))).unwrap();
+    assert_eq!(records(), 2);
+    all.assert_same();
+}
+
+#[test]
+#[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
 fn demo_users_that_one_creates_all_hear_of() {
     let mut f = Fixture { demo_users: false, ..Fixture::on_postgres() };
     f.database.execute("DELETE FROM users; UPDATE meta SET production = false");

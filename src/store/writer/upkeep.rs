@@ -24,6 +24,9 @@ impl Writer {
         self.upkeep_due = Instant::now() + UPKEEP_INTERVAL;
         if self.keeps_house {
             self.remove_expired();
+            if let Err(CommitError::NotApplied(error) | CommitError::Unknown(error)) = self.backend.forget_records() {
+                log::debug!("what all processes have heard of is forgotten later: {error}");
+            }
         }
         self.save_used();
         self.read_used();
