@@ -70,6 +70,11 @@ pub trait Backend: Send {
     /// Whether a change has the delivery state that the command asks for.
     fn is_done(&mut self, command: &OutboxCommand, place: Place) -> Result<bool, Failure>;
 
+    /// Whether some of the marks of the last group were not stored, because it is another process's turn to publish those events.
+    fn has_refused_marks(&self) -> bool {
+        false
+    }
+
     /// Forgets what all processes have heard of long ago; one that has not must start again.
     fn forget_records(&mut self) -> Result<(), CommitError> {
         Ok(())

@@ -209,8 +209,8 @@ impl Outbox {
         self.pending.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Delivery states were changed by an operator, or for a deleted account: the relay must start over with what is in
-    /// the log.
+    /// Delivery states were changed by an operator, or for a deleted account, or are not what the relay takes them for: it must
+    /// start over with what is in the log.
     pub(super) fn reload(&self) {
         self.oldest.store(0, Ordering::Relaxed);
         self.reload.store(true, Ordering::Relaxed);

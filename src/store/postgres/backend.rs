@@ -104,6 +104,8 @@ pub struct Postgres {
     in_doubt: bool,
     /// What became of the last one whose answer was lost.
     was_committed: bool,
+    /// Not all marks of the last group were stored, or not as far as is known.
+    has_refused_marks: bool,
     /// The writer has to ask about a group before anything else is done: it has not applied it yet.
     is_unresolved: bool,
     retry_at: Instant,
@@ -131,6 +133,7 @@ impl Postgres {
             last_begun: None,
             in_doubt: false,
             was_committed: false,
+            has_refused_marks: false,
             is_unresolved: false,
             retry_at: Instant::now(),
         }
@@ -384,8 +387,9 @@ impl Backend for Postgres {
             let sent = commit::commit(&session.client, group, self.process, turn);
             let sent = self.runtime.block_on(async { tokio::time::timeout(ANSWER_TIMEOUT, sent).await });
             let error = match sent {
-                Ok(Ok(())) => {
+                Ok(Ok(are_marked)) => {
                     self.process.commits += 1;
+                    self.has_refused_marks = !are_marked;
                     if session.not_replicated.swap(false, Ordering::Relaxed) {
                         (self.was_committed, self.is_unresolved) = (true, true);
                         return Err(CommitError::Unknown(PostgresError::NotReplicated.into()));
@@ -420,6 +424,7 @@ impl Backend for Postgres {
             };
             self.disconnect();
             self.in_doubt = true;
+            self.has_refused_marks = commit::guarded(group.marks) > 0;
             match self.ready() {
                 Ok(()) if self.was_committed => return Ok(()),
                 // It never will be: the new connection has seen to that. What was decided still holds.
@@ -481,6 +486,10 @@ impl Backend for Postgres {
 
     fn is_done(&mut self, command: &OutboxCommand, place: Place) -> Result<bool, Failure> {
         Ok(self.read(async |client| admin::is_done(client, command, place).await)?)
+    }
+
+    fn has_refused_marks(&self) -> bool {
+        self.has_refused_marks
     }
 
     fn forget_records(&mut self) -> Result<(), CommitError> {

@@ -17,6 +17,7 @@ use crate::domain::todo::TodoId;
 use crate::store::abort::abort;
 use crate::store::backend::Commit;
 use crate::store::decide::Next;
+use crate::store::outbox::Marks;
 use crate::store::stored;
 
 /// The process's row, as it was before a transaction.
@@ -117,7 +118,7 @@ const END: &str = "UPDATE meta SET head = greatest(head, $1), records = records 
 const UPTIME: &str = "UPDATE meta SET uptime = greatest(uptime, $1)";
 
 type Parameter<'a> = Box<dyn ToSql + Sync + Send + 'a>;
-type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + 'a>>;
+type Sending<'a> = Pin<Box<dyn Future<Output = Result<u64, tokio_postgres::Error>> + 'a>>;
 
 /// What became of a transaction.
 #[derive(Debug)]
@@ -128,25 +129,39 @@ pub enum Failed {
     Unknown(PostgresError),
 }
 
-/// Commits a group, in a transaction that has begun and whose turn it is.
-pub async fn commit(client: &ClientWrapper, group: &Commit<'_>, process: ProcessRow, turn: i64) -> Result<(), Failed> {
+/// How many of these marks are stored only by whoever publishes the events.
+pub fn guarded(marks: &Marks) -> usize {
+    marks.values().filter(|state| **state != DeliveryState::Published).count()
+}
+
+/// Commits a group, in a transaction that has begun and whose turn it is; returns whether all its marks were stored.
+pub async fn commit(
+    client: &ClientWrapper,
+    group: &Commit<'_>,
+    process: ProcessRow,
+    turn: i64,
+) -> Result<bool, Failed> {
     let statements = statements(group, process, turn).map_err(|error| Failed::NotApplied(error.into()))?;
     let mut prepared = Vec::with_capacity(statements.len());
+    let mut mark = Vec::with_capacity(statements.len());
     for (sql, parameters) in statements {
         let statement = client.prepare_cached(sql).await.map_err(not_applied)?;
         prepared.push((statement, parameters));
+        mark.push(sql == MARKED);
     }
     let mut sending: Vec<Sending<'_>> = Vec::with_capacity(prepared.len() + 1);
     for (statement, parameters) in &prepared {
         sending.push(Box::pin(async move {
             let parameters = parameters.iter().map(|parameter| &**parameter as &(dyn ToSql + Sync));
-            client.execute_raw(statement, parameters).await.map(drop)
+            client.execute_raw(statement, parameters).await
         }));
     }
-    sending.push(Box::pin(client.batch_execute("COMMIT")));
+    sending.push(Box::pin(async { client.batch_execute("COMMIT").await.map(|()| 0) }));
     // The first poll of each sends it, in this order.
     let mut answers = join_all(sending).await;
-    let committed = answers.pop().unwrap_or(Ok(()));
+    let committed = answers.pop().unwrap_or(Ok(0));
+    let marked = || answers.iter().zip(&mark).filter(|(_, mark)| **mark).filter_map(|(rows, _)| rows.as_ref().ok());
+    let marked = marked().sum::<u64>();
     // COMMIT is no error after one: it answers ROLLBACK. So each of them counts.
     if let Some(error) = answers.into_iter().find_map(Result::err).map(PostgresError::from) {
         if committed.is_ok() && error.code().is_none() {
@@ -156,10 +171,11 @@ pub async fn commit(client: &ClientWrapper, group: &Commit<'_>, process: Process
         }
         return Err(if error.is_refusal() { Failed::NotApplied(error) } else { Failed::Unknown(error) });
     }
-    committed.map_err(|error| {
-        let error = PostgresError::from(error);
-        if error.is_conflict() { Failed::NotApplied(error) } else { Failed::Unknown(error) }
-    })
+    match committed.map_err(PostgresError::from) {
+        Ok(_) => Ok(usize::try_from(marked) == Ok(guarded(group.marks))),
+        Err(error) if error.is_conflict() => Err(Failed::NotApplied(error)),
+        Err(error) => Err(Failed::Unknown(error)),
+    }
 }
 
 /// Before COMMIT is sent, nothing is stored.

@@ -289,6 +289,24 @@ fn who_keeps_house_next_prunes_from_where_the_one_before_has_stopped() {
 
 #[test]
 #[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
+fn a_mark_of_a_part_that_another_process_has_is_refused_and_the_relay_looks_again() {
+    let f = Fixture::on_postgres();
+    let todo = f.create(1, "x");
+    assert_eq!(todo.id, TodoId(1));
+    f.database.execute("UPDATE leases SET process = -1, until = 'infinity' WHERE part = 1");
+    f.marked([1], DeliveryState::Parked);
+    assert_eq!(states(&f), [0]);
+    assert!(f.outbox().take_reload(), "the relay takes it for parked");
+    f.database.execute("UPDATE leases SET process = NULL, until = '-infinity' WHERE part = 1");
+    let held = "SELECT count(*) FROM leases WHERE process > 0 AND until > clock_timestamp()";
+    f.wait_until("the lease", |f| f.database.number(held) == 65);
+    f.marked([1], DeliveryState::Parked);
+    assert_eq!(states(&f), [2]);
+    assert!(!f.outbox().take_reload());
+}
+
+#[test]
+#[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
 fn records_that_all_have_heard_of_are_not_kept() {
     let all = Replicas::new();
     all.wait(all.stores[1].apply_to_account(None, register("before"))).unwrap();

@@ -532,6 +532,10 @@ impl Writer {
         }
     }
 
+        if self.backend.has_refused_marks() {
+            // It takes for parked what is not, if it still has the part.
+            self.shared.outbox.reload();
+        }
     /// Whether there is a group whose commit may be done or not. Asks the database about it, now and then, and follows it.
     fn is_unresolved(&mut self) -> bool {
         let Some(unresolved) = self.unresolved.take_if(|unresolved| Instant::now() >= unresolved.due) else {
