@@ -64,8 +64,9 @@ pub trait Backend: Send {
         limit: usize,
     ) -> Result<Vec<(Place, Revision)>, Failure>;
 
-    /// Gives changes the delivery state that the command asks for.
-    fn set_states(&mut self, command: &OutboxCommand, places: &[Place]) -> Result<(), CommitError>;
+    /// Gives changes the delivery state that the command asks for; returns how many. Not those that another process has given one
+    /// since they were read.
+    fn set_states(&mut self, command: &OutboxCommand, places: &[Place]) -> Result<usize, CommitError>;
 
     /// Whether a change has the delivery state that the command asks for.
     fn is_done(&mut self, command: &OutboxCommand, place: Place) -> Result<bool, Failure>;

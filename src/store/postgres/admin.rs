@@ -33,21 +33,24 @@ pub async fn read_affected(
     rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect()
 }
 
-/// Gives changes the state that the command asks for.
+/// Gives changes the state that the command asks for; returns how many. Those that were read may have been changed since.
 pub async fn set_states(
     client: &ClientWrapper,
     command: &OutboxCommand,
     places: &[Place],
-) -> Result<(), PostgresError> {
+) -> Result<usize, PostgresError> {
     let sql = match command {
-        OutboxCommand::Retry { .. } | OutboxCommand::Skip { .. } => "UPDATE outbox SET state = $2 WHERE seq = ANY($1)",
+        OutboxCommand::Retry { .. } | OutboxCommand::Skip { .. } => {
+            "UPDATE outbox SET state = $2 WHERE seq = ANY($1) AND state = 2"
+        }
         OutboxCommand::Republish { .. } => {
             "INSERT INTO outbox (seq, todo_id, version, owner_id, revision, state)
-             SELECT seq, todo_id, version, owner_id, revision, $2 FROM changes WHERE seq = ANY($1)"
+             SELECT seq, todo_id, version, owner_id, revision, $2 FROM changes WHERE seq = ANY($1)
+             ON CONFLICT DO NOTHING"
         }
     };
-    client.execute(sql, &[&places, &(command.state_after() as i16)]).await?;
-    Ok(())
+    let count = client.execute(sql, &[&places, &(command.state_after() as i16)]).await?;
+    Ok(usize::try_from(count).unwrap_or_default())
 }
 
 /// Whether a change has the state that the command asks for.

@@ -480,7 +480,7 @@ impl Backend for Postgres {
         Ok(self.read(async |client| admin::read_affected(client, command, below, limit).await)?)
     }
 
-    fn set_states(&mut self, command: &OutboxCommand, places: &[Place]) -> Result<(), CommitError> {
+    fn set_states(&mut self, command: &OutboxCommand, places: &[Place]) -> Result<usize, CommitError> {
         self.transact(async |client| admin::set_states(client, command, places).await)
     }
 

@@ -106,8 +106,8 @@ impl Backend for Sqlite {
         Ok(admin::read_affected(&self.connection, command, below, limit)?)
     }
 
-    fn set_states(&mut self, command: &OutboxCommand, places: &[Place]) -> Result<(), CommitError> {
-        admin::set_states(&mut self.connection, command, places)
+    fn set_states(&mut self, command: &OutboxCommand, places: &[Place]) -> Result<usize, CommitError> {
+        admin::set_states(&mut self.connection, command, places).map(|()| places.len())
     }
 
     fn is_done(&mut self, command: &OutboxCommand, place: Place) -> Result<bool, Failure> {

@@ -67,8 +67,12 @@ impl Writer {
         })?;
         let (places, revisions): (Vec<Place>, Vec<Revision>) = affected.into_iter().unzip();
         let (Some(&last), Some(&below)) = (places.last(), revisions.last()) else { return Ok(false) };
+        let mut affected = places.len();
         let outcome = match self.backend.set_states(&command, &places) {
-            Ok(()) => Ok(places.len() == MAX_PART),
+            Ok(count) => {
+                affected = count;
+                Ok(places.len() == MAX_PART)
+            }
             Err(CommitError::NotApplied(error)) => {
                 self.report_failure(&error, "a commit failed, nothing of it was stored");
                 return Err(StoreError::NotApplied);
@@ -81,10 +85,10 @@ impl Writer {
                 Err(StoreError::Unknown)
             }
         };
-        operation.done += places.len();
+        operation.done += affected;
         operation.below = below;
         if !matches!(command, OutboxCommand::Skip { .. }) {
-            self.shared.outbox.pending_again(places.len());
+            self.shared.outbox.pending_again(affected);
         }
         outcome
     }
