@@ -71,6 +71,11 @@ pub trait Backend: Send {
     /// Whether a change has the delivery state that the command asks for.
     fn is_done(&mut self, command: &OutboxCommand, place: Place) -> Result<bool, Failure>;
 
+    /// Whether other processes write, too.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Whether some of the marks of the last group were not stored, because it is another process's turn to publish those events.
     fn has_refused_marks(&self) -> bool {
         false

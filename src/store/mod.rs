@@ -217,6 +217,9 @@ impl Shared {
         for user in accessed {
             self.feed.tell(user, News::AccessChanged);
         }
+        if decided.restarts_relays {
+            self.outbox.reload();
+        }
     }
 }
 

@@ -215,6 +215,9 @@ pub struct Decided {
     pub heads: HashMap<UserId, Head>,
     /// The first numbers that are unused after these changes.
     pub next: Next,
+    /// Whether the relays of all processes start over with what the log has: delivery states were changed by an operator, or for
+    /// a deleted account.
+    pub restarts_relays: bool,
     /// How many live todos more the owners have after these changes, or fewer.
     grown: HashMap<UserId, isize>,
     /// Where the todos are that were changed or purged, and whose they are.
@@ -234,6 +237,7 @@ impl Decided {
             answers: BTreeMap::new(),
             heads: HashMap::new(),
             next,
+            restarts_relays: false,
             grown: HashMap::new(),
             todos: HashMap::new(),
         }
@@ -244,9 +248,15 @@ impl Decided {
         Self { purged, ..Self::nothing(next) }
     }
 
+    /// Only that relays start over. See [`Self::restarts_relays`].
+    pub fn only_restart_relays(next: Next) -> Self {
+        Self { restarts_relays: true, ..Self::nothing(next) }
+    }
+
     /// The number of things that it changes besides what its changes say. Other processes are told of each.
     pub fn records(&self) -> usize {
-        self.accounts.len() + self.sessions.len() + self.personal_tokens.len() + self.purged.len()
+        let restarts = usize::from(self.restarts_relays);
+        self.accounts.len() + self.sessions.len() + self.personal_tokens.len() + self.purged.len() + restarts
     }
 
     /// Whether nothing was decided.
@@ -257,6 +267,7 @@ impl Decided {
             && self.personal_tokens.is_empty()
             && self.purged.is_empty()
             && self.answers.is_empty()
+            && !self.restarts_relays
     }
 
     fn merge(&mut self, later: Self) {
@@ -269,6 +280,7 @@ impl Decided {
         self.answers.extend(later.answers);
         self.heads.extend(later.heads);
         self.next = later.next;
+        self.restarts_relays |= later.restarts_relays;
         later.grown.into_iter().for_each(|(owner, by)| *self.grown.entry(owner).or_default() += by);
         self.todos.extend(later.todos);
     }

@@ -488,6 +488,10 @@ impl Backend for Postgres {
         Ok(self.read(async |client| admin::is_done(client, command, place).await)?)
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn has_refused_marks(&self) -> bool {
         self.has_refused_marks
     }

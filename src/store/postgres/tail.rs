@@ -47,6 +47,8 @@ pub enum Kind {
     PersonalToken = 2,
     /// A todo that was removed from the trash.
     Purged = 3,
+    /// Delivery states that no relay has changed.
+    States = 4,
 }
 
 /// A turn to write, and the number of turns before it.
@@ -193,6 +195,7 @@ struct Records {
     sessions: BTreeMap<SessionId, ()>,
     tokens: BTreeMap<(UserId, PersonalTokenId), ()>,
     purged: Vec<(UserId, TodoId)>,
+    restarts_relays: bool,
 }
 
 impl Records {
@@ -203,6 +206,7 @@ impl Records {
             kind if kind == Kind::Session as i16 => drop(self.sessions.insert(SessionId(id), ())),
             kind if kind == Kind::PersonalToken as i16 => drop(self.tokens.insert((user, PersonalTokenId(id)), ())),
             kind if kind == Kind::Purged as i16 => self.purged.push((user, TodoId(id))),
+            kind if kind == Kind::States as i16 => self.restarts_relays = true,
             _ => return Err(PostgresError::LeftBehind("is written by a newer todo-backend")),
         }
         Ok(())
@@ -211,6 +215,7 @@ impl Records {
     /// Reads them as they are now, which is not older than their records.
     async fn read(self, client: &ClientWrapper, decided: &mut Decided) -> Result<(), PostgresError> {
         decided.purged = self.purged.into_iter().collect();
+        decided.restarts_relays = self.restarts_relays;
         if !self.accounts.is_empty() {
             let sql = format!("SELECT {ACCOUNT_COLUMNS} FROM users WHERE id = ANY($1)");
             let statement = client.prepare_cached(&sql).await?;
@@ -243,11 +248,6 @@ impl Records {
     }
 }
 
-/// The records of a group: kinds, ids and users.
-pub fn records(decided: &Decided) -> (Vec<i16>, Vec<i64>, Vec<UserId>) {
-    let accounts = decided.accounts.keys().map(|id| (Kind::Account, id.0, *id));
-    let sessions = decided.sessions.iter().map(|(id, session)| {
-        let user = session.as_ref().map_or(UserId(0), |session| session.user);
 /// How long records are kept at least. Whoever has not heard of one by then starts again.
 const KEPT_FOR: &str = "1 day";
 /// Records that are removed at once, at most.
@@ -268,12 +268,18 @@ pub async fn forget_records(client: &ClientWrapper, last: i64) -> Result<(), Pos
     Ok(())
 }
 
+/// The records of a group: kinds, ids and users.
+pub fn records(decided: &Decided) -> (Vec<i16>, Vec<i64>, Vec<UserId>) {
+    let accounts = decided.accounts.keys().map(|id| (Kind::Account, id.0, *id));
+    let sessions = decided.sessions.iter().map(|(id, session)| {
+        let user = session.as_ref().map_or(UserId(0), |session| session.user);
         (Kind::Session, id.0, user)
     });
     let tokens = decided.personal_tokens.keys().map(|(user, id)| (Kind::PersonalToken, id.0, *user));
     let purged = decided.purged.iter().map(|(user, id)| (Kind::Purged, id.0, *user));
     let (mut kinds, mut ids, mut users) = (Vec::new(), Vec::new(), Vec::new());
-    for (kind, id, user) in accounts.chain(sessions).chain(tokens).chain(purged) {
+    let states = decided.restarts_relays.then_some((Kind::States, 0, UserId(0)));
+    for (kind, id, user) in accounts.chain(sessions).chain(tokens).chain(purged).chain(states) {
         kinds.push(kind as i16);
         ids.push(id);
         users.push(user);

@@ -115,7 +115,7 @@ fn a_parked_event_is_given_up_and_the_deletion_behind_it_is_published() {
     f.wait_until("the rest", |f| f.is_erased(OWNER));
     assert_eq!(f.secrets(), 0);
     assert_eq!(states(&f), [3, 1, 0, 0]);
-    assert!(f.outbox().take_reload(), "the relay looks again");
+    f.wait_until("the relay to look again", |f| f.outbox().take_reload());
     assert_eq!(f.unpublished().len(), 2);
     // Its own event is no secret: if it is parked, an operator can still retry it.
     f.mark(3, DeliveryState::Parked);

@@ -289,6 +289,46 @@ fn who_keeps_house_next_prunes_from_where_the_one_before_has_stopped() {
 
 #[test]
 #[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
+fn what_becomes_of_parked_events_the_relays_of_all_hear() {
+    let all = Replicas::new();
+    let all_hear = |what: &str| {
+        for store in &all.stores {
+            let begin = Instant::now();
+            while !store.outbox().take_reload() {
+                assert!(begin.elapsed() < Duration::from_secs(10), "{what}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    };
+    // The first one publishes.
+    let park = |owner: i64| {
+        let todo = Arc::clone(&all.apply(1, owner, vec![create("x")]).unwrap()[0].todo);
+        let seq = all.fixture.database.number("SELECT max(seq) FROM changes");
+        all.stores[0].outbox().mark(Place(seq), DeliveryState::Parked);
+        all.apply(0, owner, vec![create("commits the mark")]).unwrap();
+        assert_eq!(states(&all.fixture)[usize::try_from(seq).unwrap() - 1], 2);
+        (todo.id, todo.version)
+    };
+    let (todo, version) = park(1);
+    let retry = OutboxCommand::Retry { todo, version };
+    assert_eq!(all.wait(all.stores[1].run_admin_command(None, retry)), Ok(1));
+    all_hear("retried");
+    park(2);
+    all.wait(all.stores[2].apply_to_account(None, remove(2))).unwrap();
+    all_hear("given up with the account");
+    // What two operators do at once, one of them has done.
+    for _ in 0..20 {
+        let (todo, version) = park(1);
+        let retry = all.stores[1].run_admin_command(None, OutboxCommand::Retry { todo, version });
+        let skip = all.stores[2].run_admin_command(None, OutboxCommand::Skip { todo, version });
+        let (retried, skipped) = all.wait(async { tokio::join!(retry, skip) });
+        assert_eq!(retried.unwrap() + skipped.unwrap(), 1);
+    }
+    all.assert_same();
+}
+
+#[test]
+#[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
 fn a_mark_of_a_part_that_another_process_has_is_refused_and_the_relay_looks_again() {
     let f = Fixture::on_postgres();
     let todo = f.create(1, "x");

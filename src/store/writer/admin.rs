@@ -23,7 +23,7 @@ impl Writer {
             return;
         }
         if operation.has_begun() {
-            self.shared.outbox.reload();
+            self.restart_relays();
         }
         let done = operation.done;
         operation.end(match outcome {

@@ -153,14 +153,14 @@ impl Writer {
         match self.backend.scrub(next, MAX_PART) {
             Ok(scrubbed) => {
                 if scrubbed.skipped > 0 {
-                    self.shared.outbox.reload();
+                    self.restart_relays();
                 }
                 Ok(erasure.end_part(&scrubbed))
             }
             Err(error) => {
                 if matches!(error, CommitError::Unknown(_)) {
                     // The next attempt sees what is scrubbed, but not that an event was skipped by it.
-                    self.shared.outbox.reload();
+                    self.restart_relays();
                 }
                 Err(self.failed(error))
             }

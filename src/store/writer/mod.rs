@@ -83,6 +83,8 @@ pub struct Writer {
     turn: Option<Position>,
     /// Whether it removes what has had its time.
     keeps_house: bool,
+    /// Relays of other processes are still to be told that they must start over.
+    restarts_relays: bool,
     pub(super) marks_due: Instant,
     pub(super) uptime_due: Instant,
     pub(super) prune_due: Instant,
@@ -185,6 +187,7 @@ impl Writer {
             unresolved: None,
             turn: None,
             keeps_house: false,
+            restarts_relays: false,
             marks_due: now + TICK_INTERVAL,
             uptime_due: now + SAVE_UPTIME_INTERVAL,
             prune_due: now + TICK_INTERVAL,
@@ -299,11 +302,25 @@ impl Writer {
         if let Err(error) = self.backend.keep_connected() {
             return self.report_failure(&error, "the database can't be reached");
         }
+        if self.restarts_relays {
+            self.restart_relays();
+        }
         if self.shared.outbox.has_marks() || self.must_write() {
             // Nobody waits for this; `writable` has the outcome.
             let _ = self.commit(Decided::nothing(self.log.next), 0);
             self.backend.tidy();
         }
+    }
+
+    /// Makes the relays of all processes start over with what the log has. If they can't be told now, they are later.
+    pub(super) fn restart_relays(&mut self) {
+        if !self.backend.is_shared() {
+            return self.shared.outbox.reload();
+        }
+        // What was begun has the numbers that are unused.
+        let begun = self.begin();
+        let told = begun.and_then(|_| self.commit(Decided::only_restart_relays(self.log.next), 0));
+        self.restarts_relays = told.is_err();
     }
 
     /// Whether to write even if there is nothing to write.
@@ -515,6 +532,10 @@ impl Writer {
             self.expire_due = self.expire_due.min(Instant::now());
         }
         self.shared.outbox.marks_committed(marks);
+        if self.backend.has_refused_marks() {
+            // It takes for parked what is not, if it still has the part.
+            self.shared.outbox.reload();
+        }
         self.marks_due = Instant::now() + TICK_INTERVAL;
         if !self.shared.writable.swap(true, Ordering::Relaxed) {
             log::info!("the database can be written again");
@@ -532,10 +553,6 @@ impl Writer {
         }
     }
 
-        if self.backend.has_refused_marks() {
-            // It takes for parked what is not, if it still has the part.
-            self.shared.outbox.reload();
-        }
     /// Whether there is a group whose commit may be done or not. Asks the database about it, now and then, and follows it.
     fn is_unresolved(&mut self) -> bool {
         let Some(unresolved) = self.unresolved.take_if(|unresolved| Instant::now() >= unresolved.due) else {

@@ -32,7 +32,8 @@ DELETE FROM processes;
 -- What the log does not say, and others have to know: which row is new, different or gone. They read it then.
 CREATE TABLE records (
     number bigint PRIMARY KEY,                    -- they follow one another
-    kind smallint NOT NULL,                       -- 0 account, 1 session, 2 personal access token, 3 todo that was removed from the trash
+    kind smallint NOT NULL,                       -- 0 account, 1 session, 2 personal access token, 3 todo that was removed from the trash,
+                                                  -- 4 delivery states that a relay has not changed: all relays start over
     id bigint NOT NULL,
     user_id bigint NOT NULL,
     at timestamptz NOT NULL DEFAULT clock_timestamp()
