@@ -34,9 +34,8 @@ const END: &str =
 const LOCKED_END: &str =
     "SELECT epoch, head, records, turns, next_user, next_todo, next_session, next_personal_token FROM meta FOR UPDATE";
 
-const RECORDS: &str = "SELECT number, kind, id, user_id FROM records WHERE number > $1 ORDER BY number";
-
-/// Changes that can be caught up with at once. Whoever has missed more reads everything again, which takes less memory.
+/// Changes, and records, that can be caught up with at once. Whoever has missed more reads everything again, which takes less
+/// memory.
 const MAX_MISSED: usize = 100_000;
 
 /// What a row of `records` is about. The numbers are those in the database: only append.
@@ -110,7 +109,7 @@ pub async fn poll(client: &ClientWrapper, epoch: Epoch, seen: Position) -> Resul
     }
     let (records_of, changes_of): ([&(dyn ToSql + Sync); 1], [&(dyn ToSql + Sync); 1]) =
         ([&seen.record], [&seen.change]);
-    // In this order: a todo that was removed from the trash has got there before.
+    // After the end: all up to there is read.
     let (records, changes) =
         tokio::try_join!(client.query(&records, &records_of), client.query(&changes, &changes_of))?;
     missed(client, epoch, seen, &end, &records, &changes).await
@@ -121,9 +120,11 @@ type Statement = tokio_postgres::Statement;
 async fn statements(client: &ClientWrapper, end: &str) -> Result<(Statement, Statement, Statement), PostgresError> {
     let changes =
         format!("SELECT {CHANGE_COLUMNS}, uptime FROM changes AS c WHERE seq > $1 ORDER BY seq LIMIT {MAX_MISSED}");
+    let records =
+        format!("SELECT number, kind, id, user_id FROM records WHERE number > $1 ORDER BY number LIMIT {MAX_MISSED}");
     Ok((
         client.prepare_cached(end).await?,
-        client.prepare_cached(RECORDS).await?,
+        client.prepare_cached(&records).await?,
         client.prepare_cached(&changes).await?,
     ))
 }
@@ -148,15 +149,19 @@ async fn missed(
     if head.change.0 < seen.change.0 || head.record < seen.record {
         return Err(PostgresError::LeftBehind("was set back"));
     }
-    if records.is_empty() && changes.is_empty() && head == seen {
+    if head == seen {
         return Ok(None);
     }
-    if changes.len() == MAX_MISSED {
+    if changes.len() == MAX_MISSED || records.len() == MAX_MISSED {
         return Err(PostgresError::LeftBehind("was changed too much meanwhile"));
     }
     let mut through = seen;
     let mut found = Records::default();
+    // No more than that: of two that were committed later, one may have been read and the other one not.
     for row in records {
+        if through.record == head.record {
+            break;
+        }
         through.record += 1;
         if get::<i64>(row, 0)? != through.record {
             return Err(PostgresError::LeftBehind(FORGOTTEN));
@@ -166,6 +171,9 @@ async fn missed(
     let mut decided = Decided::nothing(NO_NEXT);
     let mut uptimes = Vec::with_capacity(changes.len());
     for row in changes {
+        if through.change == head.change {
+            break;
+        }
         through.change.0 += 1;
         let change = change(row, epoch)?;
         if change.place != through.change {
@@ -174,8 +182,7 @@ async fn missed(
         uptimes.push(get(row, "uptime")?);
         decided.changes.push(Arc::new(change));
     }
-    // What was committed after the end was read is there as well.
-    if through.record < head.record || through.change.0 < head.change.0 {
+    if through != head {
         return Err(PostgresError::LeftBehind(FORGOTTEN));
     }
     found.read(client, &mut decided).await?;

@@ -4,6 +4,7 @@
 use std::process::Command as Program;
 
 use super::*;
+use crate::store::feed::News;
 
 impl Fixture {
     pub fn on_postgres() -> Self {
@@ -172,6 +173,34 @@ fn what_version_1_has_stored_goes_on_in_version_2() {
     let next = f.apply(1, vec![rename(1, "goes on")]).unwrap();
     assert_eq!((next[0].place, next[0].revision), (Place(place(3, 41)), Revision(4)));
     assert_eq!(f.check().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+#[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
+fn what_is_committed_while_it_is_looked_for_is_seen_in_its_order() {
+    let f = Fixture::on_postgres();
+    f.create(1, "x");
+    let (mut follower, _) = f.follow(UserId(1)).now_or_never().unwrap().unwrap();
+    f.database.execute("BEGIN; LOCK TABLE changes IN ACCESS EXCLUSIVE MODE");
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+         WHERE wait_event_type = 'Lock' AND query LIKE '%FROM changes AS c WHERE seq > $1%'";
+    f.wait_until("who follows the log to get there", |f| f.database.number(waiting) > 0);
+    // Somebody's access ends, and then a todo changes.
+    f.database.execute(
+        "CREATE TEMPORARY TABLE next ON COMMIT DROP AS SELECT * FROM changes WHERE seq = 1;
+         UPDATE next SET seq = 2, revision = 2, version = 2;
+         INSERT INTO records (number, kind, id, user_id) SELECT records + 1, 0, 1, 1 FROM meta;
+         INSERT INTO changes SELECT * FROM next;
+         UPDATE meta SET head = 2, records = records + 1;
+         COMMIT",
+    );
+    let (mut news, begin) = (Vec::new(), Instant::now());
+    while news.len() < 2 {
+        assert!(begin.elapsed() < 10 * TICK, "{news:?}");
+        news.extend(follower.try_next());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(matches!(news[..], [News::AccessChanged, News::Changed(_)]), "{news:?}");
 }
 
 #[test]
