@@ -58,7 +58,8 @@ pub struct Begun {
 
 /// Begins a transaction, and waits for its turn.
 pub async fn begin(client: &ClientWrapper, epoch: Epoch, seen: Position) -> Result<Begun, PostgresError> {
-    let (end, records, changes) = statements(client, LOCKED_END).await?;
+    let end = client.prepare_cached(LOCKED_END).await?;
+    let (records, changes) = statements(client).await?;
     let (records_of, changes_of): ([&(dyn ToSql + Sync); 1], [&(dyn ToSql + Sync); 1]) =
         ([&seen.record], [&seen.change]);
     // Sent at once, and done one after the other: what is read is read with the lock.
@@ -101,12 +102,13 @@ pub fn abort_if_left_behind(connector: &Connector, error: &PostgresError) {
 
 /// What was committed since `seen`; `None`: nothing.
 pub async fn poll(client: &ClientWrapper, epoch: Epoch, seen: Position) -> Result<Option<Missed>, PostgresError> {
-    let (end, records, changes) = statements(client, END).await?;
+    let end = client.prepare_cached(END).await?;
     let end = client.query_one(&end, &[]).await?;
     // Mostly there is nothing.
     if position(&end)? == seen {
         return missed(client, epoch, seen, &end, &[], &[]).await;
     }
+    let (records, changes) = statements(client).await?;
     let (records_of, changes_of): ([&(dyn ToSql + Sync); 1], [&(dyn ToSql + Sync); 1]) =
         ([&seen.record], [&seen.change]);
     // After the end: all up to there is read.
@@ -117,16 +119,13 @@ pub async fn poll(client: &ClientWrapper, epoch: Epoch, seen: Position) -> Resul
 
 type Statement = tokio_postgres::Statement;
 
-async fn statements(client: &ClientWrapper, end: &str) -> Result<(Statement, Statement, Statement), PostgresError> {
+/// Those that read records and changes.
+async fn statements(client: &ClientWrapper) -> Result<(Statement, Statement), PostgresError> {
     let changes =
         format!("SELECT {CHANGE_COLUMNS}, uptime FROM changes AS c WHERE seq > $1 ORDER BY seq LIMIT {MAX_MISSED}");
     let records =
         format!("SELECT number, kind, id, user_id FROM records WHERE number > $1 ORDER BY number LIMIT {MAX_MISSED}");
-    Ok((
-        client.prepare_cached(end).await?,
-        client.prepare_cached(&records).await?,
-        client.prepare_cached(&changes).await?,
-    ))
+    Ok((client.prepare_cached(&records).await?, client.prepare_cached(&changes).await?))
 }
 
 fn position(end: &Row) -> Result<Position, PostgresError> {

@@ -185,10 +185,11 @@ fn what_is_committed_while_it_is_looked_for_is_seen_in_its_order() {
     let a_record = "INSERT INTO records (number, kind, id, user_id) SELECT records + 1, 0, 1, 1 FROM meta;
          UPDATE meta SET records = records + 1";
     // So there is something to read.
-    TestDatabase::of_service(f.database.setting(), None).execute(a_record);
+    let other = TestDatabase::of_service(f.database.setting(), None);
+    other.execute(a_record);
     let waiting = "SELECT count(*) FROM pg_stat_activity
          WHERE wait_event_type = 'Lock' AND query LIKE '%FROM changes AS c WHERE seq > $1%'";
-    f.wait_until("who follows the log to get there", |f| f.database.number(waiting) > 0);
+    f.wait_until("who follows the log to get there", |_| other.number(waiting) > 0);
     // Somebody's access ends, and then a todo changes.
     f.database.execute(&format!(
         "CREATE TEMPORARY TABLE next ON COMMIT DROP AS SELECT * FROM changes WHERE seq = 1;
