@@ -121,10 +121,13 @@ type Statement = tokio_postgres::Statement;
 
 /// Those that read records and changes.
 async fn statements(client: &ClientWrapper) -> Result<(Statement, Statement), PostgresError> {
-    let changes =
-        format!("SELECT {CHANGE_COLUMNS}, uptime FROM changes AS c WHERE seq > $1 ORDER BY seq LIMIT {MAX_MISSED}");
-    let records =
-        format!("SELECT number, kind, id, user_id FROM records WHERE number > $1 ORDER BY number LIMIT {MAX_MISSED}");
+    // With both ends, whatever statistics there are, the planner takes them for few, and uses the index.
+    let changes = format!(
+        "SELECT {CHANGE_COLUMNS}, uptime FROM changes AS c WHERE seq > $1 AND seq <= $1 + {MAX_MISSED} ORDER BY seq"
+    );
+    let records = format!(
+        "SELECT number, kind, id, user_id FROM records WHERE number > $1 AND number <= $1 + {MAX_MISSED} ORDER BY number"
+    );
     Ok((client.prepare_cached(&records).await?, client.prepare_cached(&changes).await?))
 }
 

@@ -210,6 +210,27 @@ fn what_is_committed_while_it_is_looked_for_is_seen_in_its_order() {
 
 #[test]
 #[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
+fn what_others_have_committed_is_found_without_reading_the_log() {
+    let f = Fixture::on_postgres();
+    for _ in 0..20 {
+        f.apply(1, (0..400).map(|n| create(&n.to_string())).collect()).unwrap();
+    }
+    let scans = || {
+        // The server's processes report them once a second.
+        std::thread::sleep(Duration::from_millis(1500));
+        let of = "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'changes' AND schemaname = current_schema()";
+        f.database.number(of)
+    };
+    let before = scans();
+    for n in 0..50 {
+        f.create(2, &n.to_string());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(scans(), before, "the whole log was read");
+}
+
+#[test]
+#[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
 fn a_new_epoch_ends_sessions_and_keeps_the_rest() {
     let mut f = Fixture::on_postgres();
     let Database::Postgres(settings) = f.database.setting().clone() else { panic!() };
