@@ -83,6 +83,8 @@ pub struct Fed {
     pub changes: Vec<Arc<Change>>,
     /// Whether the log has more of them.
     pub more: bool,
+    /// The next one is parked, by another process; then there are no `changes`.
+    pub parked: bool,
 }
 
 /// Todos with pending changes that were not announced.
@@ -90,7 +92,7 @@ pub struct Fed {
 pub struct Discovered {
     /// The todos, each with its first pending version past what was read.
     pub todos: Vec<(TodoId, Version)>,
-    /// The todos with a parked change, at the first reading; none later.
+    /// Todos with a parked change; all of them at the first reading, and later if other processes can park as well.
     pub parked: HashSet<TodoId>,
     /// The log was read up to here.
     pub read_through: Cursor,
@@ -109,7 +111,7 @@ pub(super) struct Discovery<'a> {
 }
 
 impl<'a> Discovery<'a> {
-    /// Past what was read. `parked`: the todos with a parked change, at the first reading.
+    /// Past what was read. `parked`: todos with a parked change.
     pub fn new(wanted: &'a Wanted, marked: &'a Marks, parked: HashSet<TodoId>) -> Self {
         let discovered = Discovered { todos: Vec::new(), parked, read_through: wanted.read_through, more: true };
         Self { discovered, wanted, marked, seen: HashSet::new(), looked_at: 0, is_full: false }

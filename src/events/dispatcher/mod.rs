@@ -268,7 +268,8 @@ impl Dispatcher {
             Some(lane) => {
                 lane.more_in_log |= full || lane.queue.len() >= self.limits.lane;
                 if !lane.more_in_log {
-                    debug_assert_eq!(version, lane.last.next());
+                    // Those between them, if any, were published by another process.
+                    debug_assert!(version > lane.last);
                     lane.last = version;
                     lane.queue.push_back(change);
                     self.buffered += 1;
@@ -333,8 +334,13 @@ impl Dispatcher {
         let ended = std::mem::take(&mut self.ended);
         let found = found.unwrap_or_default();
         let mut unread: HashSet<TodoId> = reading.iter().copied().collect();
-        for Fed { todo, changes, more } in found.fed {
+        for Fed { todo, changes, more, parked } in found.fed {
             unread.remove(&todo);
+            if parked && self.lanes.remove(&todo).is_some() {
+                self.suspects.remove(todo);
+                self.parked.insert(todo);
+                continue;
+            }
             let Some(lane) = self.lanes.get_mut(&todo) else { continue };
             self.buffered += changes.len();
             lane.last = changes.last().map_or(lane.last, |change| change.todo.version);
@@ -346,7 +352,13 @@ impl Dispatcher {
             self.hungry.push_front(todo);
         }
         let Some(discovered) = found.discovered else { return };
-        self.parked.extend(discovered.parked);
+        for todo in discovered.parked {
+            match self.lanes.get_mut(&todo) {
+                // Another process has parked one that this lane may not have: it is read how far it goes.
+                Some(lane) => lane.more_in_log = true,
+                None => drop(self.parked.insert(todo)),
+            }
+        }
         for (todo, version) in discovered.todos {
             match self.lanes.get_mut(&todo) {
                 _ if self.parked.contains(&todo) => {}

@@ -79,12 +79,14 @@ async fn read_wanted(
     let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     // Of each todo one more than is wanted, to see whether there are more. In all, no more than there is room for.
     let sql = format!(
-        "SELECT {CHANGE_COLUMNS} FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) WITH ORDINALITY
+        "SELECT {CHANGE_COLUMNS}, state FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) WITH ORDINALITY
              AS wanted (todo, above, most, nth)
          CROSS JOIN LATERAL (
-             SELECT seq FROM outbox
-             WHERE todo_id = wanted.todo AND version > wanted.above AND state = 0 AND seq <= $4
+             SELECT seq, state FROM outbox AS o
+             WHERE todo_id = wanted.todo AND version > wanted.above AND state IN (0, 2) AND seq <= $4
                  AND seq NOT IN (SELECT unnest($5::bigint[]))
+                 AND NOT EXISTS (SELECT 1 FROM outbox AS p WHERE p.todo_id = wanted.todo AND p.state = 2
+                     AND p.version > wanted.above AND p.version < o.version)
              ORDER BY version LIMIT most + 1
          ) AS pending
          JOIN changes AS c USING (seq) ORDER BY nth, version LIMIT $6"
@@ -98,8 +100,15 @@ async fn read_wanted(
     let room = number(wanted.room.saturating_add(wanted.wants.len()));
     let rows = snapshot.query(&statement, &[&todos, &above, &most, &through, &marked, &room]).await?;
     let mut pending: HashMap<TodoId, Vec<Arc<Change>>> = HashMap::new();
+    let mut parked: HashSet<TodoId> = HashSet::new();
     for row in &rows {
-        pending.entry(get(row, 0)?).or_default().push(Arc::new(change(row, epoch)?));
+        let todo = get(row, 0)?;
+        // Another process may have parked it meanwhile: it is the last one, since nothing behind it is sent.
+        if get::<i16>(row, "state")? == DeliveryState::Parked as i16 {
+            parked.insert(todo);
+        } else {
+            pending.entry(todo).or_default().push(Arc::new(change(row, epoch)?));
+        }
     }
     let (mut fed, mut room) = (Vec::new(), wanted.room);
     for want in &wanted.wants {
@@ -108,10 +117,11 @@ async fn read_wanted(
         }
         let mut changes = pending.remove(&want.todo).unwrap_or_default();
         let limit = want.limit.min(room);
-        let more = changes.len() > limit;
+        let is_parked = parked.contains(&want.todo);
+        let (more, parked) = (changes.len() > limit || is_parked, is_parked && changes.is_empty());
         changes.truncate(limit);
         room -= changes.len();
-        fed.push(Fed { todo: want.todo, changes, more });
+        fed.push(Fed { todo: want.todo, changes, more, parked });
     }
     Ok(fed)
 }
@@ -119,11 +129,12 @@ async fn read_wanted(
 /// Finds todos with pending changes beyond what was read. Looks at a bounded number of changes, at each only once.
 async fn discover(snapshot: &Transaction<'_>, wanted: &Wanted, marked: &Marks) -> Result<Discovered, PostgresError> {
     let mut parked: HashSet<TodoId> = HashSet::new();
+    // Each time: another process may have parked one since, and what is behind it would be found alone.
+    let statement = snapshot.prepare_cached("SELECT DISTINCT todo_id FROM outbox WHERE state = 2").await?;
+    for row in &snapshot.query(&statement, &[]).await? {
+        parked.insert(get(row, 0)?);
+    }
     if wanted.read_through == Cursor::START {
-        let statement = snapshot.prepare_cached("SELECT DISTINCT todo_id FROM outbox WHERE state = 2").await?;
-        for row in &snapshot.query(&statement, &[]).await? {
-            parked.insert(get(row, 0)?);
-        }
         // If such a mark is committed before a later discovery gets that far, neither of them would see it.
         let places = marked.iter().filter(|(_, state)| **state == DeliveryState::Parked).map(|(place, _)| *place);
         let places: Vec<Place> = places.collect();

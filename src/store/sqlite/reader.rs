@@ -65,7 +65,7 @@ pub fn read_outbox(connection: &Connection, epoch: Epoch, wanted: &Wanted, marke
             changes.push(Arc::new(change));
         }
         room -= changes.len();
-        found.fed.push(Fed { todo: want.todo, changes, more });
+        found.fed.push(Fed { todo: want.todo, changes, more, parked: false });
     }
     if wanted.discover > 0 {
         found.discovered = Some(discover(&snapshot, wanted, marked)?);

@@ -84,6 +84,11 @@ impl TestClock {
 }
 
 impl Fixture {
+    /// Whether other processes can be on the same database.
+    fn is_shared(&self) -> bool {
+        matches!(self.log, ChangeLog::Postgres(_))
+    }
+
     fn new() -> Self {
         Self::on(TestDatabase::new())
     }

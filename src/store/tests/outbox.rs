@@ -106,14 +106,14 @@ fn the_relay_reads_what_it_wants_and_discovers_what_it_does_not_know() {
             [read, announced].map(|place| if place == 0 { Cursor::START } else { Cursor::up_to(Place(place)) });
         let wanted =
             Wanted { read_through: read, announced_through: announced, wants, room, discover, parts: Parts::ALL };
-        compare(&f.read_outbox(&wanted).unwrap(), &log, &wanted, seed);
+        compare(&f.read_outbox(&wanted).unwrap(), &log, &wanted, seed, f.is_shared());
         drop(gate);
         held.blocking_recv().unwrap().unwrap();
     }
 }
 
 /// Compares with what [`Store::read_outbox`] promises, todo by todo.
-fn compare(found: &Found, log: &[Logged], wanted: &Wanted, seed: u64) {
+fn compare(found: &Found, log: &[Logged], wanted: &Wanted, seed: u64, is_shared: bool) {
     let Wanted { room, discover, .. } = *wanted;
     let (read, announced) = (nth(wanted.read_through.place()), nth(wanted.announced_through.place()));
     let mut left = room;
@@ -128,8 +128,16 @@ fn compare(found: &Found, log: &[Logged], wanted: &Wanted, seed: u64) {
             .filter(|e| e.durable.or(e.marked).is_none())
             .map(|entry| entry.seq)
             .collect();
+        let stops = log.iter().find(|e| {
+            let is_wanted = e.todo == want.todo.0 && e.version > want.above.0 && e.seq <= announced;
+            is_wanted && e.durable == Some(DeliveryState::Parked) && is_shared
+        });
+        if let Some(parked) = stops {
+            expected.retain(|seq| *seq < parked.seq);
+        }
         let limit = want.limit.min(left);
-        assert_eq!(fed.more, expected.len() > limit, "seed {seed}");
+        assert_eq!(fed.parked, stops.is_some() && expected.is_empty(), "seed {seed}");
+        assert_eq!(fed.more, expected.len() > limit || stops.is_some(), "seed {seed}");
         expected.truncate(limit);
         assert_eq!((fed.todo, seqs(&fed.changes)), (want.todo, expected), "seed {seed}");
         left -= fed.changes.len();
@@ -139,10 +147,14 @@ fn compare(found: &Found, log: &[Logged], wanted: &Wanted, seed: u64) {
         return;
     };
     let mut expected: Vec<(TodoId, Version)> = Vec::new();
-    // Whoever has read the log up to some place has read what is parked, too, or parked it.
+    // Whoever has read the log up to some place has read what is parked, too, or parked it; or another process has.
     let is_parked = |e: &&Logged| e.durable.or(e.marked) == Some(DeliveryState::Parked);
-    let parked: HashSet<TodoId> =
-        log.iter().filter(|_| read == 0).filter(is_parked).map(|entry| TodoId(entry.todo)).collect();
+    let parked: HashSet<TodoId> = log
+        .iter()
+        .filter(|e| read == 0 || (is_shared && e.durable.is_some()))
+        .filter(is_parked)
+        .map(|entry| TodoId(entry.todo))
+        .collect();
     assert_eq!(discovered.parked, parked, "seed {seed}");
     for entry in
         log.iter().filter(|e| e.seq > read && e.seq <= nth(discovered.read_through.place()) && e.durable.is_none())

@@ -38,7 +38,7 @@ fn read(dispatcher: &mut Dispatcher, log: &[Arc<Change>]) -> Vec<i64> {
         let limit = want.limit.min(room);
         let changes: Vec<_> = pending.clone().take(limit).cloned().collect();
         room -= changes.len();
-        found.fed.push(Fed { todo: want.todo, changes, more: pending.count() > limit });
+        found.fed.push(Fed { todo: want.todo, changes, more: pending.count() > limit, parked: false });
     }
     dispatcher.finish_reading(Some(found));
     wanted.wants.iter().map(|want| want.todo.0).collect()

@@ -2,6 +2,8 @@
 //! fails, answers late or not at all, all todos or some, events that nobody takes, and a process that dies. Time is
 //! simulated, too.
 //!
+//! Or several processes on one log, which share the todos by leases that move at any moment, also without notice.
+//!
 //! `RELAY_SEEDS=1000000` runs more worlds than usual; a failure names its seed, and `RELAY_SEED=…` runs that one alone.
 
 mod cases;
@@ -14,22 +16,22 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
-use world::{Event, NameOnPanic, Plan, SEEDS, Totals, Weather, World, template};
+use world::{Event, NameOnPanic, Plan, SEEDS, SHARED_SEEDS, Totals, Weather, World, template};
 
-#[test]
-fn every_change_gets_through_in_order_whatever_fails() {
+/// Plays worlds from `RELAY_SEED`, or as many as `RELAY_SEEDS` says.
+fn play_worlds(usual: u64, name: &'static str, world: impl Fn(u64) -> World + Sync) -> (Totals, bool) {
     let number = |name| std::env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
     let seeds = match number("RELAY_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("RELAY_SEEDS").unwrap_or(SEEDS),
+        None => 0..number("RELAY_SEEDS").unwrap_or(usual),
     };
     let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get().min(8));
     let totals = std::thread::scope(|scope| {
         let run = |first: usize| {
             let mut total = Totals::default();
             for seed in seeds.clone().skip(first).step_by(threads) {
-                let name = NameOnPanic(seed);
-                total.add(World::new(seed).run());
+                let name = NameOnPanic(name, seed);
+                total.add(world(seed).run());
                 drop(name);
             }
             total
@@ -41,32 +43,33 @@ fn every_change_gets_through_in_order_whatever_fails() {
         })
     });
     println!("{totals:?}");
-    if seeds.end - seeds.start >= SEEDS {
-        totals.assert_that_everything_happened();
+    (totals, seeds.end - seeds.start >= usual)
+}
+
+#[test]
+fn every_change_gets_through_in_order_whatever_fails() {
+    let (totals, usual) = play_worlds(SEEDS, "every_change", World::new);
+    if usual {
+        totals.assert_that_everything_happened(false);
+    }
+}
+
+#[test]
+fn processes_that_share_the_work_keep_the_order_whoever_has_the_leases() {
+    let (totals, usual) = play_worlds(SHARED_SEEDS, "share_the_work", World::shared);
+    if usual {
+        totals.assert_that_everything_happened(true);
     }
 }
 
 /// Fresh todos, 100 a second for 25 seconds; the service's own limits.
 fn fresh_todos(random: &mut SmallRng, latency: u64) -> Plan {
     Plan {
-        limits: Limits::REAL,
-        inbox: MAX_BUFFERED,
-        todos: 0,
-        before: 0,
         after: 2_500,
-        group: 1,
-        pause: 20,
-        hot: 0.0,
-        refused: 0.0,
-        failed: 0.0,
-        silent: 0.0,
         latency,
-        outages: 0,
-        restarts: 0,
         reading: random.random_range(0..20),
-        reading_fails: 0.0,
-        marks_fail: 0.0,
         announced_late: random.random_range(0..20),
+        ..Plan::ALONE
     }
 }
 
@@ -80,7 +83,7 @@ fn partial_outage(seed: u64, failure: Failure, every: i64, only: Option<RangeInc
     world.at(0, Event::Weather(Weather::Partly(failure, every)));
     world.at(0, Event::Commit);
     world.at(30_000, Event::Quiet);
-    let name = NameOnPanic(seed);
+    let name = NameOnPanic("", seed);
     world.play();
     drop(name);
     world

@@ -1,13 +1,16 @@
 //! A simulated world: a plan, a log, a sidecar and its weather, a process that runs the dispatcher, and time.
 
 mod checks;
+mod process;
 mod relay;
+mod several;
 mod surroundings;
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+pub use process::Process;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -21,7 +24,9 @@ use crate::domain::trace::TraceParent;
 use crate::store::leases::Parts;
 
 /// Worlds in a normal run.
-pub const SEEDS: u64 = 10_000;
+pub const SEEDS: u64 = 4_000;
+/// Worlds with several processes in a normal run.
+pub const SHARED_SEEDS: u64 = 10_000;
 /// Every so many worlds, one has the service's own limits and more changes than fit.
 const BIG_EVERY: u64 = 400;
 /// How long a publish may take, as the client has it.
@@ -36,12 +41,12 @@ const MARKS: u64 = 1_000;
 const PULSE: u64 = 1_000;
 
 /// Says which world it was.
-pub struct NameOnPanic(pub u64);
+pub struct NameOnPanic(pub &'static str, pub u64);
 
 impl Drop for NameOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("this world again: RELAY_SEED={} cargo test --lib dispatcher", self.0);
+            eprintln!("this world again: RELAY_SEED={} cargo test --lib {}", self.1, self.0);
         }
     }
 }
@@ -69,13 +74,22 @@ pub struct Totals {
     /// Changes that readings gave, and that they looked at to discover todos.
     pub read: u64,
     pub looked_at: u64,
+    /// Only where several processes share the work.
+    pub moves: u64,
+    pub thefts: u64,
+    pub pauses: u64,
+    pub retried: u64,
+    pub parked_in_vain: u64,
+    pub together: u64,
+    pub found_parked: u64,
 }
 
 impl Totals {
-    pub fn counts(&mut self) -> [&mut u64; 19] {
+    pub fn counts(&mut self) -> [&mut u64; 26] {
         let Self { changes, attempts, duplicates, timeouts, restarts, readings, failed_readings, .. } = self;
         let Self { overflows, parked, parked_good, parked_while_reading, full, full_lanes, crowded, .. } = self;
         let Self { hanging, outages, partial_outages, read, looked_at, .. } = self;
+        let Self { moves, thefts, pauses, retried, parked_in_vain, together, found_parked, .. } = self;
         [
             changes,
             attempts,
@@ -96,6 +110,13 @@ impl Totals {
             partial_outages,
             read,
             looked_at,
+            moves,
+            thefts,
+            pauses,
+            retried,
+            parked_in_vain,
+            together,
+            found_parked,
         ]
     }
 
@@ -105,8 +126,14 @@ impl Totals {
         }
     }
 
-    pub fn assert_that_everything_happened(mut self) {
-        assert!(self.counts().into_iter().all(|count| *count > 0), "something never happened");
+    pub fn assert_that_everything_happened(mut self, shared: bool) {
+        if shared {
+            // Only counted where one process is alone.
+            (self.parked_good, self.parked_while_reading) = (1, 1);
+        }
+        let alone = 19;
+        let counts = self.counts().into_iter().take(if shared { usize::MAX } else { alone });
+        assert!(counts.into_iter().all(|count| *count > 0), "something never happened");
     }
 }
 
@@ -138,9 +165,49 @@ pub struct Plan {
     pub marks_fail: f64,
     /// How long a commit can be in the log before it is announced to the relay.
     pub announced_late: u64,
+    /// How long it takes until other processes hear of a commit, at most.
+    pub tail: u64,
+    /// How often leases are renewed, at most; how often they are lost without notice; how often they are believed to be;
+    /// how often a process stands still, and how often an operator retries what is parked.
+    pub renew: u64,
+    pub thefts: usize,
+    pub lapses: usize,
+    pub pauses: usize,
+    pub retries: usize,
+    /// How often each process gets a todo of its own through.
+    pub pulse: u64,
 }
 
 impl Plan {
+    /// One process, which nothing but the worlds' own faults happens to.
+    pub const ALONE: Self = Self {
+        limits: Limits::REAL,
+        inbox: MAX_BUFFERED,
+        todos: 0,
+        before: 0,
+        after: 0,
+        group: 1,
+        pause: 20,
+        hot: 0.0,
+        refused: 0.0,
+        failed: 0.0,
+        silent: 0.0,
+        latency: 1,
+        outages: 0,
+        restarts: 0,
+        reading: 0,
+        reading_fails: 0.0,
+        marks_fail: 0.0,
+        announced_late: 0,
+        tail: 0,
+        renew: 0,
+        thefts: 0,
+        lapses: 0,
+        pauses: 0,
+        retries: 0,
+        pulse: PULSE,
+    };
+
     pub fn new(random: &mut SmallRng, big: bool) -> Self {
         let mut often = |chance: f64, most: f64| match random.random_bool(chance) {
             true => random.random_range(0.0..most),
@@ -184,6 +251,7 @@ impl Plan {
             reading_fails,
             marks_fail,
             announced_late: *choose(random, &[0, 0, 1, 300]),
+            ..Self::ALONE
         }
     }
 }
@@ -199,13 +267,9 @@ pub struct Entry {
     pub state: Option<DeliveryState>,
     /// No sidecar ever takes it.
     pub poison: bool,
-    /// How often another todo's success followed on failures, and on refusals; of this process.
-    pub confirmed: u32,
-    pub refusals: u32,
-    /// After a failure: when it may be sent again, at the earliest.
-    pub again: u64,
-    /// The process that learned that it is stored.
-    pub acknowledged_by: Option<u32>,
+    /// How often it may be repeated, if no lease is stolen; and how often it was.
+    pub excused: u32,
+    pub repeats: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -227,6 +291,15 @@ pub enum Event {
     Commit,
     /// What was committed up to this place is announced to the relay.
     Announced(i64),
+    /// Leases are renewed, or are believed to have ended, or are somebody else's from now on.
+    Renew,
+    Lapse,
+    Steal,
+    /// The process stands still for so long.
+    Pause(u64),
+    /// An operator retries what is parked; and a process hears of it.
+    Retry,
+    Reload,
     /// Marks are committed.
     Marks,
     /// An attempt ends for the client.
@@ -263,7 +336,8 @@ pub struct World {
     pub random: SmallRng,
     pub plan: Plan,
     pub now: u64,
-    pub events: BTreeMap<(u64, u64), Event>,
+    /// With the process that each is about.
+    pub events: BTreeMap<(u64, u64), (usize, Event)>,
     pub planned: u64,
     pub weather: Weather,
     pub quiet: Option<u64>,
@@ -278,30 +352,11 @@ pub struct World {
     /// Todos that get an event that nobody takes, and the version that it is.
     pub poisoned: BTreeMap<TodoId, i64>,
     pub to_commit: usize,
-    // The process.
-    pub process: u32,
-    pub dispatcher: Dispatcher,
-    pub inbox: Vec<Arc<Change>>,
-    pub overflowed: bool,
-    pub announced: usize,
-    pub marks: BTreeMap<i64, DeliveryState>,
-    pub marks_planned: bool,
-    pub reading: Option<Reading>,
-    pub flights: BTreeMap<TodoId, Flight>,
-    /// What failed, and no success of another todo began after it: when it last did, and whether it was ever refused.
-    pub failed: BTreeMap<i64, (u64, bool)>,
-    /// Todos whose last attempt failed, and how many became such since the last success.
-    pub suspects: HashSet<TodoId>,
-    pub failed_in_a_row: usize,
-    /// When the youngest attempt that got through began.
-    pub got_through: u64,
-    /// The breaker is open: when a probe may start, at the earliest, and the todo of the one that did.
-    pub open: Option<(u64, Option<(TodoId, u64)>)>,
-    /// Attempts of this outage that the breaker let through, of todos that had not failed, its begin, and how often it
-    /// was opened from outside.
-    pub probes: u64,
-    pub outage_began: u64,
-    pub ready_signals: u64,
+    /// The process whose turn it is, and the others.
+    pub me: Process,
+    pub others: Vec<Process>,
+    /// Who holds which part's lease, as the database has it.
+    pub leases: Vec<Option<usize>>,
     /// The only todos that partial outages are about, if not all.
     pub bad: Option<RangeInclusive<i64>>,
     /// One reading looks at the whole log for todos.
@@ -327,7 +382,8 @@ impl World {
     }
 
     pub fn planned(plan: Plan, poisoned: BTreeMap<TodoId, i64>, mut random: SmallRng) -> Self {
-        let dispatcher = Dispatcher::with_limits(random.random(), Parts::ALL, plan.limits);
+        let me = Process::new(0, Parts::ALL, Dispatcher::with_limits(random.random(), Parts::ALL, plan.limits));
+        let (me, others, leases) = (me, Vec::new(), Vec::new());
         let mut world = Self {
             now: 0,
             events: BTreeMap::new(),
@@ -341,23 +397,9 @@ impl World {
             stored: BTreeMap::new(),
             poisoned,
             to_commit: plan.after,
-            process: 0,
-            dispatcher,
-            inbox: Vec::new(),
-            overflowed: false,
-            announced: 0,
-            marks: BTreeMap::new(),
-            marks_planned: false,
-            reading: None,
-            flights: BTreeMap::new(),
-            failed: BTreeMap::new(),
-            suspects: HashSet::new(),
-            failed_in_a_row: 0,
-            got_through: 0,
-            open: None,
-            probes: 0,
-            outage_began: 0,
-            ready_signals: 0,
+            me,
+            others,
+            leases,
             bad: None,
             looks_far: false,
             longest_wait: 0,
@@ -369,11 +411,12 @@ impl World {
         for _ in 0..world.plan.before {
             world.commit_one();
         }
-        world.announced = world.log.len();
+        world.me.announced = world.log.len();
         world
     }
 
-    pub fn plan_events(&mut self) {
+    /// Returns when the last of it happens.
+    pub fn plan_events(&mut self) -> u64 {
         self.at(0, Event::Commit);
         let mut end = 1 + self.plan.pause * (self.plan.after / self.plan.group) as u64;
         for _ in 0..self.plan.outages {
@@ -400,9 +443,12 @@ impl World {
         for _ in 0..self.plan.restarts {
             let at = self.random.random_range(0..2 * end);
             let all = self.random.random_bool(0.7);
+            let number = self.any_process();
+            self.switch(number);
             self.at(at, Event::Restart(all));
         }
         self.at(2 * end, Event::Quiet);
+        end
     }
 
     /// Runs to the end of the world: everything that can be published is, and is known to be.
@@ -420,18 +466,21 @@ impl World {
             if awake {
                 self.turn();
             }
-            let wake = self.dispatcher.wake_at();
+            self.look_into_the_future();
+            let wake = self.processes().filter_map(|process| Some((process.wake_at()?, process.number))).min();
+            let (wake, sleeper) = wake.unzip();
             let next = self.events.first_key_value().map(|(&key, _)| key);
             let next = next.filter(|(at, _)| wake.is_none_or(|wake| *at <= wake));
-            self.look_into_the_future(wake);
             awake = match (next, wake) {
                 (Some(key), _) => {
                     self.now = key.0;
-                    let event = self.events.remove(&key).unwrap();
+                    let (number, event) = self.events.remove(&key).unwrap();
+                    self.switch(number);
                     self.happen(event, key)
                 }
                 (None, Some(at)) => {
                     self.now = at;
+                    self.switch(sleeper.unwrap_or_default());
                     true
                 }
                 (None, None) => break,
@@ -439,8 +488,9 @@ impl World {
             if let Some(quiet) = self.quiet {
                 assert!(
                     self.now < quiet + self.patience(),
-                    "not done after {} s without faults",
-                    self.patience() / 1000
+                    "not done after {} s without faults{}",
+                    self.patience() / 1000,
+                    self.left()
                 );
             }
         }
@@ -452,7 +502,8 @@ impl World {
     pub fn patience(&self) -> u64 {
         let poisoned = self.poisoned.len() as u64;
         let each = 50 + 2 * self.plan.latency + 3 * self.plan.reading + self.plan.announced_late;
-        LATE + 60_000 * (poisoned + 2) + each * self.log.len() as u64
+        let again = self.plan.retries as u64 + 4 * self.others.len() as u64;
+        LATE + 60_000 * (poisoned + 2 + again) + self.plan.tail + each * self.log.len() as u64
     }
 
     // Chance and time.
@@ -468,7 +519,7 @@ impl World {
 
     pub fn at(&mut self, at: u64, event: Event) -> (u64, u64) {
         self.planned += 1;
-        self.events.insert((at, self.planned), event);
+        self.events.insert((at, self.planned), (self.me.number, event));
         (at, self.planned)
     }
 }
