@@ -42,6 +42,8 @@ const SHARE: &str = "SELECT pg_try_advisory_lock_shared(hashtextextended('todo-b
      backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()";
 const ALONE: &str = "SELECT pg_try_advisory_lock(hashtextextended('todo-backend ' || current_schema(), 0)), pid,
      backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+/// A process that is paused must not keep its turn for longer.
+const TURN_LIMIT: &str = "SET idle_in_transaction_session_timeout = '2s'";
 /// How long a connection waits for it: a session that has just ended may still hold it.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -72,6 +74,7 @@ impl Session {
 
     async fn locked(connector: &Connector, lock: &str) -> Result<Option<Self>, PostgresError> {
         let (client, not_replicated) = connector.connect().await?.cached();
+        in_time(ANSWER_TIMEOUT, async { Ok(client.batch_execute(TURN_LIMIT).await?) }).await?;
         let started = Instant::now();
         loop {
             let row = in_time(ANSWER_TIMEOUT, async { Ok(client.query_one(lock, &[]).await?) }).await?;

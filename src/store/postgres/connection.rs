@@ -22,11 +22,11 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 /// How long the server may take to answer, if nothing is wrong: what takes longer is given up.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What holds for every session. A process that is paused, cut off or gone with its machine must not keep its turn, for which the
-/// others wait a little longer, and what it asked for must not go on for ever. Commits are durable, whatever the server's default is.
+/// What holds for every session. What a process asked for that is paused, cut off or gone with its machine must not go on for
+/// ever, and must hold no locks. Commits are durable, whatever the server's default is.
 const SET_UP: &str = "
     SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED;
-    SET idle_in_transaction_session_timeout = '1s';
+    SET idle_in_transaction_session_timeout = '10s';
     SET lock_timeout = '2s';
     SET statement_timeout = '3s';
     SET tcp_keepalives_idle = 10;
