@@ -4,7 +4,7 @@
 //! Every transaction that writes locks the row of `meta` first, so they take turns, and the log has one order. Whoever sees a
 //! commit sees all that were before it: the lock is held until a transaction is visible.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use deadpool_postgres::ClientWrapper;
@@ -31,8 +31,6 @@ pub const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 /// Where the log ends, and the unused numbers.
 const END: &str =
     "SELECT epoch, head, records, turns, next_user, next_todo, next_session, next_personal_token FROM meta";
-const LOCKED_END: &str =
-    "SELECT epoch, head, records, turns, next_user, next_todo, next_session, next_personal_token FROM meta FOR UPDATE";
 
 /// Changes, and records, that can be caught up with at once. Whoever has missed more reads everything again, which takes less
 /// memory.
@@ -58,7 +56,7 @@ pub struct Begun {
 
 /// Begins a transaction, and waits for its turn.
 pub async fn begin(client: &ClientWrapper, epoch: Epoch, seen: Position) -> Result<Begun, PostgresError> {
-    let end = client.prepare_cached(LOCKED_END).await?;
+    let end = client.prepare_cached(&format!("{END} FOR UPDATE")).await?;
     let (records, changes) = statements(client).await?;
     let (records_of, changes_of): ([&(dyn ToSql + Sync); 1], [&(dyn ToSql + Sync); 1]) =
         ([&seen.record], [&seen.change]);
@@ -201,8 +199,8 @@ const NO_NEXT: Next =
 #[derive(Default)]
 struct Records {
     accounts: Vec<UserId>,
-    sessions: BTreeMap<SessionId, ()>,
-    tokens: BTreeMap<(UserId, PersonalTokenId), ()>,
+    sessions: BTreeSet<SessionId>,
+    tokens: BTreeSet<(UserId, PersonalTokenId)>,
     purged: Vec<(UserId, TodoId)>,
     restarts_relays: bool,
 }
@@ -212,8 +210,8 @@ impl Records {
         let (kind, id, user): (i16, i64, UserId) = (get(row, 1)?, get(row, 2)?, get(row, 3)?);
         match kind {
             kind if kind == Kind::Account as i16 => self.accounts.push(UserId(id)),
-            kind if kind == Kind::Session as i16 => drop(self.sessions.insert(SessionId(id), ())),
-            kind if kind == Kind::PersonalToken as i16 => drop(self.tokens.insert((user, PersonalTokenId(id)), ())),
+            kind if kind == Kind::Session as i16 => _ = self.sessions.insert(SessionId(id)),
+            kind if kind == Kind::PersonalToken as i16 => _ = self.tokens.insert((user, PersonalTokenId(id))),
             kind if kind == Kind::Purged as i16 => self.purged.push((user, TodoId(id))),
             kind if kind == Kind::States as i16 => self.restarts_relays = true,
             _ => return Err(PostgresError::LeftBehind("is written by a newer todo-backend")),
@@ -234,7 +232,7 @@ impl Records {
             }
         }
         if !self.sessions.is_empty() {
-            let ids: Vec<SessionId> = self.sessions.into_keys().collect();
+            let ids: Vec<SessionId> = self.sessions.into_iter().collect();
             decided.sessions = ids.iter().map(|id| (*id, None)).collect();
             let sql = format!("SELECT {SESSION_COLUMNS} FROM sessions WHERE id = ANY($1)");
             let statement = client.prepare_cached(&sql).await?;
@@ -244,8 +242,8 @@ impl Records {
             }
         }
         if !self.tokens.is_empty() {
-            let ids: Vec<PersonalTokenId> = self.tokens.keys().map(|(_, id)| *id).collect();
-            decided.personal_tokens = self.tokens.into_keys().map(|key| (key, None)).collect();
+            let ids: Vec<PersonalTokenId> = self.tokens.iter().map(|(_, id)| *id).collect();
+            decided.personal_tokens = self.tokens.into_iter().map(|key| (key, None)).collect();
             let sql = format!("SELECT {PERSONAL_TOKEN_COLUMNS} FROM personal_tokens WHERE id = ANY($1)");
             let statement = client.prepare_cached(&sql).await?;
             for row in &client.query(&statement, &[&ids]).await? {
