@@ -22,6 +22,7 @@ use todo_backend::domain::change::{DeliveryState, Place};
 use todo_backend::domain::todo::{Todo, TodoId};
 use todo_backend::store::Store;
 use todo_backend::store::error::StoreError;
+use todo_backend::store::leases::Parts;
 use tokio_util::sync::CancellationToken;
 
 use self::invariants::{PENDING, PUBLISHED, read_log};
@@ -144,13 +145,17 @@ impl TestApp {
         let database = own.unwrap_or_else(|| TestDatabase::of_service(&config.database, store.path()));
         let log = read_log(&database).into_iter();
         let settled = log.filter(|row| row.state != PENDING).map(|row| row.event_id()).collect();
+        let (address, stop) = (app.address(), app.stop_token());
+        let running = actix_web::rt::spawn(app.run());
+        // What becomes of an event is only stored by whoever publishes it.
+        eventually("it publishes all events", async || store.leases().parts() == Parts::ALL).await;
         Self {
-            address: app.address(),
+            address,
             keys: Keys::new(&config, store.epoch()),
             store,
             config,
-            stop: app.stop_token(),
-            running: actix_web::rt::spawn(app.run()),
+            stop,
+            running,
             database,
             sidecar,
             settled,
