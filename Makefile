@@ -57,11 +57,13 @@ sbom: need-cargo ## the crates that it is built from, as target/todo-backend.cdx
 # Tests of the API that are the same on any database, and take long because they wait for clients.
 WITHOUT_DATABASE := --skip connection:: --skip limits:: --skip slow_clients::
 
+STORE_ON_POSTGRES := cargo test --locked --lib store::tests -- --test-threads=8 --include-ignored --skip on_sqlite
+
 test: need-cargo ## everything, on the real Dapr, Kafka and PostgreSQL, and a real browser
 	@$(STAGE) "tools: daprd, dapr CLI, Kafka, Postgres, Python, Chromium" $(STACK) build
 	@$(STAGE) "build" cargo build --locked
-	@$(STAGE) "unit and in-process tests" cargo test --locked --lib --bins --test it
-	@$(STAGE) "store on Postgres" bash tests/stack/with_postgres.sh -- cargo test --locked --lib store::tests -- --test-threads=8 --include-ignored --skip on_sqlite
+	@$(STAGE) "unit and in-process tests" cargo test --locked --lib --bins --test it -- --test-threads=8
+	@$(STAGE) "store on Postgres" bash tests/stack/with_postgres.sh -- $(STORE_ON_POSTGRES)
 	@$(STAGE) "API on Postgres" bash tests/stack/with_postgres.sh -- cargo test --locked --test it -- --test-threads=8 --skip on_sqlite $(WITHOUT_DATABASE)
 	@$(STAGE) "end-to-end tests" cargo test --locked --test e2e -- --test-threads=2 --skip proof::
 	@$(STAGE) "proofs: kills, outages, linearizability" cargo test --locked --test e2e -- --test-threads=1 --nocapture proof::
@@ -75,6 +77,7 @@ torture: need-cargo ## the long versions of the tests with faults
 	@$(STAGE) "tools: daprd, dapr CLI, Kafka, Postgres, Python, Chromium" $(STACK) build
 	@$(STAGE) "relay, many seeds" env RELAY_SEEDS=200000 cargo test --locked --lib dispatcher
 	@$(STAGE) "damaged inputs, many" env FUZZ_INPUTS=20000 cargo test --locked --release --test it -- fuzz::
+	@$(STAGE) "store on Postgres, serializable by default" bash tests/stack/with_postgres.sh -c default_transaction_isolation=serializable -- $(STORE_ON_POSTGRES)
 	@$(STAGE) "proofs, long" env TORTURE=1 cargo test --locked --test e2e -- --test-threads=1 --nocapture proof::
 	@$(STAGE) "streams, many" env TORTURE=1 cargo test --locked --test e2e -- --test-threads=1 --nocapture streams::
 	@$(STAGE) "devices that edit offline, long" env TORTURE=1 $(SERVE) -- bash tests/web/run.sh --test-name-pattern="devices that edit"

@@ -141,6 +141,12 @@ impl Leases {
         (held.parts.and(held.used), held.can_publish)
     }
 
+    /// Somebody else has published what this process has, too: who holds which is looked up at once, and not only when they
+    /// are renewed the next time.
+    pub(super) fn look_again(&self) {
+        self.changed.notify_one();
+    }
+
     /// Waits until something has changed on which they depend.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# with_postgres.sh -- COMMAND…: runs COMMAND beside a fresh PostgreSQL on a free port, which forgets everything and
-# flushes nothing. COMMAND finds it at $TEST_POSTGRES. The server's log is shown when COMMAND fails. Neither outlives
-# this script.
+# with_postgres.sh [OPTION…] -- COMMAND…: runs COMMAND beside a fresh PostgreSQL on a free port, which forgets everything
+# and flushes nothing. COMMAND finds it at $TEST_POSTGRES. The server's log is shown when COMMAND fails. Neither
+# outlives this script. OPTIONs are the server's.
 set -euo pipefail
 stack=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/stack/processes.sh
 source "$stack/processes.sh"
-[ $# -ge 2 ] && [ "$1" = -- ] || { echo "usage: with_postgres.sh -- COMMAND…" >&2; exit 2; }
+options=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do options+=("$1"); shift; done
+[ $# -ge 2 ] || { echo "usage: with_postgres.sh [OPTION…] -- COMMAND…" >&2; exit 2; }
 shift
 # It finds or fetches PostgreSQL, which may take longer than a server to start.
 attend bash "$stack/stack.sh" psql --version >/dev/null
@@ -21,7 +23,7 @@ trap clean_up EXIT
 directory=$(mktemp -d)
 # Tests run side by side, each with connections of its own.
 bash "$stack/stack.sh" postgres "$directory/server" "$port" -c fsync=off -c synchronous_commit=off -c full_page_writes=off \
-  -c max_connections=200 >"$directory/log" 2>&1 </dev/null &
+  -c max_connections=200 "${options[@]}" >"$directory/log" 2>&1 </dev/null &
 server=$!
 export TEST_POSTGRES=postgres://todo@127.0.0.1:$port/postgres
 for _ in $(seq 300); do

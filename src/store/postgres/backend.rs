@@ -390,9 +390,12 @@ impl Backend for Postgres {
             let sent = commit::commit(&session.client, group, self.process, turn);
             let sent = self.runtime.block_on(async { tokio::time::timeout(ANSWER_TIMEOUT, sent).await });
             let error = match sent {
-                Ok(Ok(are_marked)) => {
+                Ok(Ok(marked)) => {
                     self.process.commits += 1;
-                    self.has_refused_marks = !are_marked;
+                    self.has_refused_marks = !marked.guarded;
+                    if !marked.alone {
+                        self.leases.look_again();
+                    }
                     if session.not_replicated.swap(false, Ordering::Relaxed) {
                         (self.was_committed, self.is_unresolved) = (true, true);
                         return Err(CommitError::Unknown(PostgresError::NotReplicated.into()));

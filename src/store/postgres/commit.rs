@@ -134,20 +134,28 @@ pub fn guarded(marks: &Marks) -> usize {
     marks.values().filter(|state| **state != DeliveryState::Published).count()
 }
 
-/// Commits a group, in a transaction that has begun and whose turn it is; returns whether all its marks were stored.
+/// What became of a group's marks.
+#[derive(Debug, Clone, Copy)]
+pub struct Marked {
+    /// All that are stored only by whoever publishes the events were.
+    pub guarded: bool,
+    /// Nobody else has said of any of the events that it is published, or what else became of it.
+    pub alone: bool,
+}
+
+/// Commits a group, in a transaction that has begun and whose turn it is.
 pub async fn commit(
     client: &ClientWrapper,
     group: &Commit<'_>,
     process: ProcessRow,
     turn: i64,
-) -> Result<bool, Failed> {
+) -> Result<Marked, Failed> {
     let statements = statements(group, process, turn).map_err(|error| Failed::NotApplied(error.into()))?;
-    let mut prepared = Vec::with_capacity(statements.len());
-    let mut mark = Vec::with_capacity(statements.len());
+    let (mut prepared, mut sent) = (Vec::with_capacity(statements.len()), Vec::with_capacity(statements.len()));
     for (sql, parameters) in statements {
         let statement = client.prepare_cached(sql).await.map_err(not_applied)?;
         prepared.push((statement, parameters));
-        mark.push(sql == MARKED);
+        sent.push(sql);
     }
     let mut sending: Vec<Sending<'_>> = Vec::with_capacity(prepared.len() + 1);
     for (statement, parameters) in &prepared {
@@ -160,8 +168,12 @@ pub async fn commit(
     // The first poll of each sends it, in this order.
     let mut answers = join_all(sending).await;
     let committed = answers.pop().unwrap_or(Ok(0));
-    let marked = || answers.iter().zip(&mark).filter(|(_, mark)| **mark).filter_map(|(rows, _)| rows.as_ref().ok());
-    let marked = marked().sum::<u64>();
+    let rows_of = |sql: &str| {
+        let rows = answers.iter().zip(&sent).filter(|(_, is)| **is == sql).filter_map(|(rows, _)| rows.as_ref().ok());
+        usize::try_from(rows.sum::<u64>()).unwrap_or(usize::MAX)
+    };
+    let (guarded, published) = (guarded(group.marks), group.marks.len() - guarded(group.marks));
+    let marked = Marked { guarded: rows_of(MARKED) == guarded, alone: rows_of(PUBLISHED) == published };
     // COMMIT is no error after one: it answers ROLLBACK. So each of them counts.
     if let Some(error) = answers.into_iter().find_map(Result::err).map(PostgresError::from) {
         if committed.is_ok() && error.code().is_none() {
@@ -172,7 +184,7 @@ pub async fn commit(
         return Err(if error.is_refusal() { Failed::NotApplied(error) } else { Failed::Unknown(error) });
     }
     match committed.map_err(PostgresError::from) {
-        Ok(_) => Ok(usize::try_from(marked) == Ok(guarded(group.marks))),
+        Ok(_) => Ok(marked),
         Err(error) if error.is_conflict() => Err(Failed::NotApplied(error)),
         Err(error) => Err(Failed::Unknown(error)),
     }

@@ -347,6 +347,29 @@ fn a_mark_of_a_part_that_another_process_has_is_refused_and_the_relay_looks_agai
 
 #[test]
 #[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
+fn who_publishes_what_another_process_has_published_looks_at_once_whether_it_still_has_the_part() {
+    let f = Fixture::on_postgres();
+    let has_it = |f: &Fixture| f.leases().parts().have(TodoId(1));
+    f.create(1, "x");
+    for place in 1.. {
+        f.wait_until("the lease", has_it);
+        f.database.execute("UPDATE leases SET process = -1, until = 'infinity' WHERE part = 1");
+        f.database.execute("DELETE FROM outbox");
+        f.marked([place], DeliveryState::Published);
+        let begin = Instant::now();
+        f.wait_until("it has given the part up", |f| !has_it(f));
+        // Otherwise it does within two seconds, so that one round might be luck.
+        assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+        if place == 4 {
+            break;
+        }
+        f.database.execute("UPDATE leases SET process = NULL, until = '-infinity' WHERE part = 1");
+        f.apply(1, vec![rename(1, &format!("x{place}"))]).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
 fn records_that_all_have_heard_of_are_not_kept() {
     let all = Replicas::new();
     all.wait(all.stores[1].apply_to_account(None, register("before"))).unwrap();
