@@ -46,7 +46,11 @@ export async function walkthrough(): Promise<string[]> {
   check(wrong.status === 401, `wrong password: ${wrong.status}`);
   steps.push(wrong.body.detail);
 
-  const login = await call('post', '/auth/login', { body: { username: 'admin', password: 'admin123' } });
+  // An account of its own: other tests use the same service at the same time.
+  const account = { username: 'walkthrough', password: 'a long password' };
+  const registered = await call('post', '/auth/register', { body: account });
+  check(registered.status === 201, `register: ${registered.status}`);
+  const login = await call('post', '/auth/login', { body: account });
   check(login.status === 200, `login: ${login.status}`);
   const token: string = login.body.access_token;
 

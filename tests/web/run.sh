@@ -33,7 +33,7 @@ export SCREENSHOTS=${SCREENSHOTS:-${CARGO_TARGET_DIR:-$root/target}/web}
 export ALLOWED_ORIGIN=http://app.test
 export DEBUG_URL=$BASE_URL
 results=$(mktemp)
-# Of one file, in ms: what never ends is named, such as a client that a test has not closed.
+# Files run side by side, since most tests wait. Of one file, in ms: what never ends is named, such as a client that a test has not closed.
 limit=900000
 # Once begun, no second signal ends it.
 trap 'trap "" INT TERM HUP; rm -f "$results"' EXIT
@@ -42,7 +42,7 @@ status=0
 bash "$stack/serve.sh" DEBUG=False SECRET_KEY=web-tests-web-tests-web-tests-web-tests APP_API_TOKEN=web-tests \
   CORS_ALLOWED_ORIGINS="$ALLOWED_ORIGIN" -- \
   bash -c 'STRICT_URL=$BASE_URL BASE_URL=$DEBUG_URL exec "$@"' _ \
-  node --test --test-timeout="$limit" --test-reporter=spec --test-reporter-destination=stdout --test-reporter=tap \
+  node --test --test-concurrency=2 --test-timeout="$limit" --test-reporter=spec --test-reporter-destination=stdout --test-reporter=tap \
   --test-reporter-destination="$results" "$@" browser.test.mjs contract.test.mjs follow.test.mjs client.test.mjs offline.test.mjs \
   page.test.mjs || status=$?
 
