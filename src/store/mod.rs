@@ -569,10 +569,11 @@ impl Store {
     /// Updates the metrics' gauges of the store. Blocks on the database.
     pub fn sample(&self, now: Timestamp) -> Result<(), DatabaseError> {
         let from = self.outbox().oldest_from();
+        let asked = self.outbox().ask_for_pending();
         let log = self.log.sample(from)?;
         self.outbox().set_oldest(from, log.oldest_from);
         if let Some(pending) = log.pending {
-            self.outbox().set_pending(usize::try_from(pending).unwrap_or_default());
+            self.outbox().set_pending(usize::try_from(pending).unwrap_or_default(), asked);
         }
         let samples = &self.shared.metrics.samples;
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -25,11 +25,31 @@ pub struct Outbox {
     inbox: Mutex<Inbox>,
     wake: Notify,
     marks: Mutex<Marks>,
-    pending: AtomicUsize,
+    pending: Mutex<Pending>,
     reload: AtomicBool,
     /// No change before this place is pending, except behind a parked one.
     oldest: AtomicI64,
 }
+
+/// How many changes wait, as far as this process knows: what it does itself is added up, and what others do, the database is asked
+/// for now and then.
+#[derive(Default)]
+struct Pending {
+    count: usize,
+    /// How often this process has begun to store something, or heard of changes.
+    moves: u64,
+    /// It is storing something: whether the database counts that already, nobody knows.
+    is_storing: bool,
+    /// Answers of the database that were of no use, one after the other.
+    ignored: u32,
+}
+
+/// When the database was asked how many changes wait.
+#[derive(Clone, Copy)]
+pub(super) struct Asked(u64);
+
+/// Under load there is always something that the database may have counted or not: then its answer is better than none.
+const MAX_IGNORED: u32 = 3;
 
 #[derive(Default)]
 struct Inbox {
@@ -147,7 +167,7 @@ impl Outbox {
             inbox: Mutex::default(),
             wake: Notify::new(),
             marks: Mutex::default(),
-            pending: AtomicUsize::new(pending),
+            pending: Mutex::new(Pending { count: pending, ..Pending::default() }),
             reload: AtomicBool::new(false),
             oldest: AtomicI64::new(0),
         }
@@ -155,7 +175,7 @@ impl Outbox {
 
     /// Hands newly committed changes to the relay, in commit order.
     pub(super) fn push(&self, changes: &[Arc<Change>]) {
-        self.pending.fetch_add(changes.len(), Ordering::Relaxed);
+        self.pending_again(changes.len());
         let mut inbox = self.inbox.lock();
         if inbox.overflowed || inbox.changes.len() + changes.len() > MAX_INBOX {
             inbox.overflowed = true;
@@ -196,19 +216,38 @@ impl Outbox {
     /// Forgets marks that have been committed.
     pub(super) fn marks_committed(&self, committed: &Marks) {
         self.marks.lock().retain(|place, state| committed.get(place) != Some(state));
-        // Of several processes, each counts now and then what waits for all of them.
-        let without = |pending: usize| Some(pending.saturating_sub(committed.len()));
-        let _ = self.pending.fetch_update(Ordering::Relaxed, Ordering::Relaxed, without);
+        let mut pending = self.pending.lock();
+        pending.count = pending.count.saturating_sub(committed.len());
+        pending.moves += 1;
     }
 
-    /// So many changes wait in the database.
-    pub(super) fn set_pending(&self, count: usize) {
-        self.pending.store(count, Ordering::Relaxed);
+    /// Before the database is asked how many changes wait.
+    pub(super) fn ask_for_pending(&self) -> Asked {
+        Asked(self.pending.lock().moves)
     }
 
-    /// An operator made `count` changes pending again.
+    /// So many changes wait in the database, or did when it was asked.
+    pub(super) fn set_pending(&self, count: usize, asked: Asked) {
+        let mut pending = self.pending.lock();
+        if (pending.is_storing || pending.moves != asked.0) && pending.ignored < MAX_IGNORED {
+            pending.ignored += 1;
+        } else {
+            (pending.count, pending.ignored) = (count, 0);
+        }
+    }
+
+    /// What comes is stored, or was.
+    pub(super) fn storing(&self, is_storing: bool) {
+        let mut pending = self.pending.lock();
+        pending.is_storing = is_storing;
+        pending.moves += 1;
+    }
+
+    /// `count` changes wait that are new, or that an operator made wait again.
     pub(super) fn pending_again(&self, count: usize) {
-        self.pending.fetch_add(count, Ordering::Relaxed);
+        let mut pending = self.pending.lock();
+        pending.count += count;
+        pending.moves += 1;
     }
 
     /// Delivery states were changed by an operator, or for a deleted account, or are not what the relay takes them for: it must
@@ -236,6 +275,36 @@ impl Outbox {
 
     /// The number of committed changes that are pending according to the database.
     pub fn pending(&self) -> usize {
-        self.pending.load(Ordering::Relaxed)
+        self.pending.lock().count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_about_what_waits_is_not_taken_for_true_once_it_may_be_old() {
+        let outbox = Outbox::new(2);
+        let asked = outbox.ask_for_pending();
+        outbox.set_pending(3, asked);
+        assert_eq!(outbox.pending(), 3, "another process has made one");
+        // It is asked, then one more is stored, then it answers.
+        outbox.storing(true);
+        outbox.pending_again(1);
+        outbox.storing(false);
+        outbox.set_pending(3, asked);
+        assert_eq!(outbox.pending(), 4);
+        // One is being stored: the database has it, and it is not announced yet.
+        outbox.storing(true);
+        outbox.set_pending(5, outbox.ask_for_pending());
+        outbox.pending_again(1);
+        outbox.storing(false);
+        assert_eq!(outbox.pending(), 5);
+        // Who is never at rest believes it in the end.
+        outbox.set_pending(9, asked);
+        assert_eq!(outbox.pending(), 5);
+        outbox.set_pending(9, asked);
+        assert_eq!(outbox.pending(), 9);
     }
 }

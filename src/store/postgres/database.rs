@@ -128,10 +128,11 @@ impl Database {
         self.runtime.spawn(async move {
             let mut is_renewed = true;
             loop {
+                let asked = shared.outbox.ask_for_pending();
                 let renewed = renew(&pool, process, &leases).await;
                 match &renewed {
                     Ok(waiting) => {
-                        shared.outbox.set_pending(*waiting);
+                        shared.outbox.set_pending(*waiting, asked);
                         if !is_renewed {
                             log::info!("leases are renewed again");
                         }

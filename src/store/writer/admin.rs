@@ -17,7 +17,9 @@ impl Writer {
     pub(super) fn run_admin_command(&mut self, mut operation: Operation) {
         // Uncommitted marks would undo what the command does.
         self.tick();
+        self.shared.outbox.storing(true);
         let outcome = self.run_next_part(&mut operation);
+        self.shared.outbox.storing(false);
         if outcome == Ok(true) {
             self.operations.push_front(operation);
             return;

@@ -417,9 +417,10 @@ impl Writer {
         let (started, uptime) = (Instant::now(), self.uptime());
         // With nothing else to write, this is the write that shows whether the database works.
         let save_uptime = decided.is_empty() || started >= self.uptime_due;
+        self.shared.outbox.storing(true);
         let outcome = self.backend.commit(&Commit { decided: &decided, marks: &marks, uptime, save_uptime });
         self.shared.metrics.committed(operations, started.elapsed());
-        match outcome {
+        let outcome = match outcome {
             Ok(()) => {
                 if save_uptime {
                     self.uptime_due = started + SAVE_UPTIME_INTERVAL;
@@ -437,7 +438,9 @@ impl Writer {
                 self.is_unresolved();
                 Err(StoreError::Unknown)
             }
-        }
+        };
+        self.shared.outbox.storing(false);
+        outcome
     }
 
     /// What earlier groups have left that the requests are about. A database that can't be read concerns all of them, a
