@@ -200,12 +200,16 @@ fn what_is_committed_while_it_is_looked_for_is_seen_in_its_order() {
          COMMIT"
     ));
     let (mut news, begin) = (Vec::new(), Instant::now());
-    while news.len() < 3 {
+    while !news.iter().any(|news| matches!(news, News::Changed(_))) {
         assert!(begin.elapsed() < 10 * TICK, "{news:?}");
         news.extend(follower.try_next());
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert!(matches!(news[..], [News::AccessChanged, News::AccessChanged, News::Changed(_)]), "{news:?}");
+    // Whoever looked may have given up, because it was locked for too long: then both records come together.
+    assert!(news.len() > 1, "{news:?}");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(f.catch_up()).unwrap();
+    assert_eq!(follower.try_next().map(|news| format!("{news:?}")), None, "it was known when the change was seen");
 }
 
 #[test]
