@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use ring::digest::{self, Digest, SHA256, digest};
 
-use super::{missing, missing_file, no_account, open, print, report};
+use super::{bar, missing, missing_file, no_account, open, print, report};
 use crate::config::Config;
 use crate::domain::account::User;
 use crate::domain::todo::import::Import;
@@ -241,9 +240,4 @@ fn said(error: &ValidationError) -> String {
     });
     let place: Vec<String> = line.into_iter().chain(steps).collect();
     format!("{}: {}{}", place.join(", "), error.msg, reason.unwrap_or_default())
-}
-
-fn bar(length: u64, template: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(length).with_style(style)
 }

@@ -2,6 +2,7 @@
 
 mod healthcheck;
 mod import;
+mod migrate;
 mod users;
 
 use std::io::{self, ErrorKind, Write};
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
 use thiserror::Error;
 
 use crate::api::docs;
@@ -53,6 +55,8 @@ enum Command {
     },
     /// Renew the epoch of a Postgres database that was restored to what it was before; the service must not be running
     RenewEpoch,
+    /// Copy an SQLite database to an empty Postgres database, or the other way round; the service must not be running
+    MigrateTo(migrate::Arguments),
     /// Create an account's todos from a file: an export, or a JSON array of todos; the service must not be running
     Import(import::Arguments),
     /// Create, list and change accounts; the service must not be running
@@ -90,6 +94,7 @@ async fn dispatch(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>
         Command::Backup { file } => backup(database_file(&database_settings()?, WITH_PG_DUMP)?, &file),
         Command::RestoreBackup { file } => restore(database_file(&database_settings()?, WITH_PG_RESTORE)?, &file),
         Command::RenewEpoch => renew_epoch(&database_settings()?.database),
+        Command::MigrateTo(arguments) => migrate::run(&arguments),
         Command::Import(arguments) => import::run(&arguments, &database_settings()?).await,
         Command::User { command } => users::run(command, &database_settings()?).await,
         Command::Openapi => Ok(print(&docs::openapi::json()?)?),
@@ -104,6 +109,11 @@ fn settings() -> Result<Config, Box<dyn std::error::Error>> {
 /// The same for commands that only work on the database.
 fn database_settings() -> Result<Config, Box<dyn std::error::Error>> {
     Ok(Config::of_database(EnvFile::read(Path::new(".env"))?)?)
+}
+
+/// The same with another `DATABASE_URL`.
+fn database_settings_with(url: &str) -> Result<Config, Box<dyn std::error::Error>> {
+    Ok(Config::of_database_at(url, EnvFile::read(Path::new(".env"))?)?)
 }
 
 /// Writes a line to standard output.
@@ -214,6 +224,12 @@ fn restore(path: &Path, backup: &Path) -> Result<(), Box<dyn std::error::Error>>
         }
         None => report(&format!("{} is restored", path.display())),
     }
+}
+
+/// Shows how far something is that takes long.
+fn bar(length: u64, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length).with_style(style)
 }
 
 /// Reports what was done; also in the error when that can't be written.

@@ -301,21 +301,27 @@ pub struct ConfigError {
 impl Config {
     /// Reads the process's environment and, for what is not set there, `file`.
     pub fn from_env(file: Option<EnvFile>) -> Result<Self, ConfigError> {
-        Self::read_env(file, true)
+        Self::read_env(file, true, None)
     }
 
     /// The same for a command that works on the database and that nobody can reach: it needs no secrets.
     pub fn of_database(file: Option<EnvFile>) -> Result<Self, ConfigError> {
-        Self::read_env(file, false)
+        Self::read_env(file, false, None)
     }
 
-    fn read_env(file: Option<EnvFile>, serves: bool) -> Result<Self, ConfigError> {
+    /// The same with another `DATABASE_URL`.
+    pub fn of_database_at(url: &str, file: Option<EnvFile>) -> Result<Self, ConfigError> {
+        Self::read_env(file, false, Some(url))
+    }
+
+    fn read_env(file: Option<EnvFile>, serves: bool, database: Option<&str>) -> Result<Self, ConfigError> {
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             // A value that is not UTF-8 is passed on lossily: where it matters, it is refused.
             Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
         });
+        let database = database.map(|url| ("DATABASE_URL".to_owned(), url.to_owned()));
         let (path, variables) = file.map(|file| (file.path, file.variables)).unzip();
-        let config = Self::read(variables.into_iter().flatten().chain(environment), serves)?;
+        let config = Self::read(variables.into_iter().flatten().chain(environment).chain(database), serves)?;
         Ok(Self { env_file: path, ..config })
     }
 

@@ -112,6 +112,34 @@ pub enum DatabaseError {
         "{database} has no tables of todo-backend; check DATABASE_URL, or start the service once, which creates them"
     )]
     Empty { database: String },
+    /// Another one was being copied into it.
+    #[error(
+        "a copy into the database {database} was begun and is not finished: run the same `todo-backend migrate-to` again"
+    )]
+    Unfinished { database: String },
+    /// Another copy into it was begun.
+    #[error(
+        "a copy of another database, or of what this one was earlier, was begun in {database}: empty that (DROP SCHEMA, \
+         CREATE SCHEMA), and begin again"
+    )]
+    OtherCopy { database: String },
+    /// Another one is the copy that goes on.
+    #[error(
+        "what is in the database {database} was moved to {target}: set DATABASE_URL to that; or, if that was never used, {undo}"
+    )]
+    Moved { database: String, target: String, undo: String },
+    /// It is a copy already.
+    #[error("{database} is a finished copy of this database: start the service with that as DATABASE_URL")]
+    Copied { database: String },
+    /// There is something in it already.
+    #[error("{database} has data already: migrate-to copies into an empty database (DROP SCHEMA, CREATE SCHEMA)")]
+    NotEmpty { database: String },
+    /// A copy is not what it is a copy of.
+    #[error(
+        "the copy in {database} is not good, and no service starts on it: {violation}; empty it (DROP SCHEMA, CREATE \
+         SCHEMA), and begin again"
+    )]
+    DifferentCopy { database: String, violation: String },
     /// A database violates an invariant.
     #[error("{database} is not good, nothing was changed: {violation}")]
     BadDatabase { database: String, violation: String },

@@ -14,6 +14,7 @@ pub mod idempotency;
 pub mod leases;
 mod loaded;
 pub mod map;
+pub mod moving;
 pub mod outbox;
 pub mod outcome;
 pub mod postgres;
@@ -62,6 +63,7 @@ use map::sessions::{PersonalTokens, Sessions, Used};
 use map::trash::Trash;
 use map::users::Users;
 use map::{OwnerView, TodoMap, TrashView};
+use moving::{Counts, Progress};
 use outbox::{Found, Outbox, Wanted};
 use postgres::connection::Connector;
 pub use sqlite::maintenance;
@@ -643,6 +645,26 @@ pub fn check_postgres(settings: &Postgres) -> Result<Vec<String>, DatabaseError>
 /// service must not be running.
 pub fn renew_epoch(settings: &Postgres) -> Result<Epoch, DatabaseError> {
     elsewhere(|| postgres::maintenance::renew_epoch(&Connector::open(settings)?))
+}
+
+/// Copies a database of SQLite into an empty one of Postgres, or goes on with a copy that was broken off: see [`moving`]. Neither
+/// may be used by a service. The copy of a backup has a new epoch.
+pub fn copy_to_postgres(
+    path: &Path,
+    is_backup: bool,
+    target: &Postgres,
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<Counts, DatabaseError> {
+    elsewhere(|| moving::to_postgres(path, is_backup, &Connector::open(target)?.patient(), progress))
+}
+
+/// Copies a database of Postgres, which no service uses, to a new file.
+pub fn copy_to_sqlite(
+    settings: &Postgres,
+    target: &Path,
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<Counts, DatabaseError> {
+    elsewhere(|| moving::to_sqlite(&Connector::open(settings)?.patient(), target, progress))
 }
 
 impl Drop for Store {

@@ -47,6 +47,11 @@ impl TestDatabase {
         Self { setting: Database::File(path.clone()), url, kind: Kind::Sqlite(path, Some(directory)) }
     }
 
+    /// Of the Postgres that TEST_POSTGRES names; there is nothing in it.
+    pub fn postgres_of_tests() -> Self {
+        Self::postgres(&std::env::var("TEST_POSTGRES").expect("bash tests/stack/with_postgres.sh -- cargo test …"))
+    }
+
     fn postgres(url: &str) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let schema = format!("t{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));

@@ -10,6 +10,7 @@ mod disk;
 mod events;
 mod faults;
 mod import;
+mod moving;
 mod order;
 mod output;
 mod page;

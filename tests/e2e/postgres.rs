@@ -8,6 +8,9 @@ use tokio_postgres::{NoTls, SimpleQueryMessage};
 use crate::process::Process;
 use crate::stack::{PATIENCE, Stack, free_port, script, wait_until_listening};
 
+/// Ends all connections of services.
+pub const CUT: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'todo-backend'";
+
 /// A server on a port of its own. What it has committed is on the disk, as in production. It ends with the test.
 pub struct Postgres {
     // Before the directory, in which it writes.
@@ -41,7 +44,8 @@ impl Postgres {
         self.url_of("todo")
     }
 
-    fn url_of(&self, database: &str) -> String {
+    /// The URL of one of its databases.
+    pub fn url_of(&self, database: &str) -> String {
         format!("postgres://todo@127.0.0.1:{}/{database}", self.port)
     }
 

@@ -40,6 +40,7 @@ const SET_UP: &str = "
 pub struct Connector {
     settings: Postgres,
     tls: MakeRustlsConnect,
+    patience: Duration,
 }
 
 /// A connection that is set up.
@@ -64,7 +65,12 @@ impl Connector {
     pub fn open(settings: &Postgres) -> Result<Self, DatabaseError> {
         let tls =
             tls::connector(settings).map_err(|error| DatabaseError::postgres(&settings.location())(error.into()))?;
-        Ok(Self { settings: settings.clone(), tls })
+        Ok(Self { settings: settings.clone(), tls, patience: ANSWER_TIMEOUT })
+    }
+
+    /// The same for work that nobody waits for, such as a copy: a server that is busy may take its time.
+    pub fn patient(self) -> Self {
+        Self { patience: Duration::from_secs(60), ..self }
     }
 
     /// Where the data is, without a password.
@@ -96,7 +102,7 @@ impl Connector {
                 config.keepalives_idle(KEEPALIVE);
             }
             if config.get_tcp_user_timeout().is_none() {
-                config.tcp_user_timeout(ANSWER_TIMEOUT);
+                config.tcp_user_timeout(self.patience);
             }
             // `connect_timeout=0`: as long as it takes.
             let limit = config.get_connect_timeout().copied().unwrap_or(Duration::MAX);

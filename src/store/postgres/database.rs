@@ -293,6 +293,12 @@ async fn open(connector: &Connector, options: &Options<'_>) -> Result<(Session, 
     if !options.may_upgrade && (1..schema::VERSION).contains(&found) {
         return Err(DatabaseError::OlderSchema { database: location, found, known: schema::VERSION });
     }
+    if found > 0 && schema::is_unfinished(client).await.map_err(&failed)? {
+        return Err(DatabaseError::Unfinished { database: location });
+    }
+    if let Some(target) = schema::moved_to(client).await.map_err(&failed)? {
+        return Err(DatabaseError::Moved { database: location, target, undo: "DROP TABLE moved_to".to_owned() });
+    }
     schema::migrate(client, found).await.map_err(&failed)?;
     let is_production = schema::is_production(client).await.map_err(&failed)?;
     let demo_users = match options.demo_users {

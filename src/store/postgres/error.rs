@@ -33,7 +33,7 @@ pub enum PostgresError {
     Taken,
     /// Somebody must be alone with it.
     #[error(
-        "a todo-backend uses it that shares it with nobody: an older version, or `renew-epoch`; stop it, or wait for it"
+        "a todo-backend uses it that shares it with nobody: an older version, `renew-epoch` or `migrate-to`; stop it, or wait for it"
     )]
     NotShared,
     /// What is stored does not follow from what is in memory.
@@ -45,6 +45,9 @@ pub enum PostgresError {
     /// There is no schema that tables can be in.
     #[error("it has no schema that search_path names; create one, or set search_path for the user")]
     NoSchema,
+    /// It can't store all texts.
+    #[error("its encoding is {0}; create one with the encoding UTF8")]
+    Encoding(String),
     /// A stored value that this version does not know.
     #[error("{0} holds a value that this version does not know")]
     Invalid(&'static str),
@@ -82,6 +85,17 @@ impl PostgresError {
         const CONFLICTS: [SqlState; 3] =
             [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::LOCK_NOT_AVAILABLE];
         self.code().is_some_and(|code| CONFLICTS.contains(code))
+    }
+
+    /// Whether the same can do better later: the server or the way to it was the reason, its resources (class 53) or an operator (57),
+    /// and not what it was asked.
+    pub fn is_passing(&self) -> bool {
+        let is_of = |classes: [&str; 2]| {
+            self.code().is_some_and(|code| classes.iter().any(|class| code.code().starts_with(class)))
+        };
+        matches!(self, Self::Timeout(_) | Self::Unreachable)
+            || !self.is_refusal() && matches!(self, Self::Server(_))
+            || is_of(["53", "57"])
     }
 
     /// Whether the process's row is not as it should be: see `commit::FENCE`.

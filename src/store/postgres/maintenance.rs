@@ -13,7 +13,7 @@ use crate::store::check::{self, ACCOUNT_RULE, BEFORE_RULE, MAX_LISTED, RULES, RU
 use crate::store::error::DatabaseError;
 
 /// What only holds here, or what a foreign key or the column's place says elsewhere.
-const OWN_RULES: [Rule; 5] = [
+const OWN_RULES: [Rule; 4] = [
     (
         "what is in the log or waits is that of an account",
         "SELECT DISTINCT 'owner ' || owner_id FROM (SELECT owner_id FROM changes UNION ALL SELECT owner_id FROM todos
@@ -40,15 +40,16 @@ const OWN_RULES: [Rule; 5] = [
              OR next_session <= (SELECT coalesce(max(id), 0) FROM sessions)
              OR next_personal_token <= (SELECT coalesce(max(id), 0) FROM personal_tokens)",
     ),
-    // As on SQLite: `DELIVERY_RULE`.
-    (
-        "no published change of a todo comes after one that waits, but while events are published again",
-        "SELECT 'todo ' || o.todo_id FROM (SELECT todo_id, min(version) AS version FROM outbox WHERE state = 0
-             GROUP BY todo_id) AS o
-         WHERE EXISTS (SELECT 1 FROM changes c WHERE c.todo_id = o.todo_id AND c.version > o.version
-             AND NOT EXISTS (SELECT 1 FROM outbox w WHERE w.seq = c.seq))",
-    ),
 ];
+
+/// Holds except while events are republished: `check` reports it; it is no reason to refuse anything.
+const DELIVERY_RULE: Rule = (
+    "no published change of a todo comes after one that waits, but while events are published again",
+    "SELECT 'todo ' || o.todo_id FROM (SELECT todo_id, min(version) AS version FROM outbox WHERE state = 0
+         GROUP BY todo_id) AS o
+     WHERE EXISTS (SELECT 1 FROM changes c WHERE c.todo_id = o.todo_id AND c.version > o.version
+         AND NOT EXISTS (SELECT 1 FROM outbox w WHERE w.seq = c.seq))",
+);
 
 /// Checks the log's invariants; returns the violations. Works while the service runs.
 pub fn check(connector: &Connector) -> Result<Vec<String>, DatabaseError> {
@@ -57,7 +58,7 @@ pub fn check(connector: &Connector) -> Result<Vec<String>, DatabaseError> {
     runtime()?.block_on(async {
         let (client, _) = connector.connect().await.map_err(&failed)?.cached();
         as_it_should_be(&client, &location).await?;
-        find_violations(&client).await.map_err(&failed)
+        find_violations(&client, Some(&DELIVERY_RULE)).await.map_err(&failed)
     })
 }
 
@@ -68,37 +69,46 @@ pub fn renew_epoch(connector: &Connector) -> Result<Epoch, DatabaseError> {
     runtime()?.block_on(async {
         let session = Session::alone(connector).await.map_err(&failed)?;
         as_it_should_be(&session.client, &location).await?;
-        if let Some(violation) = find_violations(&session.client).await.map_err(&failed)?.into_iter().next() {
+        if let Some(violation) = find_violations(&session.client, None).await.map_err(&failed)?.into_iter().next() {
             return Err(DatabaseError::BadDatabase { database: location, violation });
         }
         let epoch = Epoch(rand::random());
-        // Some of them may have been ended since the moment that it was restored to.
-        // A service that only seemed to be stopped sees by the new epoch that it was left behind.
-        let sql = format!(
-            "BEGIN; UPDATE meta SET epoch = '{epoch}'; DELETE FROM sessions; DELETE FROM personal_tokens;
-             DELETE FROM processes; COMMIT"
-        );
+        let sql = format!("BEGIN; {}; COMMIT", set_epoch(epoch));
         session.client.batch_execute(&sql).await.map_err(|error| failed(error.into()))?;
         Ok(epoch)
     })
 }
 
-async fn as_it_should_be(client: &ClientWrapper, location: &str) -> Result<(), DatabaseError> {
+/// Statements that give the database another epoch. Sessions and tokens may have been ended since the moment that it was restored to.
+/// A service that only seemed to be stopped sees by the epoch that it was left behind.
+pub fn set_epoch(epoch: Epoch) -> String {
+    format!(
+        "UPDATE meta SET epoch = '{epoch}'; DELETE FROM sessions; DELETE FROM personal_tokens; DELETE FROM processes"
+    )
+}
+
+/// Refuses a database that is not one of this version, or not all of one.
+pub async fn as_it_should_be(client: &ClientWrapper, location: &str) -> Result<(), DatabaseError> {
     let database = location.to_owned();
     match schema::version(client).await.map_err(DatabaseError::postgres(location))? {
         0 => Err(DatabaseError::Empty { database }),
         found if found > schema::VERSION => Err(DatabaseError::NewerSchema { database, found, known: schema::VERSION }),
         found if found < schema::VERSION => Err(DatabaseError::OlderSchema { database, found, known: schema::VERSION }),
+        _ if schema::is_unfinished(client).await.map_err(DatabaseError::postgres(location))? => {
+            Err(DatabaseError::Unfinished { database })
+        }
         _ => Ok(()),
     }
 }
 
-/// Looks for what breaks a rule.
-async fn find_violations(client: &ClientWrapper) -> Result<Vec<String>, PostgresError> {
+/// Looks for what breaks a rule of the log, or one rule more.
+pub async fn find_violations(client: &ClientWrapper, more: Option<&Rule>) -> Result<Vec<String>, PostgresError> {
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0";
     client.batch_execute(begin).await?;
     let mut violations = Vec::new();
-    for (rule, sql) in RULES.iter().chain(&RULES_WITH_TRASH).chain([&ACCOUNT_RULE, &BEFORE_RULE]).chain(&OWN_RULES) {
+    let rules =
+        RULES.iter().chain(&RULES_WITH_TRASH).chain([&ACCOUNT_RULE, &BEFORE_RULE]).chain(&OWN_RULES).chain(more);
+    for (rule, sql) in rules {
         for row in &client.query(&format!("{sql} LIMIT {MAX_LISTED}"), &[]).await? {
             violations.push(check::violation(rule, get(row, 0)?));
         }

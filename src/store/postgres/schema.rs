@@ -17,8 +17,13 @@ pub const VERSION: usize = MIGRATIONS.len();
 
 /// The schema's version in the database; 0: there is none yet.
 pub async fn version(client: &ClientWrapper) -> Result<usize, PostgresError> {
-    let sql = "SELECT current_schema()::text, to_regclass(quote_ident(current_schema()) || '.meta') IS NOT NULL";
+    let sql = "SELECT current_schema()::text, to_regclass(quote_ident(current_schema()) || '.meta') IS NOT NULL,
+             current_setting('server_encoding')";
     let row = client.query_one(sql, &[]).await?;
+    let encoding: String = get(&row, 2)?;
+    if encoding != "UTF8" {
+        return Err(PostgresError::Encoding(encoding));
+    }
     if get::<Option<&str>>(&row, 0)?.is_none() {
         return Err(PostgresError::NoSchema);
     }
@@ -45,6 +50,34 @@ pub async fn migrate(client: &ClientWrapper, version: usize) -> Result<(), Postg
     }
     let version = i32::try_from(VERSION).unwrap_or(i32::MAX);
     client.execute("UPDATE meta SET version = $1", &[&version]).await?;
+    Ok(client.batch_execute("COMMIT").await?)
+}
+
+/// Marks a database into which another one is being copied.
+pub const UNFINISHED: &str = "CREATE TABLE unfinished_copy (source text NOT NULL, shift bigint NOT NULL)";
+/// The copy is complete.
+pub const FINISHED: &str = "DROP TABLE unfinished_copy";
+
+/// Whether another database was being copied into this one, and not all of it is there.
+pub async fn is_unfinished(client: &ClientWrapper) -> Result<bool, PostgresError> {
+    let sql = "SELECT to_regclass(quote_ident(current_schema()) || '.unfinished_copy') IS NOT NULL";
+    get(&client.query_one(sql, &[]).await?, 0)
+}
+
+/// Where what is in it was copied to, if it was, and is to go on.
+pub async fn moved_to(client: &ClientWrapper) -> Result<Option<String>, PostgresError> {
+    let sql = "SELECT to_regclass(quote_ident(current_schema()) || '.moved_to') IS NOT NULL";
+    if !get(&client.query_one(sql, &[]).await?, 0)? {
+        return Ok(None);
+    }
+    let row = client.query_opt("SELECT target FROM moved_to", &[]).await?;
+    row.map(|row| get(&row, 0)).transpose()
+}
+
+/// Records that what is in it goes on elsewhere.
+pub async fn mark_moved(client: &ClientWrapper, target: &str) -> Result<(), PostgresError> {
+    client.batch_execute("BEGIN; DROP TABLE IF EXISTS moved_to; CREATE TABLE moved_to (target text NOT NULL)").await?;
+    client.execute("INSERT INTO moved_to (target) VALUES ($1)", &[&target]).await?;
     Ok(client.batch_execute("COMMIT").await?)
 }
 

@@ -45,6 +45,7 @@ impl Database {
         make_parent(&named)?;
         let lock = DatabaseLock::take_or_create(&named)?;
         let path = lock.path().to_owned();
+        maintenance::refuse_moved(&path)?;
         let failed = DatabaseError::sqlite(path.clone());
         let mut connection = open_writer(&path, directory.is_none()).map_err(&failed)?;
         schema::migrate(&mut connection, &path, |connection, found, version| {

@@ -14,6 +14,9 @@ use crate::store::check::{
 };
 use crate::store::error::DatabaseError;
 
+/// The suffix of the file that says where the database was moved to.
+const MOVED: &str = ".moved";
+
 /// Holds except while events are republished: then a later change can be published before an earlier one. `check`
 /// reports it; it is no reason to refuse a backup.
 const DELIVERY_RULE: Rule = (
@@ -99,10 +102,7 @@ pub fn restore(path: &Path, backup: &Path) -> Result<Option<PathBuf>, DatabaseEr
     copy(&source, backup, &partial, owner)?;
     renew_epoch(&partial).map_err(DatabaseError::sqlite(&partial))?;
     let replaced = if path.exists() { Some(set_aside(path)?) } else { None };
-    // SQLite would replay a leftover log, even that of a removed file, into the restored database.
-    for suffix in ["-wal", "-shm"] {
-        remove_if_there(&with_suffix(path, suffix))?;
-    }
+    remove_leftovers(path)?;
     put_in_place(&partial, path)?;
     Ok(replaced)
 }
@@ -193,11 +193,96 @@ fn put_in_place(partial: &Path, target: &Path) -> Result<(), DatabaseError> {
     put().map_err(|source| DatabaseError::InPlace { path: target.to_owned(), source })
 }
 
+/// Creates the database `named`, which must not exist yet: it gets its name when `fill` has put everything into it.
+pub fn create<T>(
+    named: &Path,
+    fill: impl FnOnce(&Connection, &Path) -> Result<T, DatabaseError>,
+) -> Result<T, DatabaseError> {
+    make_parent(named)?;
+    let lock = DatabaseLock::take_if_there(named)?;
+    let path = lock.path();
+    if path.exists() {
+        return Err(DatabaseError::Exists { path: named.to_owned() });
+    }
+    let owner = Owner::of_database(path).map_err(DatabaseError::io("look at", path))?;
+    let partial = with_suffix(path, ".partial");
+    // Leftovers of an interrupted copy.
+    for suffix in ["", "-journal"] {
+        remove_if_there(&with_suffix(&partial, suffix))?;
+    }
+    owner.create(&partial).map_err(DatabaseError::io("write", &partial))?;
+    let create = || {
+        let failed = DatabaseError::sqlite(&partial);
+        let mut connection = open(&partial).map_err(&failed)?;
+        // It is flushed as a whole, before it has its name.
+        connection.pragma_update(None, "synchronous", "OFF").map_err(&failed)?;
+        schema::migrate(&mut connection, &partial, |_, _, _| Ok(()))?;
+        let filled = fill(&connection, &partial)?;
+        if let Some(violation) = find_violations(&connection, rules(&connection, &partial)?).map_err(&failed)?.pop() {
+            return Err(DatabaseError::BadCopy { path: partial.clone(), violation });
+        }
+        connection.close().map_err(|(_, error)| failed(error))?;
+        Ok(filled)
+    };
+    let filled = create().inspect_err(|error| {
+        // Half a copy would keep a full disk full; a bad one is looked at.
+        if !matches!(error, DatabaseError::BadCopy { .. }) {
+            let _ = remove_if_there(&partial);
+        }
+    })?;
+    remove_leftovers(path)?;
+    put_in_place(&partial, path)?;
+    Ok(filled)
+}
+
+/// Records that what is in the database goes on elsewhere.
+pub fn mark_moved(path: &Path, target: &str) -> Result<(), DatabaseError> {
+    let mark = with_suffix(path, MOVED);
+    std::fs::write(&mark, format!("{target}\n")).map_err(DatabaseError::io("write", mark))
+}
+
+/// Refuses a database if what was in it goes on elsewhere.
+pub fn refuse_moved(path: &Path) -> Result<(), DatabaseError> {
+    let mark = with_suffix(path, MOVED);
+    match std::fs::read_to_string(&mark) {
+        Ok(target) => Err(DatabaseError::Moved {
+            database: path.display().to_string(),
+            target: target.trim().to_owned(),
+            undo: format!("remove {}", mark.display()),
+        }),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(DatabaseError::io("read", mark)(error)),
+    }
+}
+
+/// Opens a database that is good and has this version's schema, to read all of it.
+pub fn whole(path: &Path) -> Result<Connection, DatabaseError> {
+    let connection = existing(path)?;
+    let database = path.display().to_string();
+    let found = schema::schema_version(&connection, path)?;
+    if found < schema::VERSION {
+        return Err(DatabaseError::OlderSchema { database, found, known: schema::VERSION });
+    }
+    let violations = find_violations(&connection, rules(&connection, path)?).map_err(DatabaseError::sqlite(path))?;
+    match violations.into_iter().next() {
+        Some(violation) => Err(DatabaseError::BadDatabase { database, violation }),
+        None => Ok(connection),
+    }
+}
+
 fn existing(path: &Path) -> Result<Connection, DatabaseError> {
     if !path.is_file() {
         return Err(DatabaseError::Missing { path: path.to_owned() });
     }
     open_reader(path).map_err(DatabaseError::sqlite(path))
+}
+
+/// Removes what belonged to another file of this name. SQLite would replay its log, even if the file is gone.
+fn remove_leftovers(path: &Path) -> Result<(), DatabaseError> {
+    for suffix in ["-wal", "-shm", MOVED] {
+        remove_if_there(&with_suffix(path, suffix))?;
+    }
+    Ok(())
 }
 
 fn remove_if_there(path: &Path) -> Result<(), DatabaseError> {

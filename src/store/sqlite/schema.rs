@@ -23,6 +23,8 @@ const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/0006.sql"),
 ];
 
+/// The version of the schema that this program writes.
+pub const VERSION: usize = MIGRATIONS.len();
 /// The version of the schema that has accounts with a state.
 pub const WITH_ACCOUNT_STATES: usize = 2;
 /// The version of the schema that has sessions.
@@ -41,11 +43,11 @@ const INDEXES: &str = "CREATE INDEX IF NOT EXISTS changes_by_todo ON changes (to
 pub fn schema_version(connection: &Connection, path: &Path) -> Result<usize, DatabaseError> {
     let version: usize =
         connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(DatabaseError::sqlite(path))?;
-    if version > MIGRATIONS.len() {
+    if version > VERSION {
         return Err(DatabaseError::NewerSchema {
             database: path.display().to_string(),
             found: version,
-            known: MIGRATIONS.len(),
+            known: VERSION,
         });
     }
     Ok(version)
@@ -62,8 +64,8 @@ pub fn migrate(
         return Err(DatabaseError::OldSqlite { version: rusqlite::version() });
     }
     let version = schema_version(connection, path)?;
-    if (1..MIGRATIONS.len()).contains(&version) {
-        keep(connection, version, MIGRATIONS.len())?;
+    if (1..VERSION).contains(&version) {
+        keep(connection, version, VERSION)?;
     }
     migrate_from(connection, version).map_err(DatabaseError::sqlite(path))
 }

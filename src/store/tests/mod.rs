@@ -10,6 +10,7 @@ mod failing;
 mod groups;
 mod idempotency;
 mod lives;
+mod moving;
 mod on_postgres;
 mod on_sqlite;
 mod outbox;

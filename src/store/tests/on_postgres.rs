@@ -261,6 +261,24 @@ fn a_new_epoch_ends_sessions_and_keeps_the_rest() {
 
 #[test]
 #[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
+fn a_new_epoch_and_a_copy_wait_for_no_events_that_are_published_again() {
+    let mut f = Fixture::on_postgres();
+    let Database::Postgres(settings) = f.database.setting().clone() else { panic!() };
+    f.apply(1, vec![create("x"), rename(1, "y")]).unwrap();
+    f.marked([1, 2], DeliveryState::Published);
+    f.operate(OutboxCommand::Republish { owner: UserId(1), from_revision: Revision(1) });
+    f.marked([2], DeliveryState::Published);
+    f.store = None;
+    let problems = check_postgres(&settings).unwrap();
+    assert!(problems.len() == 1 && problems[0].contains("but while events are published again"), "{problems:?}");
+    let epoch = renew_epoch(&settings).unwrap();
+    let file = TestDatabase::sqlite();
+    copy_to_sqlite(&settings, &file.path(), &mut |_| {}).unwrap();
+    assert_eq!(Fixture::on(file).epoch(), epoch);
+}
+
+#[test]
+#[ignore = "needs TEST_POSTGRES, which tests/stack/with_postgres.sh sets"]
 fn times_of_retention_are_the_databases_and_never_go_back() {
     let mut f = Fixture::on_postgres();
     let now = |f: &Fixture| f.database.number("SELECT extract(epoch FROM clock_timestamp())::bigint");

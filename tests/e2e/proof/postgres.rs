@@ -9,13 +9,11 @@ use serde_json::json;
 use super::kill::compare;
 use super::load::Load;
 use super::{seed, shuffled};
+use crate::postgres::CUT;
 use crate::stack::{Client, PATIENCE, Stack};
 
 /// Longer than the service waits for an answer of the database.
 const FREEZE: Duration = Duration::from_secs(8);
-
-/// Ends all connections of services.
-const CUT: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'todo-backend'";
 
 /// Waits until changes are stored again.
 async fn stores(client: &Client) {
