@@ -41,11 +41,14 @@ dockerfile_copies_enough() {
 }
 
 # compose-go is what `docker compose` reads its file with: the official JSON schema, then what the file refers to.
-compose() { GOTOOLCHAIN=local GOFLAGS='' go run github.com/compose-spec/compose-go/v2/cmd@v2.1.3 docker-compose.yml; }
+compose() { GOTOOLCHAIN=local GOFLAGS='' go run -C "$(dirname "$1")" github.com/compose-spec/compose-go/v2/cmd@v2.1.3 "$(basename "$1")"; }
 
 only_the_broker_differs() {
-  diff <(grep -v '^#' components/kafka-pubsub.yaml | sed 's/"localhost:9092"/"kafka:9092"/') \
-    <(grep -v '^#' deploy/compose/components/kafka-pubsub.yaml)
+  local copy
+  for copy in compose/components/kafka-pubsub.yaml kubernetes/kafka-pubsub.yaml kubernetes/resiliency.yaml; do
+    diff <(grep -v '^#' "components/${copy##*/}" | sed 's/"localhost:9092"/"BROKER"/') \
+      <(grep -v '^#' "deploy/$copy" | sed 's/"kafka:9092"\|"kafka.kafka:9092"/"BROKER"/') || return 1
+  done
 }
 
 # Reads events, one a line; fails when there is none, or one that is not as the schema says.
@@ -107,10 +110,10 @@ pinned_actions() {
 }
 
 # One that is not passed on would be ignored without a word. Left out: what the file itself decides.
-settings_are_passed_on() {
-  local own='HOST|PORT|DATABASE_URL|DATABASE_CONNECTIONS|DATABASE_PASSWORD_FILE|PGPASSWORD|DAPR_HTTP_ENDPOINT|DAPR_HOST|DAPR_HTTP_PORT|DAPR_PORT|DAPR_PUBSUB_NAME|ADMIN_PASSWORD_FILE'
+settings_are_passed_on() { # settings_are_passed_on FILE FROM TO: those of the service between two lines of FILE
+  local own='HOST|PORT|DATABASE_PASSWORD_FILE|DAPR_HTTP_ENDPOINT|DAPR_HOST|DAPR_HTTP_PORT|DAPR_PORT|DAPR_PUBSUB_NAME|ADMIN_PASSWORD_FILE'
   diff <(sed -n '/^## Settings/,/^## /s/^| `\([A-Z_]*\)`.*/\1/p' README.md | grep -vxE "$own" | sort) \
-    <(sed -n '/^  todo-backend:/,/^  dapr:/s/^      \([A-Z_]*\): .*/\1/p' docker-compose.yml | sort)
+    <(sed -n "/^$2:/,/^$3:/s/^ *\\([A-Z_]*\\): .*/\\1/p" "$1" | sort)
 }
 
 make_targets() { # that targets which CI runs and documents name are in the Makefile
@@ -158,9 +161,12 @@ decisions() { # each has its number, its date and its status, and says what else
 
 check "Dockerfile: hadolint" dockerfile
 check "Dockerfile: what it copies is a package" dockerfile_copies_enough
-check "docker-compose.yml: the Compose specification" compose
-check "docker-compose.yml: it passes on every setting of README.md" settings_are_passed_on
-check "deploy/compose/components: as components, with another broker" only_the_broker_differs
+check "docker-compose.yml: the Compose specification" compose docker-compose.yml
+check "deploy/compose/replicas.yml: the Compose specification" compose deploy/compose/replicas.yml
+check "docker-compose.yml: it passes on every setting of README.md" settings_are_passed_on docker-compose.yml "  todo-backend" "  dapr"
+check "deploy/compose/replicas.yml: it passes on every setting of README.md" settings_are_passed_on deploy/compose/replicas.yml \
+  x-replica x-sidecar
+check "deploy: as components, with another broker" only_the_broker_differs
 check "docs/events.schema.json: valid, and fits the example in docs/events.md" example_event
 check "docs/asyncapi.yaml: AsyncAPI 3.0, and its examples fit the event schema" asyncapi
 check ".github/workflows: actionlint" workflows
