@@ -13,7 +13,7 @@ DENY := bash tests/stack/tool.sh cargo-deny 0.20.2 cargo-deny
 CYCLONEDX := bash tests/stack/tool.sh cargo-cyclonedx 0.5.9 cargo-cyclonedx
 WATCHEXEC := bash tests/stack/tool.sh watchexec-cli 2.8.0 watchexec
 
-.PHONY: help run dapr dev web check lint advisories sbom test torture bench
+.PHONY: help run dapr replicas dev web check lint advisories sbom test torture bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ run: need-cargo ## the service alone; it uses a Dapr sidecar when there is one
 dapr: need-cargo ## Kafka, the Dapr sidecar and the service, in one command; ctrl-c stops all of it
 	cargo build --locked
 	@exec $(STACK) dapr "$${CARGO_TARGET_DIR:-target}/debug/todo-backend"
+
+replicas: need-cargo ## three replicas on one PostgreSQL, with sidecars and Kafka, behind nginx; ctrl-c stops all of it
+	cargo build --locked
+	@exec $(STACK) replicas "$${CARGO_TARGET_DIR:-target}/debug/todo-backend"
 
 dev: need-cargo ## the service alone, started again whenever a source file changes
 	$(WATCHEXEC) --restart --watch src --watch Cargo.toml --watch .env -- cargo run --locked

@@ -363,6 +363,56 @@ fn make_dapr_leaves_the_users_own_kafka_alone() {
     assert!(stack.kafka().running() && listens(9092), "Kafka was stopped");
 }
 
+#[test]
+fn make_replicas_goes_on_without_one_and_leaves_nothing() {
+    let _ports = take_ports();
+    let playground = Playground::new();
+    let mut everything = playground.start("make replicas", "exec make replicas");
+    everything.wait_for("all of them behind nginx: http://localhost:8000", PATIENCE);
+    let ask = |arguments: &[&str]| {
+        let curl = Command::new("curl")
+            .args(["-sS", "--fail-with-body", "--max-time", "20"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(curl.status.success(), "{arguments:?}: {curl:?}");
+        String::from_utf8(curl.stdout).unwrap()
+    };
+    let login = ask(&["-X", "POST", "http://localhost:8000/auth/login?username=demo&password=demo123"]);
+    let token = format!("Authorization: Bearer {}", login.split('"').nth(3).unwrap());
+    let create = || ask(&["-H", &token, "--json", r#"{"title":"x"}"#, "http://localhost:8000/todos"]);
+    let logs = |text: &str| {
+        let log = |n| std::fs::read_to_string(playground.project.join(format!("data/replicas/{n}.log"))).unwrap();
+        (1..=3).map(log).filter(|log| log.contains(text)).count()
+    };
+    for _ in 0..6 {
+        create();
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while logs("POST /todos 201") < 3 {
+        assert!(Instant::now() < deadline, "not all replicas are asked");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // One is killed, with its sidecar.
+    send("KILL", playground.wait_for_name("todo-backend"));
+    everything.wait_for("has ended, the others go on", PATIENCE);
+    for _ in 0..6 {
+        create();
+    }
+    let todos = ask(&["-H", &token, "http://localhost:8000/todos"]);
+    assert_eq!(todos.matches(r#""title":"x""#).count(), 12);
+    everything.signal_group("INT");
+    assert_eq!(playground.wait_for_the_end(&mut everything, &PORTS, "ctrl-c, make replicas"), 130);
+    everything.wait_for("stack: stopped", PATIENCE);
+    // What it stored is there the next time.
+    let mut everything = playground.start("make replicas", "REPLICAS=1 exec make replicas");
+    everything.wait_for("all of them behind nginx", PATIENCE);
+    assert_eq!(ask(&["-H", &token, "http://localhost:8000/todos"]).matches(r#""title":"x""#).count(), 12);
+    send("KILL", playground.wait_for_name("todo-backend"));
+    assert_eq!(playground.wait_for_the_end(&mut everything, &PORTS, "the last replica is killed"), 2);
+    everything.wait_for("which was the last one", PATIENCE);
+}
+
 /// Starts a script again and again, and ends it as a terminal, make and the terminal's window do.
 fn end_a_script(playground: &Playground, line: &str, wait: impl Fn(), look: impl Fn(&str)) {
     for (signal, status) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {

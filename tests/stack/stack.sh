@@ -15,6 +15,8 @@
 #   stack.sh psql [ARGUMENT…]            the psql that comes with it
 #   stack.sh kafka DIR PORT              one broker in the foreground (this process becomes java); data in DIR
 #   stack.sh dapr SERVICE_BINARY         Kafka + `dapr run` + the service; ctrl-c stops all of it
+#   stack.sh replicas SERVICE_BINARY     Kafka, PostgreSQL, REPLICAS (3) services with their sidecars, and nginx before them, on
+#                                        PORT (8000); ctrl-c stops all of it
 #
 # An installed `dapr`/`daprd` is preferred, except when CI is set (CI tests the pinned versions) or STACK_PINNED=1.
 set -euo pipefail
@@ -465,157 +467,8 @@ PROPERTIES
     -cp "$KAFKA_LIBS/*" kafka.Kafka "$dir/server.properties"
 }
 
-listening() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
-
-# What `make dapr` starts has sessions of its own, so that a terminal's ctrl-c reaches only this script, which stops
-# things in their order. It also carries the run in its environment, as PID, start time, part and checkout: that is how
-# it is found again, whoever its parent is by then.
-launch() { # launch PART COMMAND…, in the background
-  trap - INT QUIT TERM HUP PIPE
-  TODO_BACKEND_STACK="$run $1 $root" exec setsid "${@:2}"
-}
-
-born() { cut -d ' ' -f 22 "/proc/$1/stat" 2>/dev/null || true; } # born PID: its start time
-
-part_of() { # part_of RUN PART: the processes of that part
-  grep -lzsxF "TODO_BACKEND_STACK=$1 $2 $root" /proc/[0-9]*/environ | cut -d / -f 3 || true
-}
-
-# services_of RUN: the processes of the part `dapr` that are neither the CLI nor the sidecar.
-services_of() {
-  local pid name
-  for pid in $(part_of "$1" dapr); do
-    if IFS= read -r -d '' name 2>/dev/null <"/proc/$pid/cmdline" && [[ ${name##*/} != dapr && ${name##*/} != daprd ]]; then
-      echo "$pid"
-    fi
-  done
-}
-
-# wait_while SECOND COMMAND…: returns when COMMAND lists no process, when stop_run is SECOND seconds old, or in a hurry.
-wait_while() {
-  local limit=$1
-  shift
-  while ((!hurry && SECONDS < limit)) && [ -n "$("$@")" ]; do sleep 0.1; done
-}
-
-stop_processes() { # stop_processes SECOND COMMAND…: SIGTERM to the processes that COMMAND lists, and the same
-  local pids
-  pids=$("${@:2}")
-  # shellcheck disable=SC2086
-  [ -z "$pids" ] || kill -TERM $pids 2>/dev/null
-  wait_while "$@"
-}
-
-# stop_run RUN: the service first, which finishes its requests (10 s at most), Kafka last. `dapr run` would not: it kills
-# the service. SIGKILL to what is left after 14 s.
-stop_run() {
-  local pids
-  SECONDS=0
-  stop_processes 12 services_of "$1"
-  # By itself the CLI shows the service's last lines and stops the sidecar.
-  wait_while $((SECONDS < 11 ? SECONDS + 2 : 12)) part_of "$1" dapr
-  stop_processes 13 part_of "$1" dapr
-  [ -z "$(part_of "$1" kafka)" ] || say "stopping Kafka"
-  stop_processes 14 part_of "$1" kafka
-  while pids="$(part_of "$1" dapr) $(part_of "$1" kafka)" && [ "$pids" != " " ] && ((SECONDS < 20)); do
-    # shellcheck disable=SC2086
-    kill -KILL $pids 2>/dev/null
-    sleep 0.1
-  done
-}
-
-# The EXIT trap of run_dapr. Nothing here may end it early: not a terminal that is gone, and not a second SIGTERM, which
-# this script gets when its group was sent one, because make passes its own on.
-stop_all() {
-  set +e
-  trap 'hurry=1; say "at once"' INT
-  trap '' TERM HUP PIPE QUIT
-  say "stopping the service and the sidecar (ctrl-c again: at once)"
-  # What was just forked does not carry the run yet.
-  local pid tries=0
-  for pid in $(jobs -p); do
-    while kill -0 "$pid" 2>/dev/null && ! grep -qzs '^TODO_BACKEND_STACK=' "/proc/$pid/environ" && ((tries < 20)); do
-      sleep 0.1
-      ((tries += 1))
-    done
-  done
-  stop_run "$run"
-  say "stopped"
-}
-
-# leave STATUS: what a signal does, once. A second one that comes before stop_all has begun to ignore it must not end that.
-leave() {
-  if [ -z "${leaving:-}" ]; then
-    leaving=1
-    exit "$1"
-  fi
-}
-
-# What runs of this checkout have left behind whose script was killed.
-stop_leftovers() {
-  local file owner since part directory
-  for file in $(grep -lzs '^TODO_BACKEND_STACK=' /proc/[0-9]*/environ || true); do
-    read -r owner since part directory < <(grep -ahzs '^TODO_BACKEND_STACK=' "$file" | tr '\0' '\n' | cut -d = -f 2-) || continue
-    if [ "$directory" = "$root" ] && [ "$(born "$owner")" != "$since" ]; then
-      say "an earlier run was killed and has left its $part behind, process $(cut -d / -f 3 <<<"$file"): stopping all of that run"
-      stop_run "$owner $since" || true
-    fi
-  done
-}
-
-run_dapr() { # run_dapr SERVICE_BINARY: what `make dapr` does
-  local binary=$1 port=${PORT:-8000} dapr_port=${DAPR_HTTP_PORT:-${DAPR_PORT:-3500}} waited=0 status=0 own
-  [ -x "$binary" ] || die "$binary is not there: cargo build --release"
-  need setsid "it keeps ctrl-c from Kafka and the sidecar, which are stopped in their order (Debian: apt-get install util-linux)"
-  [ -r /proc/self/environ ] || die "there is no /proc, where processes are found again: on other systems than Linux, start Kafka and 'dapr run' yourself (README.md)"
-  find_daprd
-  find_dapr_cli
-  say "daprd: $DAPRD ($("$DAPRD" --version))"
-  [[ $binary = /* ]] || binary=$PWD/$binary
-  cd "$root"
-  mkdir -p data
-
-  # Global, because traps use them.
-  run="$$ $(born $$)" hurry=0 kafka="" dapr=""
-  stop_leftovers
-  listening 9092 || find_kafka
-  # From here on; what is built above ends by itself.
-  trap stop_all EXIT
-  trap 'leave 129' HUP
-  trap 'leave 130' INT
-  trap 'leave 131' QUIT
-  trap 'leave 141' PIPE
-  trap 'leave 143' TERM
-
-  if listening 9092; then
-    own=$(grep -lzsxF "$root/data/kafka/server.properties" /proc/[0-9]*/cmdline | cut -d / -f 3 || true)
-    say "using the Kafka that listens on localhost:9092, which stays${own:+ (process $own, with the data in data/kafka)}"
-  else
-    launch kafka bash "$here/stack.sh" kafka "$root/data/kafka" 9092 >data/kafka.log 2>&1 </dev/null &
-    kafka=$!
-    until listening 9092; do
-      kill -0 "$kafka" 2>/dev/null || { tail -n 20 data/kafka.log >&2; die "Kafka did not start; see data/kafka.log"; }
-      ((waited += 1))
-      ((waited < 300)) || die "Kafka did not listen on 9092 within 60 s; see data/kafka.log"
-      sleep 0.2
-    done
-    say "Kafka $KAFKA_VERSION is up on localhost:9092 (data in data/kafka, log in data/kafka.log)"
-  fi
-  say "dapr run: service on port $port, sidecar on port $dapr_port; ctrl-c stops everything"
-  launch dapr "$DAPR" run --app-id todo-backend --app-port "$port" --dapr-http-port "$dapr_port" --runtime-path "$DAPR_RUNTIME_PATH" \
-    --resources-path "$root/components" --dapr-listen-addresses 127.0.0.1 --log-level warn -- "$binary" &
-  dapr=$!
-  # Without one of them the others are of no use. Not `wait -n`, which may miss who is gone already.
-  while kill -0 "$dapr" 2>/dev/null && { [ -z "$kafka" ] || kill -0 "$kafka" 2>/dev/null; }; do sleep 0.5; done
-  if kill -0 "$dapr" 2>/dev/null; then
-    wait "$kafka" || status=$?
-    tail -n 5 data/kafka.log >&2
-    die "Kafka has ended (status $status), so everything ends; see data/kafka.log"
-  fi
-  wait "$dapr" || status=$?
-  say "error: 'dapr run' has ended (status $status); it says above whether the service or the sidecar ended first"
-  exit $((status ? status : 1))
-}
+# shellcheck source=tests/stack/running.sh
+source "$here/running.sh"
 
 case ${1:-} in
   build)
@@ -670,8 +523,12 @@ case ${1:-} in
     [ $# -eq 2 ] || die "usage: stack.sh dapr SERVICE_BINARY"
     run_dapr "$2"
     ;;
+  replicas)
+    [ $# -eq 2 ] || die "usage: stack.sh replicas SERVICE_BINARY"
+    run_replicas "$2"
+    ;;
   *)
-    sed -n '2,20s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,22s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 2
     ;;
 esac
