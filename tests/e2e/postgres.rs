@@ -22,26 +22,50 @@ pub struct Postgres {
 impl Postgres {
     /// It runs, and has an empty database `todo`.
     pub fn started() -> Self {
-        let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
-        let server = Self::serve(&directory, port);
-        let postgres = Self { server, directory, port };
+        let postgres = Self::new(None);
         let created = run(&mut postgres.psql_at("postgres", "CREATE DATABASE todo"));
         assert_eq!(created, "CREATE DATABASE");
         postgres
     }
 
-    fn serve(directory: &tempfile::TempDir, port: u16) -> Process {
+    /// Another server, with all of this one, that every commit reaches before it is acknowledged.
+    pub fn standby(&self) -> Self {
+        let standby = Self::new(Some(self.port));
+        self.psql("ALTER SYSTEM SET synchronous_standby_names = 'standby'");
+        self.psql("SELECT pg_reload_conf()");
+        let deadline = Instant::now() + PATIENCE;
+        while self.psql("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") != "1" {
+            assert!(Instant::now() < deadline, "the standby is not synchronous");
+        }
+        standby
+    }
+
+    fn new(primary: Option<u16>) -> Self {
+        let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+        Self { server: Self::serve(&directory, port, primary), directory, port }
+    }
+
+    fn serve(directory: &tempfile::TempDir, port: u16, primary: Option<u16>) -> Process {
         let mut command = Command::new("bash");
-        command.arg(script()).arg("postgres").arg(directory.path()).arg(port.to_string());
+        command.arg(script()).arg(if primary.is_some() { "standby" } else { "postgres" });
+        command.arg(directory.path()).arg(port.to_string()).args(primary.map(|port| port.to_string()));
         let mut server = Process::start("postgres", &mut command);
         wait_until_listening(&mut server, port, "Postgres");
         // It listens before it has recovered.
-        server.wait_for("database system is ready to accept connections", PATIENCE);
+        server.wait_for(
+            if primary.is_some() { "accept read-only connections" } else { "ready to accept connections" },
+            PATIENCE,
+        );
         server
     }
 
     pub fn url(&self) -> String {
         self.url_of("todo")
+    }
+
+    /// The URL for a service that uses whichever of both is the primary.
+    pub fn url_with(&self, other: &Self) -> String {
+        format!("postgres://todo@127.0.0.1:{},127.0.0.1:{}/todo", self.port, other.port)
     }
 
     /// The URL of one of its databases.
@@ -65,7 +89,7 @@ impl Postgres {
     /// After `kill`.
     pub fn start(&mut self) {
         assert!(!self.server.running(), "it runs already");
-        self.server = Self::serve(&self.directory, self.port);
+        self.server = Self::serve(&self.directory, self.port, None);
     }
 
     /// As an upgrade does: open transactions are rolled back, and connections end.

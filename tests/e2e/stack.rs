@@ -143,7 +143,8 @@ impl Stack {
         other.sidecar_env.clone_from(&self.sidecar_env);
         other.service_env.clone_from(&self.service_env);
         let database = self.postgres.as_ref().expect("only Postgres serves several").url();
-        other.service_env.push(("DATABASE_URL", database));
+        // What the test has set comes last, and so it is what counts.
+        other.service_env.insert(0, ("DATABASE_URL", database));
         other
     }
 

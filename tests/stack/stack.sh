@@ -12,6 +12,7 @@
 #   stack.sh promtool                    the path of a promtool, for the checks of deploy/
 #   stack.sh pocketbase                  the path of PocketBase, which `make bench` compares with
 #   stack.sh postgres DIR PORT [OPTION…] one PostgreSQL in the foreground (this process becomes postgres); data in DIR
+#   stack.sh standby DIR PORT PRIMARY    the same as a standby of the one on port PRIMARY, which knows it as "standby"
 #   stack.sh psql [ARGUMENT…]            the psql that comes with it
 #   stack.sh kafka DIR PORT              one broker in the foreground (this process becomes java); data in DIR
 #   stack.sh dapr SERVICE_BINARY         Kafka + `dapr run` + the service; ctrl-c stops all of it
@@ -287,7 +288,7 @@ as_somebody() {
 
 has_postgres() { # has_postgres DIR: all that the tests use is there
   local name
-  for name in initdb postgres pg_ctl psql pg_dump; do [ -x "$1/$name" ] || return 1; done
+  for name in initdb postgres pg_ctl psql pg_dump pg_basebackup; do [ -x "$1/$name" ] || return 1; done
 }
 
 # Distributions keep the server out of PATH, and several of its versions side by side.
@@ -400,9 +401,11 @@ find_all() {
   find_postgres
 }
 
-run_postgres() { # run_postgres DIR PORT OPTION…: initializes DIR on first use; nothing but 127.0.0.1:PORT reaches it
-  local dir=$1 port=$2 above closed
-  shift 2
+# run_postgres DIR PORT PRIMARY OPTION…: initializes DIR on first use, as a copy of the server on port PRIMARY if that is not empty;
+# nothing but 127.0.0.1:PORT reaches it.
+run_postgres() {
+  local dir=$1 port=$2 primary=$3 above closed
+  shift 3
   find_postgres
   as_somebody
   mkdir -p "$dir"
@@ -421,8 +424,11 @@ run_postgres() { # run_postgres DIR PORT OPTION…: initializes DIR on first use
     mkdir -m 700 "$dir/data.partial"
     [ ${#as_server[@]} = 0 ] || chown "$(id -u "$account"):$(id -g "$account")" "$dir/data.partial"
     # Not flushed to the disk: tests kill processes, not machines.
-    (cd / && "${as_server[@]}" "$POSTGRES_BIN/initdb" -D "$dir/data.partial" -U todo --auth=trust --encoding=UTF8 \
-      --locale=C.UTF-8 --no-sync --no-instructions) >"$dir/initdb.log" 2>&1 ||
+    local initialize=("$POSTGRES_BIN/initdb" -D "$dir/data.partial" -U todo --auth=trust --encoding=UTF8 --locale=C.UTF-8
+      --no-sync --no-instructions)
+    [ -z "$primary" ] || initialize=("$POSTGRES_BIN/pg_basebackup" -D "$dir/data.partial" --write-recovery-conf --checkpoint=fast
+      --no-sync -d "host=127.0.0.1 port=$primary user=todo application_name=standby")
+    (cd / && "${as_server[@]}" "${initialize[@]}") >"$dir/initdb.log" 2>&1 ||
       { cat "$dir/initdb.log" >&2; die "PostgreSQL can't be initialized in $dir"; }
     mv "$dir/data.partial" "$dir/data"
   fi
@@ -509,6 +515,10 @@ case ${1:-} in
     ;;
   postgres)
     [ $# -ge 3 ] || die "usage: stack.sh postgres DIR PORT [OPTION…]"
+    run_postgres "$2" "$3" "" "${@:4}"
+    ;;
+  standby)
+    [ $# -eq 4 ] || die "usage: stack.sh standby DIR PORT PRIMARY"
     run_postgres "${@:2}"
     ;;
   psql)

@@ -62,10 +62,7 @@ async fn sigterm_under_load_answers_what_was_begun_and_repeats_only_what_was_in_
         // A request that was begun is answered; one that finds the door closed is refused, or its idle connection ends.
         let broken = |failure: &&String| !failure.contains("Connect") && !failure.contains("IncompleteMessage");
         assert_eq!(ledger.failures.iter().find(broken), None);
-        all.acknowledged.extend(ledger.acknowledged);
-        all.unknown.extend(ledger.unknown);
-        all.deleted.extend(ledger.deleted);
-        all.deletion_unknown.extend(ledger.deletion_unknown);
+        all.add(ledger);
         repeats += 64;
         stack.start_service();
     }

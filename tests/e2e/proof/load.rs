@@ -30,6 +30,17 @@ pub struct Ledger {
     pub failures: Vec<String>,
 }
 
+impl Ledger {
+    pub fn add(&mut self, other: Self) {
+        self.acknowledged.extend(other.acknowledged);
+        self.unknown.extend(other.unknown);
+        self.deleted.extend(other.deleted);
+        self.deletion_unknown.extend(other.deletion_unknown);
+        self.answers.extend(other.answers);
+        self.failures.extend(other.failures);
+    }
+}
+
 /// Running clients.
 pub struct Load {
     stop: Arc<AtomicBool>,
@@ -56,13 +67,7 @@ impl Load {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Ledger::default();
         for client in self.clients {
-            let ledger = client.await.unwrap();
-            all.acknowledged.extend(ledger.acknowledged);
-            all.unknown.extend(ledger.unknown);
-            all.deleted.extend(ledger.deleted);
-            all.deletion_unknown.extend(ledger.deletion_unknown);
-            all.answers.extend(ledger.answers);
-            all.failures.extend(ledger.failures);
+            all.add(client.await.unwrap());
         }
         all
     }

@@ -7,8 +7,8 @@ use rand::{RngExt, SeedableRng};
 use serde_json::json;
 
 use super::kill::compare;
-use super::load::Load;
-use super::{seed, shuffled};
+use super::load::{Ledger, Load};
+use super::{length, seed, shuffled};
 use crate::postgres::CUT;
 use crate::stack::{Client, PATIENCE, Stack};
 
@@ -126,6 +126,51 @@ async fn a_service_whose_database_is_set_back_ends_and_a_new_epoch_is_a_new_begi
     assert_eq!(old.send("GET", "/todos", None).await.0, 401, "its token is of the old epoch");
     let (_, todos) = again.send("GET", "/todos", None).await;
     assert_eq!(todos.as_array().unwrap().len(), 1, "{todos}");
+}
+
+/// With synchronous replication: the primary dies under load, and the standby is promoted, as whoever watches over both would do it.
+#[actix_web::test]
+async fn a_failover_to_the_standby_loses_nothing() {
+    let seed = seed("failover");
+    for _ in 0..length(1, 10) {
+        let mut stack = Stack::on_postgres();
+        let standby = stack.postgres().standby();
+        let both = stack.postgres().url_with(&standby);
+        stack.service_env.push(("DATABASE_URL", both));
+        stack.start_kafka();
+        stack.start_sidecar();
+        stack.start_service();
+        let mut other = stack.beside();
+        other.start_sidecar();
+        other.start_service();
+        let loads = [&stack, &other].map(|replica| Stack::client_at(replica.service_port(), "admin", "admin123"));
+        let mut clients = Vec::new();
+        for client in loads {
+            clients.push(client.await);
+        }
+        assert_eq!(clients[0].create("before").await, 1);
+        let loads = [&clients[0], &clients[1]].map(|client| Load::start(client, 8, seed, None));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        stack.postgres().kill();
+        let died = Instant::now();
+        assert_eq!(standby.psql("SELECT pg_promote()"), "t");
+        for client in &clients {
+            stores(client).await;
+        }
+        println!("failover: changes are stored again after {:?}", died.elapsed());
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let mut ledger = Ledger::default();
+        ledger.acknowledged.extend(["before".to_owned(), "stored again".to_owned()]);
+        for load in loads {
+            ledger.add(load.stop().await);
+        }
+        let after = ledger.answers.iter().filter(|(at, _)| *at > died).count();
+        assert!(after > 50 && ledger.answers.len() > after + 50, "{after} of {} answers", ledger.answers.len());
+        for replica in [&mut stack, &mut other] {
+            assert!(replica.service().running(), "{:?}", replica.service().lines());
+        }
+        compare(&mut stack, &ledger, "failover").await;
+    }
 }
 
 #[actix_web::test]
