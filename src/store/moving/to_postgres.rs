@@ -22,7 +22,7 @@ use crate::store::postgres::maintenance::{find_violations, set_epoch};
 use crate::store::postgres::rows::get;
 use crate::store::postgres::schema;
 use crate::store::sqlite::database_file::DatabaseLock;
-use crate::store::sqlite::maintenance::{mark_moved, whole};
+use crate::store::sqlite::maintenance::{mark_moved, refuse_moved, whole};
 
 /// Rows that are stored at once, but for those that belong together. Tests have few.
 const BATCH: usize = if cfg!(test) { 3 } else { 5_000 };
@@ -42,12 +42,12 @@ pub fn to_postgres(
     }
     let lock = DatabaseLock::take_if_there(path)?;
     let connection = whole(lock.path())?;
-    let file = File { connection: &connection, path };
+    let file = File { connection: &connection, path: lock.path() };
     let location = connector.location();
     runtime()?.block_on(async {
         let session = Session::alone(connector).await.map_err(DatabaseError::postgres(&location))?;
         let mut copy = Pair { file, client: &session.client, location: &location, shift: 0 };
-        copy.shift = copy.begin().await?;
+        copy.shift = copy.begin(is_backup).await?;
         let counts = copy.fill(progress).await?;
         if is_backup {
             // What is later than the backup is gone, and sessions may have been ended by it.
@@ -103,7 +103,7 @@ impl Pair<'_> {
     }
 
     /// Creates the schema and the mark, or finds them; returns what is added to times of running.
-    async fn begin(&self) -> Result<i64, DatabaseError> {
+    async fn begin(&self, is_backup: bool) -> Result<i64, DatabaseError> {
         let unlimited = "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0";
         self.execute(unlimited).await?;
         let version = schema::version(self.client).await.map_err(self.failed())?;
@@ -134,6 +134,10 @@ impl Pair<'_> {
                     DatabaseError::NotEmpty { database }
                 });
             }
+        }
+        if !is_backup {
+            // A second copy would begin where the first one did, under the same epoch.
+            refuse_moved(self.file.path)?;
         }
         schema::migrate(self.client, version).await.map_err(self.failed())?;
         // The schema may be there without the mark: then nothing was copied yet.

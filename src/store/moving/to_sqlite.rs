@@ -16,7 +16,7 @@ use crate::store::postgres::backend::Session;
 use crate::store::postgres::connection::Connector;
 use crate::store::postgres::database::runtime;
 use crate::store::postgres::error::PostgresError;
-use crate::store::postgres::maintenance::{as_it_should_be, find_violations};
+use crate::store::postgres::maintenance::{as_it_should_be, find_violations, refuse_moved};
 use crate::store::postgres::rows::{get, unescaped};
 use crate::store::postgres::schema::mark_moved;
 use crate::store::sqlite::maintenance::create;
@@ -34,6 +34,7 @@ pub fn to_sqlite(
     let session = runtime.block_on(async {
         let session = Session::alone(connector).await.map_err(&failed)?;
         as_it_should_be(&session.client, &location).await?;
+        refuse_moved(&session.client, &location).await?;
         match find_violations(&session.client, None).await.map_err(&failed)?.into_iter().next() {
             Some(violation) => Err(DatabaseError::BadDatabase { database: location.clone(), violation }),
             None => Ok(session),

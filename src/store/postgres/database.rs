@@ -296,9 +296,7 @@ async fn open(connector: &Connector, options: &Options<'_>) -> Result<(Session, 
     if found > 0 && schema::is_unfinished(client).await.map_err(&failed)? {
         return Err(DatabaseError::Unfinished { database: location });
     }
-    if let Some(target) = schema::moved_to(client).await.map_err(&failed)? {
-        return Err(DatabaseError::Moved { database: location, target, undo: "DROP TABLE moved_to".to_owned() });
-    }
+    maintenance::refuse_moved(client, &location).await?;
     schema::migrate(client, found).await.map_err(&failed)?;
     let is_production = schema::is_production(client).await.map_err(&failed)?;
     let demo_users = match options.demo_users {

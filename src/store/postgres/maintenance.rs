@@ -101,6 +101,16 @@ pub async fn as_it_should_be(client: &ClientWrapper, location: &str) -> Result<(
     }
 }
 
+/// Refuses a database if what was in it goes on elsewhere.
+pub async fn refuse_moved(client: &ClientWrapper, location: &str) -> Result<(), DatabaseError> {
+    match schema::moved_to(client).await.map_err(DatabaseError::postgres(location))? {
+        Some(target) => {
+            Err(DatabaseError::Moved { database: location.to_owned(), target, undo: "DROP TABLE moved_to".to_owned() })
+        }
+        None => Ok(()),
+    }
+}
+
 /// Looks for what breaks a rule of the log, or one rule more.
 pub async fn find_violations(client: &ClientWrapper, more: Option<&Rule>) -> Result<Vec<String>, PostgresError> {
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0";

@@ -206,7 +206,9 @@ fn the_way_back_brings_what_has_happened_since() {
         let counts = copy_to_sqlite(setting(&old.database), &target.path(), &mut |step| steps.push(step)).unwrap();
         let rows = counts.iter().map(|(_, rows)| rows).sum();
         assert_eq!(steps, [Progress::Copied(rows, rows), Progress::Compared(rows, rows)]);
-        assert!(matches!(refused(&old), Err(DatabaseError::Exists { .. })));
+        // A second copy would begin where the first one did.
+        let second = refused(&old).unwrap_err().to_string();
+        assert!(second.contains("was moved to ") && second.contains("todos.db: set DATABASE_URL"), "{second}");
         let mut new = Fixture::on(target);
         assert_eq!((new.log(), new.epoch(), new.kept()), (log, epoch, kept), "seed {seed}");
         assert_eq!(new.shown(), shown, "seed {seed}");
@@ -264,6 +266,9 @@ fn a_copy_that_is_broken_off_anywhere_is_taken_up_where_it_was() {
     assert!(steps > 20, "{steps}");
     for at in 1..=steps {
         let target = TestDatabase::postgres_of_tests();
+        let refused = refusal(old.copy_to(&target, &mut |_| {}));
+        assert!(refused.contains("was moved to postgres://"), "{refused}");
+        std::fs::remove_file(old.database.path().with_extension("db.moved")).unwrap();
         let mut step = 0;
         let error = refusal(old.copy_to(&target, &mut |_| {
             step += 1;
@@ -303,6 +308,10 @@ fn nothing_is_left_of_a_way_back_that_is_broken_off() {
     let more = "INSERT INTO login_networks SELECT 1, format('11.%s.%s.%s', n / 65536, n / 256 % 256, n % 256), 1 FROM generate_series(1, 100000) AS n";
     postgres.execute(more);
     let target = TestDatabase::sqlite();
+    std::fs::write(target.path(), "something").unwrap();
+    let error = refusal(copy_to_sqlite(setting(&postgres), &target.path(), &mut |_| {}));
+    assert!(error.ends_with("exists already; name another file"), "{error}");
+    std::fs::remove_file(target.path()).unwrap();
     let error = refusal(copy_to_sqlite(setting(&postgres), &target.path(), &mut |progress| {
         if matches!(progress, Progress::Copied(1_000, _)) {
             cut(&postgres);
