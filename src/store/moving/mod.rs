@@ -40,6 +40,17 @@ fn sum(counts: &Counts) -> u64 {
     counts.iter().map(|(_, rows)| rows).sum()
 }
 
+/// What is called for each row, and shows how far that is after every thousand and in the end.
+fn counted(counts: &Counts, mut show: impl FnMut(u64, u64)) -> impl FnMut() {
+    let (all, mut done) = (sum(counts), 0);
+    move || {
+        done += 1;
+        if done % 1_000 == 0 || done == all {
+            show(done, all);
+        }
+    }
+}
+
 /// Both databases.
 struct Pair<'a> {
     file: File<'a>,
@@ -57,15 +68,9 @@ impl Pair<'_> {
         counts: &Counts,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Option<String>, DatabaseError> {
-        let (all, mut done) = (sum(counts), 0);
+        let mut compared = counted(counts, |done, all| progress(Progress::Compared(done, all)));
         for table in &TABLES {
-            let compared = &mut || {
-                done += 1;
-                if done % 1_000 == 0 || done == all {
-                    progress(Progress::Compared(done, all));
-                }
-            };
-            if let Some(difference) = self.find_difference_of(table, compared).await? {
+            if let Some(difference) = self.find_difference_of(table, &mut compared).await? {
                 return Ok(Some(difference));
             }
         }

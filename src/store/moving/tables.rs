@@ -20,6 +20,9 @@ pub const UPTIMES: [&str; 2] = ["uptime", "deleted_uptime"];
 /// Columns with texts of users, in which Postgres can't store everything.
 pub const TEXTS: [&str; 3] = ["title", "description", "name"];
 
+/// Tables whose rows have numbers that are never given twice.
+pub const NUMBERED: [&str; 5] = ["users", "todos", "sessions", "personal_tokens", "changes"];
+
 /// All tables but those about running processes, of which there are none.
 pub const TABLES: [Table; 8] = [
     Table {

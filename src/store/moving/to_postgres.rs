@@ -10,7 +10,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::cell::Cell;
 use super::file::{File, next};
-use super::tables::{TABLES, Table};
+use super::tables::{NUMBERED, TABLES, Table};
 use super::{Counts, Pair, Progress, sum};
 use crate::domain::change::Epoch;
 use crate::store::error::DatabaseError;
@@ -22,6 +22,7 @@ use crate::store::postgres::maintenance::{find_violations, set_epoch};
 use crate::store::postgres::rows::get;
 use crate::store::postgres::schema;
 use crate::store::sqlite::database_file::DatabaseLock;
+use crate::store::sqlite::load::{next as next_number, uptime};
 use crate::store::sqlite::maintenance::{mark_moved, refuse_moved, whole};
 
 /// Rows that are stored at once, but for those that belong together. Tests have few.
@@ -65,12 +66,6 @@ pub fn to_postgres(
 fn identity(connection: &Connection) -> rusqlite::Result<String> {
     let sql = "SELECT epoch || ' ' || uptime || coalesce((SELECT group_concat(' ' || name || ' ' || seq, '')
          FROM (SELECT * FROM sqlite_sequence ORDER BY name)), '') FROM meta";
-    connection.query_row(sql, [], |row| row.get(0))
-}
-
-/// For how many seconds the service has run on a database.
-fn uptime(connection: &Connection) -> rusqlite::Result<i64> {
-    let sql = "SELECT max(uptime, coalesce((SELECT uptime FROM changes ORDER BY seq DESC LIMIT 1), 0)) FROM meta";
     connection.query_row(sql, [], |row| row.get(0))
 }
 
@@ -142,9 +137,8 @@ impl Pair<'_> {
         schema::migrate(self.client, version).await.map_err(self.failed())?;
         // The schema may be there without the mark: then nothing was copied yet.
         // By the epoch, a service that only seems to be stopped sees that it was left behind.
-        let epoch = Epoch(rand::random());
-        let claim = format!("BEGIN; {}; UPDATE meta SET epoch = '{epoch}'; DELETE FROM processes", schema::UNFINISHED);
-        self.execute(&claim).await?;
+        let renew = set_epoch(Epoch(rand::random()));
+        self.execute(&format!("BEGIN; {}; {renew}", schema::UNFINISHED)).await?;
         let sql = "INSERT INTO unfinished_copy (source, shift)
              VALUES ($1, extract(epoch FROM clock_timestamp())::bigint - $2::bigint) RETURNING shift";
         let identity = identity(self.file.connection).map_err(self.file.failed())?;
@@ -212,16 +206,12 @@ impl Pair<'_> {
             let connection = self.file.connection;
             let (epoch, production): (String, bool) =
                 connection.query_row("SELECT epoch, production FROM meta", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            let last = ["users", "todos", "sessions", "personal_tokens", "changes"].map(|table| {
-                let sql = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = ?1";
-                connection.query_row(sql, [table], |row| row.get::<_, i64>(0))
-            });
-            let [user, todo, session, personal_token, change] = last;
+            let [user, todo, session, personal_token, change] = NUMBERED.map(|table| next_number(connection, table));
             Ok((epoch, production, [user?, todo?, session?, personal_token?, change?]))
         };
         let (epoch, production, [user, todo, session, personal_token, change]) = read().map_err(self.file.failed())?;
-        let sql = "UPDATE meta SET epoch = $1, production = $2, next_user = 1 + $3::bigint, next_todo = 1 + $4::bigint,
-             next_session = 1 + $5::bigint, next_personal_token = 1 + $6::bigint, head = $7";
+        let sql = "UPDATE meta SET epoch = $1, production = $2, next_user = $3, next_todo = $4, next_session = $5,
+             next_personal_token = $6, head = $7::bigint - 1";
         let meta =
             self.client.execute(sql, &[&epoch, &production, &user, &todo, &session, &personal_token, &change]).await;
         meta.map_err(self.refused())?;

@@ -9,14 +9,14 @@ use rusqlite::{Transaction, params, params_from_iter};
 
 use super::cell::Cell;
 use super::file::File;
-use super::tables::{TABLES, TEXTS, Table};
-use super::{Counts, Pair, Progress, cells, rows, sum};
+use super::tables::{NUMBERED, TABLES, TEXTS, Table};
+use super::{Counts, Pair, Progress, cells, counted, rows};
 use crate::store::error::DatabaseError;
 use crate::store::postgres::backend::Session;
 use crate::store::postgres::connection::Connector;
 use crate::store::postgres::database::runtime;
 use crate::store::postgres::error::PostgresError;
-use crate::store::postgres::maintenance::{as_it_should_be, find_violations, refuse_moved};
+use crate::store::postgres::maintenance::{refuse_bad, refuse_moved};
 use crate::store::postgres::rows::{get, unescaped};
 use crate::store::postgres::schema::mark_moved;
 use crate::store::sqlite::maintenance::create;
@@ -33,12 +33,9 @@ pub fn to_sqlite(
     let runtime = runtime()?;
     let session = runtime.block_on(async {
         let session = Session::alone(connector).await.map_err(&failed)?;
-        as_it_should_be(&session.client, &location).await?;
         refuse_moved(&session.client, &location).await?;
-        match find_violations(&session.client, None).await.map_err(&failed)?.into_iter().next() {
-            Some(violation) => Err(DatabaseError::BadDatabase { database: location.clone(), violation }),
-            None => Ok(session),
-        }
+        refuse_bad(&session.client, &location).await?;
+        Ok(session)
     })?;
     let client = &session.client;
     let counts = create(path, |connection, partial| {
@@ -56,17 +53,12 @@ impl Pair<'_> {
              SET LOCAL idle_in_transaction_session_timeout = 0";
         self.client.batch_execute(begin).await.map_err(self.refused())?;
         let counts = count(self.client).await.map_err(self.failed())?;
-        let (all, mut done) = (sum(&counts), 0);
+        let mut written = counted(&counts, |done, all| progress(Progress::Copied(done, all)));
         let transaction = self.file.connection.unchecked_transaction().map_err(self.file.failed())?;
         for table in &TABLES {
-            self.write_table(table, &transaction, &mut || {
-                done += 1;
-                if done % 1_000 == 0 || done == all {
-                    progress(Progress::Copied(done, all));
-                }
-            })
-            .await?;
+            self.write_table(table, &transaction, &mut written).await?;
         }
+        drop(written);
         self.write_meta(&transaction).await?;
         transaction.commit().map_err(self.file.failed())?;
         let difference = self.find_difference(&counts, progress).await?;
@@ -118,7 +110,7 @@ impl Pair<'_> {
         let write = || {
             let sql = "UPDATE meta SET epoch = ?1, production = ?2, uptime = ?3";
             transaction.execute(sql, params![epoch.0, production.0, uptime.0])?;
-            for (table, Cell(last)) in ["users", "todos", "sessions", "personal_tokens", "changes"].iter().zip(last) {
+            for (table, Cell(last)) in NUMBERED.iter().zip(last) {
                 transaction.execute("DELETE FROM sqlite_sequence WHERE name = ?1", [table])?;
                 transaction.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?1, ?2)", params![table, last])?;
             }

@@ -68,10 +68,7 @@ pub fn renew_epoch(connector: &Connector) -> Result<Epoch, DatabaseError> {
     let failed = DatabaseError::postgres(&location);
     runtime()?.block_on(async {
         let session = Session::alone(connector).await.map_err(&failed)?;
-        as_it_should_be(&session.client, &location).await?;
-        if let Some(violation) = find_violations(&session.client, None).await.map_err(&failed)?.into_iter().next() {
-            return Err(DatabaseError::BadDatabase { database: location, violation });
-        }
+        refuse_bad(&session.client, &location).await?;
         let epoch = Epoch(rand::random());
         let sql = format!("BEGIN; {}; COMMIT", set_epoch(epoch));
         session.client.batch_execute(&sql).await.map_err(|error| failed(error.into()))?;
@@ -87,8 +84,18 @@ pub fn set_epoch(epoch: Epoch) -> String {
     )
 }
 
+/// Refuses a database that is not one of this version, or that breaks a rule.
+pub async fn refuse_bad(client: &ClientWrapper, location: &str) -> Result<(), DatabaseError> {
+    as_it_should_be(client, location).await?;
+    let violations = find_violations(client, None).await.map_err(DatabaseError::postgres(location))?;
+    match violations.into_iter().next() {
+        Some(violation) => Err(DatabaseError::BadDatabase { database: location.to_owned(), violation }),
+        None => Ok(()),
+    }
+}
+
 /// Refuses a database that is not one of this version, or not all of one.
-pub async fn as_it_should_be(client: &ClientWrapper, location: &str) -> Result<(), DatabaseError> {
+async fn as_it_should_be(client: &ClientWrapper, location: &str) -> Result<(), DatabaseError> {
     let database = location.to_owned();
     match schema::version(client).await.map_err(DatabaseError::postgres(location))? {
         0 => Err(DatabaseError::Empty { database }),

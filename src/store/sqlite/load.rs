@@ -25,8 +25,7 @@ use crate::store::writer::kept_sizes::KeptSizes;
 
 /// Reads everything that is kept in memory. `demo_users`: whether they exist.
 pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loaded> {
-    let (epoch, uptime): (String, i64) =
-        connection.query_row("SELECT epoch, uptime FROM meta", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let epoch: String = connection.query_row("SELECT epoch FROM meta", [], |row| row.get(0))?;
     let epoch = Epoch::parse(&epoch).ok_or_else(|| invalid("meta.epoch"))?;
     let mut users = Users::new(demo_users);
     let mut heads = HashMap::new();
@@ -103,16 +102,18 @@ pub fn load(connection: &Connection, demo_users: bool) -> rusqlite::Result<Loade
         },
         position: Position { change: Place(next(connection, "changes")? - 1), record: 0 },
         pending: connection.query_row("SELECT count(*) FROM changes WHERE state = 0", [], |row| row.get(0))?,
-        // After a kill, meta can be older than the last change.
-        uptime: connection
-            .query_row("SELECT uptime FROM changes ORDER BY seq DESC LIMIT 1", [], |row| row.get(0))
-            .optional()?
-            .map_or(uptime, |last: i64| last.max(uptime)),
+        uptime: uptime(connection)?,
     })
 }
 
+/// For how many seconds the service has run on the database. After a kill, meta can be older than the last change.
+pub fn uptime(connection: &Connection) -> rusqlite::Result<i64> {
+    let sql = "SELECT max(uptime, coalesce((SELECT uptime FROM changes ORDER BY seq DESC LIMIT 1), 0)) FROM meta";
+    connection.query_row(sql, [], |row| row.get(0))
+}
+
 /// One more than the highest number that AUTOINCREMENT ever assigned in `table`.
-fn next(connection: &Connection, table: &str) -> rusqlite::Result<i64> {
+pub fn next(connection: &Connection, table: &str) -> rusqlite::Result<i64> {
     let last: Option<i64> = connection
         .query_row("SELECT seq FROM sqlite_sequence WHERE name = ?1", [table], |row| row.get(0))
         .optional()?;

@@ -76,11 +76,7 @@ pub fn backup(path: &Path, target: &Path) -> Result<(), DatabaseError> {
     let owner = Owner::of_database(path).map_err(DatabaseError::io("look at", path))?;
     let partial = with_suffix(target, ".partial");
     copy(&connection, path, &partial, owner)?;
-    let copied = existing(&partial)?;
-    let violations = find_violations(&copied, rules(&copied, &partial)?).map_err(DatabaseError::sqlite(&partial))?;
-    if let Some(violation) = violations.into_iter().next() {
-        return Err(DatabaseError::BadCopy { path: partial, violation });
-    }
+    refuse_bad_copy(&existing(&partial)?, &partial)?;
     put_in_place(&partial, target)
 }
 
@@ -124,19 +120,31 @@ pub(super) fn copy_before_migration(
 
 /// Copies the database `from`, as of one moment, to the new file `to`.
 fn copy(connection: &Connection, from: &Path, to: &Path, owner: Owner) -> Result<(), DatabaseError> {
-    // Leftovers of an interrupted copy.
-    for suffix in ["", "-journal"] {
-        remove_if_there(&with_suffix(to, suffix))?;
-    }
     let name = to.to_str().ok_or_else(|| DatabaseError::BadName { path: to.to_owned(), what: "UTF-8 name" })?;
-    // SQLite would create a world-readable file; it fills an empty one that exists.
-    owner.create(to).map_err(DatabaseError::io("write", to))?;
+    begin_file(to, owner)?;
     let copied = connection.execute("VACUUM INTO ?1", params![name]);
     copied.map(drop).map_err(|source| {
         // Half a copy would keep a full disk full. If it can't be removed, the next copy does.
         let _ = remove_if_there(to);
         DatabaseError::Copy { from: from.to_owned(), to: to.to_owned(), source }
     })
+}
+
+/// Creates an empty file for a database. SQLite would create a world-readable one; it fills one that exists.
+fn begin_file(path: &Path, owner: Owner) -> Result<(), DatabaseError> {
+    // Leftovers of an interrupted copy.
+    for suffix in ["", "-journal"] {
+        remove_if_there(&with_suffix(path, suffix))?;
+    }
+    owner.create(path).map_err(DatabaseError::io("write", path))
+}
+
+fn refuse_bad_copy(copy: &Connection, path: &Path) -> Result<(), DatabaseError> {
+    let violations = find_violations(copy, rules(copy, path)?).map_err(DatabaseError::sqlite(path))?;
+    match violations.into_iter().next() {
+        Some(violation) => Err(DatabaseError::BadCopy { path: path.to_owned(), violation }),
+        None => Ok(()),
+    }
 }
 
 fn renew_epoch(path: &Path) -> rusqlite::Result<()> {
@@ -206,11 +214,7 @@ pub fn create<T>(
     }
     let owner = Owner::of_database(path).map_err(DatabaseError::io("look at", path))?;
     let partial = with_suffix(path, ".partial");
-    // Leftovers of an interrupted copy.
-    for suffix in ["", "-journal"] {
-        remove_if_there(&with_suffix(&partial, suffix))?;
-    }
-    owner.create(&partial).map_err(DatabaseError::io("write", &partial))?;
+    begin_file(&partial, owner)?;
     let create = || {
         let failed = DatabaseError::sqlite(&partial);
         let mut connection = open(&partial).map_err(&failed)?;
@@ -218,9 +222,7 @@ pub fn create<T>(
         connection.pragma_update(None, "synchronous", "OFF").map_err(&failed)?;
         schema::migrate(&mut connection, &partial, |_, _, _| Ok(()))?;
         let filled = fill(&connection, &partial)?;
-        if let Some(violation) = find_violations(&connection, rules(&connection, &partial)?).map_err(&failed)?.pop() {
-            return Err(DatabaseError::BadCopy { path: partial.clone(), violation });
-        }
+        refuse_bad_copy(&connection, &partial)?;
         connection.close().map_err(|(_, error)| failed(error))?;
         Ok(filled)
     };

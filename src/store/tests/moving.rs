@@ -148,25 +148,27 @@ fn a_copy_is_what_the_file_was_and_goes_on_as_it_would_have() {
         let mark = refused.rsplit_once("or, if that was never used, remove ").unwrap().1;
         std::fs::remove_file(mark).unwrap();
         old.open();
-        for f in [&old, &new] {
-            f.clock.set(100_000);
-        }
-        let both = |what: &dyn Fn(&Fixture) -> String| assert_eq!(what(&new), what(&old), "seed {seed}");
-        both(&|f| format!("{:?}", f.send(1, "key", "a", create("next")).map(changes_of)));
-        both(&|f| format!("{:?}", f.apply_to_account(register("next")).unwrap()));
-        both(&|f| f.start_session(2).session.0.to_string());
-        both(&|f| {
-            format!(
-                "{:?}",
-                f.create_token(2).map(|made| matches!(made, SessionOutcome::Created(token) if token.id.0 > 0))
-            )
-        });
-        assert_eq!(
-            repeated(new.send(1, "key", "a", create("next"))),
-            repeated(old.send(1, "key", "a", create("next")))
-        );
-        both(&|f| format!("{:?}", f.check().unwrap()));
+        go_on_alike(seed, &old, &new, 100_000, "key", &(1, "key", create("next")));
     }
+}
+
+/// Does the same with both from a time on, and expects the same. `key` was not used before; `used`: by whom, and for what.
+fn go_on_alike(seed: u64, old: &Fixture, new: &Fixture, from: i64, key: &str, used: &(i64, &str, Command)) {
+    for f in [old, new] {
+        f.clock.set(from);
+    }
+    let both = |what: &dyn Fn(&Fixture) -> String| assert_eq!(what(new), what(old), "seed {seed}");
+    both(&|f| format!("{:?}", f.send(1, key, "a", create("next")).map(changes_of)));
+    both(&|f| format!("{:?}", f.apply_to_account(register("next")).unwrap()));
+    both(&|f| f.start_session(2).session.0.to_string());
+    both(&|f| {
+        let made = f.create_token(2).map(|made| matches!(made, SessionOutcome::Created(token) if token.id.0 > 0));
+        format!("{made:?}")
+    });
+    let (user, key, command) = used;
+    let again = |f: &Fixture| repeated(f.send(*user, key, "a", command.clone()));
+    assert_eq!(again(new), again(old), "seed {seed}");
+    both(&|f| format!("{:?}", f.check().unwrap()));
 }
 
 /// What was made, without what is random.
@@ -216,18 +218,7 @@ fn the_way_back_brings_what_has_happened_since() {
         assert!(refused.contains("todos.db: set DATABASE_URL"), "{refused}");
         old.database.execute(refused.rsplit_once("or, if that was never used, ").unwrap().1);
         old.open();
-        for f in [&old, &new] {
-            f.clock.set(200_000);
-        }
-        let both = |what: &dyn Fn(&Fixture) -> String| assert_eq!(what(&new), what(&old), "seed {seed}");
-        both(&|f| format!("{:?}", f.send(1, "another key", "a", create("next")).map(changes_of)));
-        both(&|f| format!("{:?}", f.apply_to_account(register("next")).unwrap()));
-        both(&|f| f.start_session(2).session.0.to_string());
-        both(&|f| format!("{:?}", f.check().unwrap()));
-        assert_eq!(
-            repeated(new.send(2, "key", "a", create("with a key"))),
-            repeated(old.send(2, "key", "a", create("with a key")))
-        );
+        go_on_alike(seed, &old, &new, 200_000, "another key", &(2, "key", create("with a key")));
         // And there again.
         let shown = new.shown();
         new.store = None;
