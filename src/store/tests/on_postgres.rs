@@ -38,7 +38,10 @@ fn storm(of_its_backend: &str, least: usize) {
     // How much is stored of a round depends on how busy the machine is.
     let mut rounds = 0..400;
     while let Some(round) = rounds.next().filter(|round| *round < 40 || stored.len() <= least) {
-        f.wait_until("it goes on", |f| f.writable());
+        if round % 2 == 0 {
+            // In the others, it may be looking for the database.
+            f.wait_until("it goes on", |f| f.writable());
+        }
         let title = |n: usize| format!("{round} {n}");
         let answers: Vec<_> = (0..20).map(|n| f.submit(1, vec![create(&title(n)), create(&title(n))])).collect();
         std::thread::sleep(Duration::from_millis(round % 7));
